@@ -1,0 +1,25 @@
+# make demo: watch a language model learn two cloned languages.  make test: the tests.
+# Both set up a virtual environment of their own; nothing is needed before but Python and make.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/ready
+	$(BIN)/python data.py config/demo_data.py
+	$(BIN)/python train.py config/demo_90_10.py
+
+test: .venv/ready-test
+	$(BIN)/python -m pytest -q tests
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/ready-test: .venv/ready requirements-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf .venv

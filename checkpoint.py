@@ -1,0 +1,121 @@
+"""Checkpoints and the files of a run's folder: written aside, synced, renamed; read with a check of every byte."""
+import fcntl
+import json
+import os
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import torch
+
+from configurator import ConfigError
+from languages import build_languages
+from model import GPT, GPTConfig
+
+
+def write_file(path, write):
+    """Makes `path` by write(binary file): complete and on disk, or not at all. Raises OSError for a full disk."""
+    aside = Path(f'{path}.tmp')
+    try:
+        with open(aside, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException as error:
+        aside.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and 'writ' in str(error):  # torch hides the reason that the disk gave
+            raise OSError(None, f'{path} could not be written: is the disk full?') from error
+        raise
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path, value):
+    write_file(path, lambda file: file.write((json.dumps(value, indent=2) + '\n').encode()))
+
+
+def checkpoint_paths(out):
+    """{step: path} of the checkpoints in a run's folder, by step."""
+    found = {int(re.search(r'(\d+)\.pt$', p.name)[1]): p for p in Path(out).glob('checkpoint_*.pt')}
+    return dict(sorted(found.items()))
+
+
+def save_checkpoint(out, state, keep=()):
+    """Writes out/checkpoint_STEP.pt; of the older ones the last and those of the steps `keep` stay."""
+    write_file(Path(out) / f'checkpoint_{state["step"]:07d}.pt', lambda file: torch.save(state, file))
+    older = [step for step in checkpoint_paths(out) if step < state['step']]
+    for step in older[:-1]:
+        if step not in keep:
+            checkpoint_paths(out)[step].unlink()
+
+
+def read_checkpoint(path):
+    """A checkpoint's dict, on CPU. Raises ConfigError when it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load does not compare the checksums
+        if damaged is None:
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
+        raise ConfigError(f'{path} is damaged ({type(error).__name__})') from None
+    raise ConfigError(f'{path} is damaged (checksum of {damaged})')
+
+
+def last_checkpoint(out, at_most=None):
+    """The newest whole checkpoint of a run (dict), or None; says so where it passes over a damaged one.
+
+    Raises ConfigError when all that there are are damaged."""
+    paths = [path for step, path in checkpoint_paths(out).items() if at_most is None or step <= at_most]
+    for path in reversed(paths):
+        try:
+            return read_checkpoint(path)
+        except ConfigError as error:
+            print(f'{error}; falling back to the one before', file=sys.stderr)
+    if paths:
+        raise ConfigError(f'every checkpoint in {out} is damaged; delete them to start again')
+    return None
+
+
+def load_run(out):
+    """A run of train.py for evaluation: (model on CPU, list of Language, checkpoint dict). Raises ConfigError."""
+    state = last_checkpoint(out)
+    if state is None:
+        raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
+    chosen = state['settings']
+    languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
+    check_corpora(state, languages, out)
+    model = GPT(GPTConfig(**state['model_config']))
+    model.load_state_dict(state['model'])
+    return model.eval(), languages, state
+
+
+LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed')
+
+
+def corpora_identity(languages):
+    """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of the corpora of a run."""
+    return {lang.corpus.name: [lang.corpus.tokenizer_hash, lang.corpus.info['train']['fingerprint']]
+            for lang in languages}
+
+
+def check_corpora(state, languages, out):
+    """Raises ConfigError when a corpus is not the one that the run in `out` was made with."""
+    for name, identity in corpora_identity(languages).items():
+        if state['corpora'].get(name) != identity:
+            raise ConfigError(f'data/{name} is not the corpus that {out} was trained on; '
+                              'give that one back its name, or choose another out_dir')
+
+
+def lock(out):
+    """Holds a run's folder for this process until it ends; raises ConfigError when another process has it."""
+    file = open(Path(out) / '.lock', 'w')
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(f'another process is training in {out}') from None
+    return file

@@ -1,0 +1,2 @@
+# Three times the data: put it behind the file of an experiment, whose name it joins (out/table1_row04-data_3x).
+max_steps = 3 * max_steps

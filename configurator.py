@@ -1,0 +1,152 @@
+"""Settings the nanoGPT way, made strict: python SCRIPT.py [CONFIG.py ...] [--key=value ...]
+
+A script keeps its settings as module globals above its first function, each with a comment. A config file is plain
+Python that sets some of them; later files win over earlier ones and the command line wins over all. A config sees the
+settings as they stand when it is read, so `max_steps = 2 * max_steps` works. Names that begin with an underscore are
+the config's own. `--help` prints every setting with its comment and its present value.
+"""
+import ast
+import difflib
+import os
+import re
+import sys
+import tokenize
+import types
+
+
+class ConfigError(Exception):
+    """Bad input, said in one sentence; `run` prints it and exits with status 1."""
+
+
+def settings_of(script):
+    """{name: comment} of the settings of a script: its lower-case globals above the first def or class.
+
+    A comment stands behind its setting; more lines of it may follow, as comment lines that are indented."""
+    with tokenize.open(script) as file:
+        source = file.read()
+    lines, comments = source.splitlines(), {}
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            break
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.islower()):
+            continue
+        rest = [lines[node.end_lineno - 1].encode()[node.end_col_offset:].decode()]
+        for line in lines[node.end_lineno:]:
+            if not re.match(r'\s+#', line):
+                break
+            rest.append(line)
+        comments[node.targets[0].id] = ' '.join(line.strip().lstrip('#').strip() for line in rest)
+    return comments
+
+
+def _expected(default):
+    if isinstance(default, bool):
+        return 'True or False'
+    return {int: 'a whole number', float: 'a number', str: 'text', list: 'a list'}[type(default)]
+
+
+def _checked(name, value, default):
+    """`value` in the type of `default`; raises ConfigError where that is not possible without a loss."""
+    kind = type(default)
+    if type(value) is kind:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is int and type(value) is float and value.is_integer():
+        return int(value)
+    if kind is list and isinstance(value, tuple):
+        return list(value)
+    raise ConfigError(f'{name} must be {_expected(default)}, not {value!r}')
+
+
+def _parse(name, text, default):
+    """The value that the command line's `text` stands for."""
+    if isinstance(default, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
+        bare = re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
+        if not (isinstance(default, list) and bare):
+            raise ConfigError(f'{name} must be {_expected(default)}, not {text!r}') from None
+        value = [word.strip() for word in bare[1].split(',') if word.strip()]
+    return _checked(name, value, default)
+
+
+def _known(name, values, where):
+    if name not in values:
+        near = difflib.get_close_matches(name, values, 1, 0.0)
+        raise ConfigError(f'{where}: there is no setting {name!r}; the nearest is {near[0]!r} (--help lists all)')
+
+
+def _apply_file(path, values):
+    if not os.path.isfile(path):
+        raise ConfigError(f'there is no config file {path}; settings are given as --key=value')
+    namespace = dict(values, __file__=path)
+    try:
+        with open(path, encoding='utf-8') as file:
+            exec(compile(file.read(), path, 'exec'), namespace)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f'{path} does not run: {type(error).__name__}: {error}') from error
+    for name, value in namespace.items():
+        if name.startswith('_') or isinstance(value, (types.ModuleType, types.FunctionType, type)):
+            continue
+        _known(name, values, path)
+        values[name] = _checked(f'{path}: {name}', value, values[name])
+
+
+def read_settings(script, defaults, arguments):
+    """The settings that a command line asks for.
+
+    script: path of the script, `defaults`: {name: value} that it starts from, `arguments`: what follows the script's
+    name. Returns (values, names of the config files without folder and .py). Raises ConfigError, or SystemExit for
+    --help."""
+    comments = settings_of(script)
+    values = {name: defaults[name] for name in comments}
+    stems, help_asked = [], False
+    for argument in sorted(arguments, key=lambda a: a.startswith('-')):  # files first: the command line wins
+        name, equals, text = argument.removeprefix('--').partition('=')
+        if argument in ('--help', '-h'):
+            help_asked = True
+        elif not argument.startswith('-'):
+            _apply_file(argument, values)
+            stems.append(os.path.splitext(os.path.basename(argument))[0])
+        elif not argument.startswith('--') or not name:
+            raise ConfigError(f'{argument} is neither a config file nor --key=value')
+        else:
+            name = name.replace('-', '_')
+            _known(name, values, 'command line')
+            if not equals:
+                raise ConfigError(f'{argument} needs a value: --{name}=...')
+            values[name] = _parse(name, text, values[name])
+    if help_asked:
+        print(f'usage: python {os.path.basename(script)} [CONFIG.py ...] [--key=value ...]\n')
+        for name, comment in comments.items():
+            print(f'  --{name}={values[name]!r}\n        {comment}')
+        raise SystemExit(0)
+    return values, stems
+
+
+def run(namespace, main):
+    """Sets the globals of a script (`namespace`) from the command line, then runs `main()`.
+
+    `main` gets the stems of the config files if it takes an argument. A ConfigError becomes one line on stderr and
+    exit status 1; Ctrl-C becomes status 130."""
+    try:
+        values, stems = read_settings(namespace['__file__'], namespace, sys.argv[1:])
+        namespace.update(values)
+        return main(stems) if main.__code__.co_argcount else main()
+    except ConfigError as error:
+        print(f'{os.path.basename(namespace["__file__"])}: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f'{os.path.basename(namespace["__file__"])}: {error.strerror}: {error.filename or "(no file named)"}; '
+              'what was finished before is kept', file=sys.stderr)
+    sys.exit(1)

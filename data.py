@@ -1,0 +1,287 @@
+"""Text to tokens: makes the corpus data/NAME/ from a source of documents.
+
+    python data.py                                                 # data/docs, from what is installed; no download
+    python data.py --corpus=books_en --source=FOLDER               # your own text, see sources.py for all sources
+    python data.py --corpus=books_fr --source=hf:PleIAs/French-PD-Books --max_bytes=20_000_000_000
+
+data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 tokens, documents ended by <D>) and
+corpus.json, which says what they are. It is made in data/.NAME.making and renamed when it is complete. Memory does not
+grow with the corpus: the tokeniser learns from the first TOKENIZER_BYTES of text, the rest streams.
+"""
+import collections
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from tqdm import tqdm
+
+from configurator import ConfigError, run
+from sources import documents
+
+corpus = 'docs'  # name of the corpus: it is made in data/NAME
+source = 'docs'  # where the text comes from: a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
+tokenizer = ''  # an existing SentencePiece .model file; empty: a new one is trained on the corpus
+vocab_size = 16384  # pieces of a new tokeniser, at most 65,535
+test_fraction = 0.05  # share of the documents that is kept for testing
+max_bytes = 0  # stop after so many bytes of text (UTF-8); 0: read all
+
+UNKNOWN, DOCUMENT_END = 1, 2  # token ids; 0 is padding
+TOKENIZER_BYTES = 128 << 20  # a new tokeniser learns from at most so much text
+BATCH_BYTES = 1 << 20  # text sent to an encoding process at once
+
+
+class Corpus:
+    """A finished corpus in data/NAME: `train` and `test` (memory-mapped uint16 tokens) and `info` (corpus.json).
+
+    Raises ConfigError when it is missing, or not what its corpus.json says."""
+
+    def __init__(self, name, root='data'):
+        self.name, self.folder = name, Path(root) / name
+        try:
+            self.info = json.loads((self.folder / 'corpus.json').read_text())
+            self.vocab_size = self.info['tokenizer']['pieces']
+            self.tokenizer_hash = self.info['tokenizer']['sha256']
+            found = _sha256(self.folder / 'tokenizer.model')
+        except FileNotFoundError as error:
+            if error.filename and error.filename.endswith('tokenizer.model'):
+                raise ConfigError(f'{error.filename} is missing; delete {self.folder} and make it again') from None
+            raise ConfigError(f'there is no corpus {self.folder}; make it with: '
+                              f'python data.py --corpus={name} --source=SOURCE') from None
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f'{self.folder}/corpus.json is damaged; delete {self.folder} and make it again') from None
+        if found != self.tokenizer_hash:
+            raise ConfigError(f'{self.folder}/tokenizer.model is not the tokeniser that the shards were made with; '
+                              f'put it back, or delete {self.folder} and make it again')
+        self.train, self.test = self._shard('train'), self._shard('test')
+
+    def _shard(self, part):
+        path = self.folder / f'{part}.bin'
+        expected = self.info[part]
+        size = path.stat().st_size if path.exists() else 0
+        if size != 2 * expected['tokens']:
+            raise ConfigError(f'{path} has {size:,} bytes where {2 * expected["tokens"]:,} belong: it is truncated or '
+                              f'not of this corpus; delete {self.folder} and make it again')
+        if _fingerprint(path) != expected['fingerprint']:
+            raise ConfigError(f'{path} is not the shard that was written for this corpus; '
+                              f'delete {self.folder} and make it again')
+        return np.memmap(path, dtype=np.uint16, mode='r')
+
+    def load_tokenizer(self):
+        return load_tokenizer(self.folder / 'tokenizer.model')
+
+
+def _sha256(path):
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _fingerprint(path, ends=1 << 16):
+    """Hash of a shard's first and last 64 KiB: tells a foreign shard at no cost, however large it is."""
+    with open(path, 'rb') as file:
+        head = file.read(ends)
+        file.seek(max(0, os.path.getsize(path) - ends))
+        return hashlib.sha256(head + file.read()).hexdigest()[:32]
+
+
+def load_tokenizer(path):
+    """SentencePiece model of `path`; raises ConfigError unless ids 0 to 2 are padding, unknown and end of document."""
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError):
+        raise ConfigError(f'{path} is not a SentencePiece model') from None
+    if len(pieces) > 65535:
+        raise ConfigError(f'{path} has {len(pieces):,} pieces; tokens are stored in 16 bits, so at most 65,535 fit')
+    ordinary = [i for i in (0, DOCUMENT_END) if len(pieces) < 3 or not pieces.is_control(i) and
+                not re.fullmatch('<.*>', pieces.id_to_piece(i))]
+    if ordinary or pieces.unk_id() != UNKNOWN:
+        raise ConfigError(f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; '
+                          'train it with pad_id=0, unk_id=1, eos_id=2')
+    return pieces
+
+
+def is_test(text):
+    """Number in [0, 1) from the document's text alone: it is in the test set if that is below `test_fraction`, so
+    the set stays the same as a corpus grows, and a document and its copy are never on both sides."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') / 2**64
+
+
+def train_tokenizer(texts, pieces):
+    """Bytes of a new SentencePiece BPE model. Text comes back as it was: nothing is normalised, what has no piece
+    falls back to bytes (a line end, too)."""
+    model = io.BytesIO()
+    lines = (line[i:i + 4000] for text in texts for line in text.splitlines() for i in range(0, len(line), 4000))
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=model, model_type='bpe', vocab_size=pieces, byte_fallback=True,
+            normalization_rule_name='identity', remove_extra_whitespaces=False, max_sentence_length=16000,
+            pad_id=0, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>',
+            num_threads=os.cpu_count(), minloglevel=2)
+    except (RuntimeError, OSError) as error:
+        limit = re.search(r'value <= (\d+)', str(error))
+        advice = (f'this text supports at most {int(limit[1]):,} pieces: --vocab_size={limit[1]}' if limit else
+                  str(error).strip().splitlines()[-1])
+        raise ConfigError(f'no tokeniser of {pieces:,} pieces can be trained: {advice}') from None
+    return model.getvalue()
+
+
+# --- encoding on all cores --------------------------------------------------------------------------------------------
+
+def _start_worker(model):
+    global _pieces
+    _pieces = load_tokenizer(model)
+
+
+def _encode(batch):
+    """[(is it test, text)] -> {is it test: (uint16 tokens, documents, bytes)}"""
+    encoded = {False: [], True: []}
+    size = collections.Counter()
+    for (test, text), ids in zip(batch, _pieces.encode([text for _, text in batch])):
+        encoded[test].append(np.array(ids + [DOCUMENT_END], dtype=np.uint16))
+        size[test] += len(text.encode())
+    return {test: (np.concatenate(parts), len(parts), size[test]) for test, parts in encoded.items() if parts}
+
+
+def _batches(texts):
+    batch, size = [], 0
+    for item in texts:
+        batch.append(item)
+        size += len(item[1])
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def write_shards(texts, folder):
+    """Encodes [(is it test, text)] into folder/train.bin and test.bin; returns what corpus.json says of each."""
+    names = {False: 'train', True: 'test'}
+    about = {name: dict(tokens=0, documents=0, bytes=0) for name in names.values()}
+    workers = os.cpu_count()
+    room = threading.Semaphore(3 * workers)  # imap would read the whole source ahead of the encoding
+
+    def throttled():
+        for batch in _batches(texts):
+            room.acquire()
+            yield batch
+
+    with open(folder / 'train.bin', 'wb') as train, open(folder / 'test.bin', 'wb') as test, \
+            multiprocessing.get_context('spawn').Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool, \
+            tqdm(desc='encoding', unit='B', unit_scale=True) as progress:
+        for encoded in pool.imap(_encode, throttled()):
+            room.release()
+            for part, (tokens, documents_, bytes_) in encoded.items():
+                tokens.tofile(test if part else train)
+                entry = about[names[part]]
+                entry['tokens'] += len(tokens)
+                entry['documents'] += documents_
+                entry['bytes'] += bytes_
+                progress.update(bytes_)
+        for file in (train, test):
+            file.flush()
+            os.fsync(file.fileno())
+    for name, entry in about.items():
+        entry['fingerprint'] = _fingerprint(folder / f'{name}.bin')
+    return about
+
+
+# --- the script -------------------------------------------------------------------------------------------------------
+
+def limited(texts, limit):
+    """Documents that are not empty, until `limit` bytes of them (0: all)."""
+    size = 0
+    for text in texts:
+        if text.strip():
+            yield text
+            size += len(text.encode())
+            if limit and size >= limit:
+                return
+
+
+def split(texts):
+    """Yields (is it test, text). When none of the first documents is chosen for the test set (a small corpus), it is
+    the one with the lowest number. Raises ConfigError for fewer than two documents."""
+    first, size = [], 0
+    for text in tqdm(texts, desc='reading', unit=' documents'):
+        first.append((is_test(text), text))
+        size += len(text.encode())
+        if size >= TOKENIZER_BYTES:
+            break
+    if not first:
+        raise ConfigError(f'{source} is empty: there is no text in it')
+    if len(first) < 2:
+        raise ConfigError(f'{source} is a single document; at least two are needed, one of them for the test set')
+    threshold = max(test_fraction, min(number for number, _ in first) + 2**-64)
+    return [(number < threshold, text) for number, text in first], ((is_test(text) < threshold, text) for text in texts)
+
+
+def main():
+    if not re.fullmatch(r'[\w.-]*\w', corpus) or corpus.startswith('.'):
+        raise ConfigError(f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}')
+    if not 3 <= vocab_size <= 65535:
+        raise ConfigError(f'vocab_size must lie between 3 and 65,535 (tokens are stored in 16 bits), not {vocab_size}')
+    if not 0 < test_fraction < 1:
+        raise ConfigError(f'test_fraction must lie between 0 and 1, not {test_fraction}')
+    settings = dict(source=source, tokenizer=tokenizer, vocab_size=vocab_size, test_fraction=test_fraction,
+                    max_bytes=max_bytes)
+    folder, making = Path('data') / corpus, Path('data') / f'.{corpus}.making'
+    if folder.exists():
+        about = Corpus(corpus).info
+        differ = [f'{name}={about["settings"].get(name)!r}' for name in settings
+                  if about['settings'].get(name) != settings[name]]
+        if differ:
+            raise ConfigError(f'{folder} was made with other settings ({", ".join(differ)}); '
+                              'choose another --corpus or delete it')
+        print(f'{folder} is there already: {describe(about)}. Delete it to make it again.')
+        return
+    if tokenizer:
+        load_tokenizer(tokenizer)
+    shutil.rmtree(making, ignore_errors=True)  # what a killed run left
+    making.mkdir(parents=True)
+    try:
+        stream = limited(documents(source), max_bytes)
+        first, rest = split(stream)
+        if tokenizer:
+            shutil.copy(tokenizer, making / 'tokenizer.model')
+        else:
+            print(f'training a tokeniser of {vocab_size:,} pieces')
+            (making / 'tokenizer.model').write_bytes(train_tokenizer((t for test, t in first if not test), vocab_size))
+        shards = write_shards(_chain(first, rest), making)
+        model = making / 'tokenizer.model'
+        about = dict(corpus=corpus, settings=settings, **shards,
+                     tokenizer=dict(pieces=len(load_tokenizer(model)), sha256=_sha256(model)))
+        with open(making / 'corpus.json', 'w') as file:
+            file.write(json.dumps(about, indent=2) + '\n')
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(making, folder)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    print(f'{folder}: {describe(about)}')
+
+
+def _chain(first, rest):
+    """All of `first`, each let go of as it is used, then `rest`."""
+    first.reverse()
+    while first:
+        yield first.pop()
+    yield from rest
+
+
+def describe(about):
+    train, test = about['train'], about['test']
+    return (f'{train["tokens"]:,} training and {test["tokens"]:,} test tokens of {about["tokenizer"]["pieces"]:,} pieces, '
+            f'{train["documents"]:,} and {test["documents"]:,} documents, {train["bytes"] + test["bytes"]:,} bytes')
+
+
+if __name__ == '__main__':
+    run(globals(), main)

@@ -1,0 +1,104 @@
+"""The machine a script runs on: device, number format, memory, compiler, peak speed."""
+import contextlib
+import os
+import shutil
+import time
+
+import torch
+
+from configurator import ConfigError
+
+DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
+
+
+def pick_device(name='auto'):
+    """torch.device of a setting: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'. Raises ConfigError where it is not there."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f'device {name!r} cannot be used: {str(error).splitlines()[0]}') from None
+    return device
+
+
+def pick_dtype(name, device):
+    """torch.dtype of the matrix products: 'auto' is bfloat16 where the hardware multiplies it, else float16 on a GPU,
+    else float32."""
+    if name != 'auto':
+        if name not in DTYPES:
+            raise ConfigError(f'dtype must be auto, {", ".join(DTYPES)}, not {name!r}')
+        return DTYPES[name]
+    if device.type == 'cuda':
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == 'cpu':
+        return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
+    return torch.float32
+
+
+def cpu_multiplies_bf16():
+    """Whether this CPU has bfloat16 products: AVX512-bf16 or AMX (x86), bf16 (Arm); emulated ones are slower."""
+    try:
+        with open('/proc/cpuinfo') as file:
+            words = set(file.read().split())
+    except OSError:
+        return False
+    return bool(words & {'avx512_bf16', 'amx_bf16', 'bf16', 'svebf16'})
+
+
+def autocast(device, dtype):
+    """Context in which matrix products are made in `dtype`."""
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def can_compile(device):
+    """Whether torch.compile finds what it needs: on CPU a C++ compiler."""
+    return device.type != 'cpu' or any(shutil.which(c) for c in (os.environ.get('CXX', 'g++'), 'c++', 'clang++'))
+
+
+def available_bytes(device):
+    """Memory that is free for use now, bytes."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    free = 8 << 30
+    with contextlib.suppress(OSError), open('/proc/meminfo') as file:
+        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable'))
+    with contextlib.suppress(OSError, ValueError), open('/sys/fs/cgroup/memory.max') as limit, \
+            open('/sys/fs/cgroup/memory.current') as used:
+        free = min(free, int(limit.read()) - int(used.read()))
+    return free
+
+
+def synchronize(device):
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def measure_peak(device, dtype, n=None, seconds=0.3):
+    """Matrix-product speed of the device, floating-point operations per second: the best of repeated n x n products."""
+    n = n or (8192 if device.type == 'cuda' else 2048)
+    a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
+    best, end = float('inf'), time.perf_counter() + seconds
+    a @ b
+    while time.perf_counter() < end:
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+OUT_OF_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')
+
+
+@contextlib.contextmanager
+def memory_advice(advice):
+    """Turns running out of memory on the device into a ConfigError that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY):
+            raise ConfigError(f'out of memory: {advice}') from None
+        raise

@@ -1,0 +1,173 @@
+"""Perplexity of each language on its corpus's test set (Section 3).
+
+    python evaluate.py --out_dir=out/RUN
+    python evaluate.py --languini=model.pt --corpora=[books_en,books_en] --languages=[en1,en2] --head_dim=64
+
+A window of block_size targets moves over the test stream by `last_n`, and only its last `last_n` targets are counted,
+so that each is predicted from a long context. The standard error is over documents, whose tokens are not independent.
+"""
+import json
+import math
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from checkpoint import load_run
+from configurator import ConfigError, run
+from device import autocast, memory_advice, pick_device, pick_dtype
+from data import DOCUMENT_END
+from languages import build_languages
+from model import GPT, GPTConfig
+
+out_dir = ''  # folder of a run of train.py, for example out/demo
+languini = ''  # instead: a checkpoint of the paper's own code, for which the next five say the rest
+corpora = ['docs', 'docs']  # with languini: the corpus of each language
+languages = ['en1', 'en2']  # with languini: the names of the languages
+vocabulary = 'disjoint'  # with languini: disjoint or anchored
+cloned_fraction = 1.0  # with languini: share of the pieces that clones do not share
+head_dim = 64  # with languini: width of an attention head; the weights do not tell it
+last_n = 0  # targets counted in each window, and how far it moves; 0: a quarter of block_size, 128 of 512 in the paper
+max_windows = 0  # evaluate so many windows, spread evenly over the test set; 0: all of them
+batch_size = 0  # windows scored at once; 0: as many as are fast on the device
+device = 'auto'  # auto, cpu, cuda, cuda:1, mps
+dtype = 'auto'  # auto, bfloat16, float16, float32
+
+
+def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, progress=None):
+    """Losses of a token stream by sliding windows of the model's block_size.
+
+    stream: (N,) ids of the model's vocabulary (an array or a function slice -> ids). Returns (losses (W, last_n)
+    float32 in nats, starts (W,) of the windows); column j of window w is the loss of token starts[w] + block_size -
+    last_n + 1 + j. With torch.distributed the windows are shared among the processes, and all get all losses.
+    Raises ConfigError when the stream is shorter than a window."""
+    T = model.config.block_size
+    if len(stream) < T + 1:
+        raise ConfigError(f'the test set has {len(stream):,} tokens, fewer than one window of block_size {T}')
+    if not 0 < last_n <= T:
+        raise ConfigError(f'last_n must lie between 1 and block_size {T}, not {last_n}')
+    starts = np.arange(0, len(stream) - T, last_n)
+    if max_windows and max_windows < len(starts):
+        starts = starts[np.linspace(0, len(starts) - 1, max_windows).astype(int)]
+    device = next(model.parameters()).device
+    batch_size = batch_size or max(1, (4096 if device.type == 'cpu' else 65536) // T)  # a CPU's caches are small
+    losses = torch.zeros(len(starts), last_n)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    for first in range(rank * batch_size, len(starts), world * batch_size):
+        chosen = starts[first:first + batch_size]
+        window = torch.from_numpy(np.stack([stream[s:s + T + 1] for s in chosen]).astype(np.int64)).to(device)
+        with torch.no_grad(), context or autocast(device, torch.float32):
+            _, part = model(window[:, :-1], window[:, 1:], last_n=last_n, per_token=True)
+        losses[first:first + batch_size] = part.float().cpu()
+        if progress is not None:
+            progress.update(len(chosen) * world)
+    if world > 1:
+        losses = losses.to(device)
+        dist.all_reduce(losses)
+        losses = losses.cpu()
+    return losses.numpy(), starts
+
+
+def perplexity(model, language, last_n=0, batch_size=0, max_windows=0, context=None, progress=None):
+    """Perplexity of a language on its test set, as a dict: ppl, loss (nats a token), their standard errors over
+    documents, bits_per_byte, scored_tokens, documents (with a scored token)."""
+    T = model.config.block_size
+    test = language.corpus.test
+    last_n = last_n or max(1, T // 4)
+    losses, starts = window_losses(model, _Translated(test, language.table), last_n, batch_size, max_windows, context,
+                                   progress)
+    positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
+    document = np.concatenate([[0], np.cumsum(np.asarray(test) == DOCUMENT_END)])[positions].ravel()
+    total = np.bincount(document, losses.ravel().astype(np.float64))
+    count = np.bincount(document)
+    total, count = total[count > 0], count[count > 0]
+    n, loss = int(count.sum()), total.sum() / count.sum()
+    docs = len(count)
+    # a ratio of sums over documents: the spread of what each document adds to it
+    error = math.sqrt(((total - loss * count) ** 2).sum() * docs / (docs - 1)) / n if docs > 1 else float('nan')
+    about = language.corpus.info['test']
+    return dict(ppl=math.exp(min(loss, 700)), ppl_se=math.exp(min(loss, 700)) * error, loss=loss, loss_se=error,
+                bits_per_byte=loss / math.log(2) * about['tokens'] / about['bytes'], scored_tokens=n, documents=docs)
+
+
+class _Translated:
+    """A shard seen through a language's table: slices of it are ids of the model's vocabulary."""
+
+    def __init__(self, tokens, table):
+        self.tokens, self.table = tokens, table
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __getitem__(self, index):
+        return self.table[self.tokens[index]]
+
+
+def perplexities(model, languages, last_n=0, batch_size=0, max_windows=0, context=None, quiet=False):
+    """{language: perplexity dict} with a progress bar; `model` may be compiled."""
+    T = model.config.block_size
+    last_n = last_n or max(1, T // 4)
+    windows = [max(0, len(language.corpus.test) - T - 1) // last_n + 1 for language in languages]
+    total = sum(min(w, max_windows) if max_windows else w for w in windows)
+    with tqdm(total=total, desc='evaluating', unit=' windows', disable=quiet, leave=False) as progress:
+        return {language.name: perplexity(model, language, last_n, batch_size, max_windows, context, progress)
+                for language in languages}
+
+
+def table(scores):
+    """The perplexities as lines of text."""
+    lines = [f'{"language":<12}{"PPL":>10}{"± s.e.":>9}{"bits/byte":>11}{"nats/token":>12}{"scored tokens":>15}'
+             f'{"documents":>11}']
+    for name, s in scores.items():
+        lines.append(f'{name:<12}{s["ppl"]:>10.2f}{s["ppl_se"]:>9.2f}{s["bits_per_byte"]:>11.3f}{s["loss"]:>12.4f}'
+                     f'{s["scored_tokens"]:>15,}{s["documents"]:>11,}')
+    return '\n'.join(lines)
+
+
+def load_languini(path, corpora, names, vocabulary, cloned_fraction, head_dim):
+    """Model and languages of a checkpoint of the paper's own code; its sizes are read off the weights."""
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f'there is no file {path}') from None
+    except Exception as error:
+        raise ConfigError(f'{path} is not a checkpoint of weights ({type(error).__name__})') from None
+    for key in ('model', 'model_state_dict', 'state_dict'):
+        state = state.get(key, state) if isinstance(state, dict) else {}
+    shape = {name.rpartition('_orig_mod.')[2].removeprefix('module.'): tuple(t.shape)
+             for name, t in state.items() if torch.is_tensor(t)}
+    built, entries = build_languages(corpora, names, vocabulary, cloned_fraction)
+    try:
+        V, C = shape['input_embedding.weight']
+        width, mlp = shape['layers.0.attn.linear_Q.weight'][0], shape['layers.0.mlp.c_fc.weight'][0]
+        config = GPTConfig(n_layer=sum(name.endswith('ln1.weight') for name in shape), n_head=width // head_dim,
+                           head_dim=head_dim, n_embd=C, mlp_dim=mlp, vocab_size=V,
+                           block_size=shape['position_embedding.weight'][0])
+        model = GPT(config).load_languini(state)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(f'{path} is not a checkpoint of the paper\'s code: {error}') from None
+    if V != entries:
+        raise ConfigError(f'{path} has {V:,} vocabulary entries, these languages have {entries:,}')
+    return model.eval(), built
+
+
+def main():
+    if bool(out_dir) == bool(languini):
+        raise ConfigError('say what to evaluate: --out_dir=out/RUN, or --languini=FILE')
+    if languini:
+        model, built = load_languini(languini, corpora, languages, vocabulary, cloned_fraction, head_dim)
+    else:
+        model, built, _ = load_run(out_dir)
+    where = pick_device(device)
+    with memory_advice('lower batch_size'):
+        scores = perplexities(model.to(where), built, last_n, batch_size, max_windows,
+                              autocast(where, pick_dtype(dtype, where)))
+    print(table(scores))
+    if out_dir:
+        with open(f'{out_dir}/evaluation.json', 'w') as file:
+            file.write(json.dumps(scores, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    run(globals(), main)

@@ -1,0 +1,233 @@
+"""The GPT of the paper (Section 3): pre-norm blocks, learned positions, tanh GELU, an output head of its own.
+
+It differs from GPT-2 where the paper's code does: the token embedding is multiplied by sqrt(width), heads may be
+narrower or wider than width / heads, and the head has no bias and is not tied. Shapes in comments: B sequences,
+T positions, C width (n_embd), V vocabulary entries, N = B * T tokens.
+"""
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+PAD = 0  # the one padding id of all languages; a target of PAD does not count
+
+SIZES = {  # non-embedding parameters: 10.5M, 85M, 302M
+    'mini': dict(n_layer=4, n_head=8, head_dim=32, n_embd=512, mlp_dim=2048),
+    'small': dict(n_layer=12, n_head=12, head_dim=64, n_embd=768, mlp_dim=3072),
+    'medium': dict(n_layer=24, n_head=16, head_dim=64, n_embd=1024, mlp_dim=4096),
+}
+
+
+@dataclass
+class GPTConfig:
+    n_layer: int
+    n_head: int
+    head_dim: int
+    n_embd: int
+    mlp_dim: int
+    block_size: int  # the longest sequence, tokens
+    vocab_size: int  # of the model: all languages together
+
+    def flops_per_token(self):
+        """Floating-point operations of training on one token: 6 a parameter of blocks and head, and the attention
+        over a full window (both passes, the causal mask not discounted)."""
+        width = self.n_head * self.head_dim
+        blocks = self.n_layer * (4 * self.n_embd * width + 2 * self.n_embd * self.mlp_dim)
+        return 6 * (blocks + self.vocab_size * self.n_embd) + 12 * self.n_layer * width * self.block_size
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        width = config.n_head * config.head_dim
+        self.n_head, self.head_dim = config.n_head, config.head_dim
+        self.q = nn.Linear(config.n_embd, width)
+        self.k = nn.Linear(config.n_embd, width)
+        self.v = nn.Linear(config.n_embd, width)
+        self.o = nn.Linear(width, config.n_embd)
+
+    def forward(self, x):  # (B, T, C) -> (B, T, C)
+        # three tensors, since Figures 11-13 look at their gradients apart, but one matrix product
+        weight = torch.cat([self.q.weight, self.k.weight, self.v.weight])
+        bias = torch.cat([self.q.bias, self.k.bias, self.v.bias])
+        qkv = F.linear(x, weight, bias).view(*x.shape[:2], 3, self.n_head, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
+        if x.device.type == 'cpu':  # bf16 attention is the slower one on CPU: its backward pass takes twice as long
+            with torch.autocast('cpu', enabled=False):
+                y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True).to(qkv.dtype)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.fc = nn.Linear(config.n_embd, config.mlp_dim)
+        self.proj = nn.Linear(config.mlp_dim, config.n_embd)
+
+    def forward(self, x):
+        return self.proj(F.gelu(self.fc(x), approximate='tanh'))
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(config.n_embd)
+        self.attn = Attention(config)
+        self.ln2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x):
+        x = x + self.attn(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Mean cross entropy of a linear head that never holds the logits of more than `rows` tokens.
+
+    The gradients are made in the forward pass, while a chunk's logits are at hand: the logits are neither kept nor
+    computed twice. Returns (mean loss in nats over targets that are not PAD, (N,) loss of each token, no gradient)."""
+
+    @staticmethod
+    def forward(hidden, weight, targets, rows):
+        # hidden (N, C) and weight (V, C) in the dtype of the products; targets (N,)
+        losses, grad_hidden, grad_weight = [], [], None
+        for h, t in zip(hidden.split(rows), targets.split(rows)):
+            logits = (h @ weight.T).float()
+            lse = logits.logsumexp(-1, keepdim=True)
+            counts = (t != PAD)[:, None]
+            losses.append(torch.where(counts, lse - logits.gather(-1, t[:, None]), 0.0)[:, 0])
+            entry = torch.arange(weight.shape[0], device=t.device)
+            grad = (logits - lse).exp() - (entry == t[:, None]).float()
+            grad = torch.where(counts, grad, 0.0).to(hidden.dtype)  # of the sum: a mean's would underflow in fp16
+            grad_hidden.append(grad @ weight)
+            part = grad.T @ h
+            grad_weight = part if grad_weight is None else grad_weight.float() + part
+        losses = torch.cat(losses)
+        scale = 1.0 / (targets != PAD).sum().clamp(min=1)
+        return losses.sum() * scale, losses, scale, torch.cat(grad_hidden), grad_weight
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[2:])
+        ctx.dtypes = [x.dtype for x in inputs[:2]]
+
+    @staticmethod
+    def backward(ctx, grad_loss, *_):
+        scale, grad_hidden, grad_weight = ctx.saved_tensors
+        hidden_dtype, weight_dtype = ctx.dtypes
+        scale = scale * grad_loss
+        return (grad_hidden * scale).to(hidden_dtype), (grad_weight * scale).to(weight_dtype), None, None
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        for name, parameter in self.named_parameters():
+            if name.endswith('bias'):
+                nn.init.zeros_(parameter)
+            elif '.ln' not in name and not name.startswith('ln'):
+                depth = math.sqrt(2 * config.n_layer) if name.endswith('mlp.proj.weight') else 1
+                nn.init.normal_(parameter, std=0.02 / depth)
+
+    def non_embedding_parameters(self):
+        """Number of parameters without the two embeddings and the head, as Section 3 counts."""
+        return sum(p.numel() for n, p in self.named_parameters() if not n.startswith(('wte', 'wpe', 'head')))
+
+    def embed(self, idx):  # (B, T) -> (B, T, C)
+        B, T = idx.shape
+        if T > self.config.block_size:
+            raise ValueError(f'a sequence of {T} tokens is longer than block_size {self.config.block_size}')
+        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:T]
+
+    def residual_stream(self, idx):
+        """Yields the residual stream (B, T, C) after each block, one at a time."""
+        x = self.embed(idx)
+        for block in self.blocks:
+            x = block(x)
+            yield x
+
+    def hidden_states(self, idx):
+        """Residual stream after each block, (n_layer, B, T, C)."""
+        return torch.stack(list(self.residual_stream(idx)))
+
+    def forward(self, idx, targets=None, last_n=None, per_token=False):
+        """idx: (B, T) ids. Without targets: logits (B, T, V), of the last `last_n` positions only if given.
+
+        With targets (B, T): mean cross entropy in nats over the targets that are not PAD, of the last `last_n`
+        positions if given; with per_token also the (B, T or last_n) losses, which carry no gradient."""
+        for x in self.residual_stream(idx):
+            pass
+        x = self.ln_f(x if last_n is None else x[:, -last_n:])
+        if targets is None:
+            return self.head(x)
+        targets = targets if last_n is None else targets[:, -last_n:]
+        loss, losses = self.head_loss(x.flatten(0, 1), targets.flatten())
+        return (loss, losses.view(targets.shape)) if per_token else loss
+
+    def head_loss(self, x, targets):
+        """(mean loss, (N,) losses) of normed states x (N, C) and targets (N,), in chunks of about 64M logits."""
+        weight = self.head.weight
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            x, weight = x.to(torch.get_autocast_dtype(kind)), weight.to(torch.get_autocast_dtype(kind))
+        rows = max(1, (64 << 20) // self.config.vocab_size)
+        with torch.autocast(kind, enabled=False):
+            if torch.is_grad_enabled():
+                return LinearCrossEntropy.apply(x, weight, targets, rows)[:2]
+            losses = torch.cat([F.cross_entropy((h @ weight.T).float(), t, ignore_index=PAD, reduction='none')
+                                for h, t in zip(x.split(rows), targets.split(rows))])
+        return losses.sum() / (targets != PAD).sum().clamp(min=1), losses
+
+    def load_languini(self, state_dict):
+        """Takes the weights of a checkpoint of the paper's own code; returns the model.
+
+        Any prefix before the known names is ignored (`module._orig_mod.`). Raises ValueError when a tensor is
+        missing, unknown or of another shape."""
+        renamed = {}
+        for name, tensor in state_dict.items():
+            if name.endswith('mask'):  # a buffer, not a weight
+                continue
+            for pattern, ours in LANGUINI_NAMES:
+                found = re.search(r'(?:^|\.)' + pattern + '$', name)
+                if found:
+                    renamed[found.expand(ours)] = tensor
+                    break
+            else:
+                raise ValueError(f'{name} is no tensor of a Languini GPT')
+        expected = {name: tuple(p.shape) for name, p in self.named_parameters()}
+        for name, shape in expected.items():
+            if name not in renamed:
+                raise ValueError(f'the Languini checkpoint lacks {name}')
+            if tuple(renamed[name].shape) != shape:
+                raise ValueError(f'{name} is {tuple(renamed[name].shape)} in the Languini checkpoint, {shape} here')
+        if set(renamed) - set(expected):
+            raise ValueError(f'the Languini checkpoint has more than the model: {sorted(set(renamed) - set(expected))}')
+        self.load_state_dict(renamed)
+        return self
+
+
+LANGUINI_NAMES = [
+    (r'input_embedding\.weight', 'wte.weight'),
+    (r'position_embedding\.weight', 'wpe.weight'),
+    (r'layers\.(\d+)\.(ln[12])\.(weight|bias)', r'blocks.\1.\2.\3'),
+    (r'layers\.(\d+)\.attn\.linear_Q\.(weight|bias)', r'blocks.\1.attn.q.\2'),
+    (r'layers\.(\d+)\.attn\.linear_K\.(weight|bias)', r'blocks.\1.attn.k.\2'),
+    (r'layers\.(\d+)\.attn\.linear_V\.(weight|bias)', r'blocks.\1.attn.v.\2'),
+    (r'layers\.(\d+)\.attn\.linear_O\.(weight|bias)', r'blocks.\1.attn.o.\2'),
+    (r'layers\.(\d+)\.mlp\.c_fc\.(weight|bias)', r'blocks.\1.mlp.fc.\2'),
+    (r'layers\.(\d+)\.mlp\.c_proj\.(weight|bias)', r'blocks.\1.mlp.proj.\2'),
+    (r'ln_f\.(weight|bias)', r'ln_f.\1'),
+    (r'linear\.weight', 'head.weight'),
+]
