@@ -25,8 +25,14 @@ def write_file(path, write):
         os.replace(aside, path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and 'writ' in str(error):  # torch hides the reason that the disk gave
-            raise OSError(None, f'{path} could not be written: is the disk full?') from error
+        if isinstance(error, RuntimeError):  # torch.save's own, over the reason that the disk gave
+            cause = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            if cause is not None:
+                raise OSError(cause.errno, cause.strerror, str(path)) from None
+        elif isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
     folder = os.open(Path(path).parent, os.O_RDONLY)
     try:

@@ -48,14 +48,17 @@ def _expected(default):
 def _checked(name, value, default):
     """`value` in the type of `default`; raises ConfigError where that is not possible without a loss."""
     kind = type(default)
+    if kind is list and isinstance(value, (list, tuple)):
+        inner = {str: str, list: (list, tuple)}.get(type(default[0])) if default else None
+        if inner and not all(isinstance(element, inner) for element in value):
+            raise ConfigError(f'{name} must be a list of {"text" if inner is str else "lists"}, not {value!r}')
+        return list(value)
     if type(value) is kind:
         return value
     if kind is float and type(value) is int:
         return float(value)
     if kind is int and type(value) is float and value.is_integer():
         return int(value)
-    if kind is list and isinstance(value, tuple):
-        return list(value)
     raise ConfigError(f'{name} must be {_expected(default)}, not {value!r}')
 
 
@@ -65,7 +68,7 @@ def _parse(name, text, default):
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
         bare = re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
         if not (isinstance(default, list) and bare):
@@ -92,7 +95,7 @@ def _apply_file(path, values):
     except Exception as error:
         raise ConfigError(f'{path} does not run: {type(error).__name__}: {error}') from error
     for name, value in namespace.items():
-        if name.startswith('_') or isinstance(value, (types.ModuleType, types.FunctionType, type)):
+        if name.startswith('_') or isinstance(value, types.ModuleType) or callable(value):
             continue
         _known(name, values, path)
         values[name] = _checked(f'{path}: {name}', value, values[name])
@@ -147,6 +150,6 @@ def run(namespace, main):
     except OSError as error:
         if error.errno is None:
             raise
-        print(f'{os.path.basename(namespace["__file__"])}: {error.strerror}: {error.filename or "(no file named)"}; '
-              'what was finished before is kept', file=sys.stderr)
+        print(f'{os.path.basename(namespace["__file__"])}: {error.strerror}{": " if error.filename else ""}'
+              f'{error.filename or ""}; what was finished before is kept', file=sys.stderr)
     sys.exit(1)

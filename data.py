@@ -45,22 +45,21 @@ class Corpus:
 
     def __init__(self, name, root='data'):
         self.name, self.folder = name, Path(root) / name
+        if not self.folder.exists():
+            raise ConfigError(f'there is no corpus {self.folder}; make it with: '
+                              f'python data.py --corpus={name} --source=SOURCE')
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
             self.vocab_size = self.info['tokenizer']['pieces']
             self.tokenizer_hash = self.info['tokenizer']['sha256']
-            found = _sha256(self.folder / 'tokenizer.model')
+            if _sha256(self.folder / 'tokenizer.model') != self.tokenizer_hash:
+                raise ConfigError(f'{self.folder}/tokenizer.model is not the tokeniser that the shards were made with; '
+                                  f'put it back, or delete {self.folder} and make it again')
+            self.train, self.test = self._shard('train'), self._shard('test')
         except FileNotFoundError as error:
-            if error.filename and error.filename.endswith('tokenizer.model'):
-                raise ConfigError(f'{error.filename} is missing; delete {self.folder} and make it again') from None
-            raise ConfigError(f'there is no corpus {self.folder}; make it with: '
-                              f'python data.py --corpus={name} --source=SOURCE') from None
+            raise ConfigError(f'{error.filename} is missing; delete {self.folder} and make it again') from None
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f'{self.folder}/corpus.json is damaged; delete {self.folder} and make it again') from None
-        if found != self.tokenizer_hash:
-            raise ConfigError(f'{self.folder}/tokenizer.model is not the tokeniser that the shards were made with; '
-                              f'put it back, or delete {self.folder} and make it again')
-        self.train, self.test = self._shard('train'), self._shard('test')
 
     def _shard(self, part):
         path = self.folder / f'{part}.bin'
@@ -93,6 +92,8 @@ def _fingerprint(path, ends=1 << 16):
 
 def load_tokenizer(path):
     """SentencePiece model of `path`; raises ConfigError unless ids 0 to 2 are padding, unknown and end of document."""
+    if not os.path.isfile(path):
+        raise ConfigError(f'there is no tokeniser {path}')
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError):
@@ -115,7 +116,7 @@ def is_test(text):
 
 def train_tokenizer(texts, pieces):
     """Bytes of a new SentencePiece BPE model. Text comes back as it was: nothing is normalised, what has no piece
-    falls back to bytes (a line end, too)."""
+    falls back to bytes (a line end, too). Only U+2581, SentencePiece's mark of a space, comes back as a space."""
     model = io.BytesIO()
     lines = (line[i:i + 4000] for text in texts for line in text.splitlines() for i in range(0, len(line), 4000))
     try:
@@ -123,10 +124,11 @@ def train_tokenizer(texts, pieces):
             sentence_iterator=lines, model_writer=model, model_type='bpe', vocab_size=pieces, byte_fallback=True,
             normalization_rule_name='identity', remove_extra_whitespaces=False, max_sentence_length=16000,
             pad_id=0, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>',
-            num_threads=os.cpu_count(), minloglevel=2)
+            num_threads=16, minloglevel=2)  # not the cores of this machine: the model holds the number, its hash too
     except (RuntimeError, OSError) as error:
-        limit = re.search(r'value <= (\d+)', str(error))
-        advice = (f'this text supports at most {int(limit[1]):,} pieces: --vocab_size={limit[1]}' if limit else
+        most, least = re.search(r'value <= (\d+)', str(error)), re.search(r'\d+ vs (\d+)', str(error))
+        advice = (f'this text supports at most {int(most[1]):,} pieces: --vocab_size={most[1]}' if most else
+                  f'its characters and the 256 bytes need at least {least[1]}: --vocab_size={least[1]}' if least else
                   str(error).strip().splitlines()[-1])
         raise ConfigError(f'no tokeniser of {pieces:,} pieces can be trained: {advice}') from None
     return model.getvalue()
@@ -167,27 +169,34 @@ def write_shards(texts, folder):
     about = {name: dict(tokens=0, documents=0, bytes=0) for name in names.values()}
     workers = os.cpu_count()
     room = threading.Semaphore(3 * workers)  # imap would read the whole source ahead of the encoding
+    stopped = threading.Event()
 
     def throttled():
         for batch in _batches(texts):
             room.acquire()
+            if stopped.is_set():
+                return
             yield batch
 
     with open(folder / 'train.bin', 'wb') as train, open(folder / 'test.bin', 'wb') as test, \
             multiprocessing.get_context('spawn').Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool, \
             tqdm(desc='encoding', unit='B', unit_scale=True) as progress:
-        for encoded in pool.imap(_encode, throttled()):
+        try:
+            for encoded in pool.imap(_encode, throttled()):
+                room.release()
+                for part, (tokens, documents_, bytes_) in encoded.items():
+                    (test if part else train).write(tokens)
+                    entry = about[names[part]]
+                    entry['tokens'] += len(tokens)
+                    entry['documents'] += documents_
+                    entry['bytes'] += bytes_
+                    progress.update(bytes_)
+            for file in (train, test):
+                file.flush()
+                os.fsync(file.fileno())
+        finally:  # after an error: the pool waits for the thread that waits for room
+            stopped.set()
             room.release()
-            for part, (tokens, documents_, bytes_) in encoded.items():
-                tokens.tofile(test if part else train)
-                entry = about[names[part]]
-                entry['tokens'] += len(tokens)
-                entry['documents'] += documents_
-                entry['bytes'] += bytes_
-                progress.update(bytes_)
-        for file in (train, test):
-            file.flush()
-            os.fsync(file.fileno())
     for name, entry in about.items():
         entry['fingerprint'] = _fingerprint(folder / f'{name}.bin')
     return about
@@ -207,20 +216,26 @@ def limited(texts, limit):
 
 
 def split(texts):
-    """Yields (is it test, text). When none of the first documents is chosen for the test set (a small corpus), it is
-    the one with the lowest number. Raises ConfigError for fewer than two documents."""
+    """(is it test, text) of the first documents, as a list, and of the others, as a generator. When none of the first
+    is chosen for the test set (a small corpus), it is the one with the lowest number. Raises ConfigError for fewer
+    than two different documents."""
     first, size = [], 0
     for text in tqdm(texts, desc='reading', unit=' documents'):
         first.append((is_test(text), text))
         size += len(text.encode())
-        if size >= TOKENIZER_BYTES:
+        if size >= TOKENIZER_BYTES and len(first) > 1:
             break
     if not first:
         raise ConfigError(f'{source} is empty: there is no text in it')
     if len(first) < 2:
         raise ConfigError(f'{source} is a single document; at least two are needed, one of them for the test set')
-    threshold = max(test_fraction, min(number for number, _ in first) + 2**-64)
-    return [(number < threshold, text) for number, text in first], ((is_test(text) < threshold, text) for text in texts)
+    lowest = min(number for number, _ in first)
+    first = [(number < test_fraction or number == lowest, text) for number, text in first]
+    if all(test for test, _ in first):
+        raise ConfigError(f'all documents of {source} are the same or fall into the test set; '
+                          'more documents are needed, or a lower --test_fraction')
+    numbered = ((is_test(text), text) for text in texts)
+    return first, ((number < test_fraction or number == lowest, text) for number, text in numbered)
 
 
 def main():
@@ -230,6 +245,8 @@ def main():
         raise ConfigError(f'vocab_size must lie between 3 and 65,535 (tokens are stored in 16 bits), not {vocab_size}')
     if not 0 < test_fraction < 1:
         raise ConfigError(f'test_fraction must lie between 0 and 1, not {test_fraction}')
+    if max_bytes < 0:
+        raise ConfigError(f'max_bytes must not be negative: {max_bytes}')
     settings = dict(source=source, tokenizer=tokenizer, vocab_size=vocab_size, test_fraction=test_fraction,
                     max_bytes=max_bytes)
     folder, making = Path('data') / corpus, Path('data') / f'.{corpus}.making'

@@ -1,6 +1,7 @@
 """The machine a script runs on: device, number format, memory, compiler, peak speed."""
 import contextlib
 import os
+import platform
 import shutil
 import time
 
@@ -21,6 +22,16 @@ def pick_device(name='auto'):
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f'device {name!r} cannot be used: {str(error).splitlines()[0]}') from None
     return device
+
+
+def describe(device):
+    """What the device is called, for logs."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    name = platform.machine()
+    with contextlib.suppress(OSError, StopIteration), open('/proc/cpuinfo') as file:
+        name = next(line.partition(':')[2].strip() for line in file if line.startswith('model name'))
+    return f'{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads'
 
 
 def pick_dtype(name, device):
@@ -79,9 +90,9 @@ def measure_peak(device, dtype, n=None, seconds=0.3):
     """Matrix-product speed of the device, floating-point operations per second: the best of repeated n x n products."""
     n = n or (8192 if device.type == 'cuda' else 2048)
     a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
-    best, end = float('inf'), time.perf_counter() + seconds
     a @ b
-    while time.perf_counter() < end:
+    best, end = float('inf'), time.perf_counter() + seconds
+    while best == float('inf') or time.perf_counter() < end:
         synchronize(device)
         start = time.perf_counter()
         a @ b

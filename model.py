@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 PAD = 0  # the one padding id of all languages; a target of PAD does not count
+CHUNK_LOGITS = 64 << 20  # so many logits are held at once while a loss is computed
 
 SIZES = {  # non-embedding parameters: 10.5M, 85M, 302M
     'mini': dict(n_layer=4, n_head=8, head_dim=32, n_embd=512, mlp_dim=2048),
@@ -177,12 +178,12 @@ class GPT(nn.Module):
         return (loss, losses.view(targets.shape)) if per_token else loss
 
     def head_loss(self, x, targets):
-        """(mean loss, (N,) losses) of normed states x (N, C) and targets (N,), in chunks of about 64M logits."""
+        """(mean loss, (N,) losses) of normed states x (N, C) and targets (N,), CHUNK_LOGITS logits at a time."""
         weight = self.head.weight
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
             x, weight = x.to(torch.get_autocast_dtype(kind)), weight.to(torch.get_autocast_dtype(kind))
-        rows = max(1, (64 << 20) // self.config.vocab_size)
+        rows = max(1, CHUNK_LOGITS // self.config.vocab_size)
         with torch.autocast(kind, enabled=False):
             if torch.is_grad_enabled():
                 return LinearCrossEntropy.apply(x, weight, targets, rows)[:2]

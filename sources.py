@@ -13,6 +13,7 @@ Files may also end in .gz.
 import ast
 import gzip
 import hashlib
+import http.client
 import importlib.metadata
 import inspect
 import itertools
@@ -81,12 +82,13 @@ def _pieces(path):
     a longer line at a space."""
     piece, size = [], 0
     for line in _lines(path):
-        while len(line) > 4 * PIECE:
-            cut = line.rfind(' ', 1, PIECE) + 1 or PIECE
-            yield ''.join(piece) + line[:cut]
-            piece, size, line = [], 0, line[cut:]
-        piece.append(line)
-        size += len(line)
+        start = 0
+        while len(line) - start > 4 * PIECE:
+            cut = line.rfind(' ', start + 1, start + PIECE) + 1 or start + PIECE
+            yield ''.join(piece) + line[start:cut]
+            piece, size, start = [], 0, cut
+        piece.append(line[start:])
+        size += len(line) - start
         if size >= PIECE:
             yield ''.join(piece)
             piece, size = [], 0
@@ -101,7 +103,7 @@ def _jsonl(path):
             text = json.loads(line)['text']
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f'{path}, line {number}: not a JSON object with a field "text"') from None
-        if not isinstance(text, str):
+        if not isinstance(text, str) or re.search('[\ud800-\udfff]', text):
             raise ConfigError(f'{path}, line {number}: the field "text" is not text')
         yield text
 
@@ -150,7 +152,7 @@ def _module_paragraphs(path):
     try:
         with open(path, encoding='utf-8') as file:
             tree = ast.parse(file.read())
-    except (OSError, SyntaxError, UnicodeDecodeError):
+    except (OSError, SyntaxError, ValueError):
         return []
     return [p for text in _docstrings(tree) for p in _prose(inspect.cleandoc(text))]
 
@@ -199,13 +201,15 @@ def eltec(where):
         for name in names:
             yield _tei_body(name.read_bytes(), name)
         return
+    if not re.fullmatch('[A-Za-z0-9-]+', where):
+        raise ConfigError(f'there is no folder {where}; a language is written like eltec:eng')
     url = ELTEC_URL.format(where)
     try:
         with urllib.request.urlopen(url, timeout=60) as response, tarfile.open(fileobj=response, mode='r|gz') as archive:
             for member in archive:
                 if re.search(r'/level1/[^/]*\.xml$', member.name):
                     yield _tei_body(archive.extractfile(member).read(), member.name)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
         raise ConfigError(f'{url} cannot be read ({error}); fetch the repository elsewhere and give its folder: '
                           f'--source=eltec:FOLDER') from None
 
@@ -218,21 +222,23 @@ def _tei_body(xml, name):
         raise ConfigError(f'{name} is not XML: {error}') from None
     if body is None:
         raise ConfigError(f'{name} is not TEI: it has no <text><body>')
-    lines = []
+    lines = [[]]
 
-    def walk(element, line):
+    def walk(element, inside):  # inside: of a line
         tag = element.tag.rpartition('}')[2] if isinstance(element.tag, str) else 'note'  # a comment has no name
         if tag == 'note':
             return
-        own = line is None or tag in ('p', 'l', 'head')
+        own = not inside or tag in ('p', 'l', 'head')
         if own:
-            lines.append(line := [])
-        line.append(element.text or '')
+            lines.append([])
+        lines[-1].append(element.text or '')
         for child in element:
-            walk(child, None if tag in ('body', 'div', 'quote', 'lg', 'floatingText') and own else line)
-            line.append(child.tail or '')
+            walk(child, not own or tag not in ('body', 'div', 'quote', 'lg', 'floatingText'))
+            lines[-1].append(child.tail or '')
+        if own:
+            lines.append([])
 
-    walk(body, None)
+    walk(body, False)
     joined = (' '.join(''.join(line).split()) for line in lines)
     return '\n'.join(line for line in joined if line) + '\n'
 
@@ -251,6 +257,9 @@ def hugging_face(name):
             column = column or next((c for c in ('text', 'complete_text') if c in row), '')
             if column not in row:
                 raise ConfigError(f'{name} has no column {column!r}; give one of {sorted(row)}: --source=hf:{name}:COLUMN')
+            if not isinstance(row[column] or '', str):
+                raise ConfigError(f'the column {column!r} of {name} is not text; give one of {sorted(row)}: '
+                                  f'--source=hf:{name}:COLUMN')
             yield row[column] or ''
     except ConfigError:
         raise

@@ -9,7 +9,6 @@ The same command again goes on where the run stopped, or prints the result of a 
 """
 import contextlib
 import json
-import math
 import os
 import platform
 import signal
@@ -20,17 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from checkpoint import (check_corpora, checkpoint_paths, corpora_identity, last_checkpoint, lock, save_checkpoint,
                         write_json)
 from configurator import ConfigError, run
-from device import (autocast, available_bytes, can_compile, measure_peak, memory_advice, pick_device, pick_dtype)
+from device import autocast, available_bytes, can_compile, describe, measure_peak, memory_advice, pick_dtype
 from evaluate import perplexities, table
 from languages import LanguageMix, build_languages
 from model import GPT, SIZES, GPTConfig
+from processes import Processes, Signals
+from runlog import Log
 from schedule import decay_start, language_probabilities, learning_rate as learning_rate_at
 
 # the languages (Sections 4 and 5)
@@ -80,7 +80,7 @@ FREE = {'out_dir', 'eval_interval', 'eval_windows', 'checkpoint_interval', 'keep
 def check_settings():
     """Raises ConfigError for settings that contradict each other or the paper's definitions."""
     if not stages or any(len(row) != len(languages) for row in stages):
-        raise ConfigError(f'stages must have rows of {len(languages)} probabilities, one for each language, not {stages}')
+        raise ConfigError(f'stages must have rows of {len(languages)} probabilities, one a language, not {stages}')
     for row in stages:
         if not all(isinstance(p, (int, float)) and 0 <= p <= 1 for p in row) or abs(sum(row) - 1) > 1e-6:
             raise ConfigError(f'the probabilities of a stage must lie between 0 and 1 and add up to 1, not {row}')
@@ -123,53 +123,6 @@ def refuse_other_settings(stored, settings, out):
         raise ConfigError(f'{out} is a run of other settings: {"; ".join(differ)}; choose another out_dir')
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
-
-class Processes:
-    """This process among those of torchrun: rank, world (how many), device. Alone: 0 of 1."""
-
-    def __init__(self):
-        self.rank, self.world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-        self.distributed, name = 'RANK' in os.environ, device
-        if self.distributed and device in ('auto', 'cuda') and torch.cuda.is_available():
-            name = f'cuda:{os.environ["LOCAL_RANK"]}'
-        self.device = pick_device(name)
-        if self.device.type == 'cuda':
-            torch.cuda.set_device(self.device)
-        if self.distributed:
-            dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo')
-        if batch_size % self.world:
-            raise ConfigError(f'batch_size {batch_size} cannot be shared evenly by {self.world} processes')
-        self.share = batch_size // self.world
-        self.rows = slice(self.rank * self.share, (self.rank + 1) * self.share)
-
-    def sum(self, array):
-        """Sum over the processes of a float64 array."""
-        if not self.distributed:
-            return array
-        tensor = torch.from_numpy(array).to(self.device)
-        dist.all_reduce(tensor)
-        return tensor.cpu().numpy()
-
-    def close(self):
-        if self.distributed and dist.is_initialized():
-            dist.destroy_process_group()
-
-
-class Signals:
-    """SIGTERM and Ctrl-C are remembered until the step is done; a second one ends the process at once."""
-
-    def __init__(self):
-        self.number = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.remember)
-
-    def remember(self, number, frame):
-        self.number = number
-        for again in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(again, signal.SIG_DFL)
-
-
 # --- one step ---------------------------------------------------------------------------------------------------------
 
 def activation_bytes(config, dtype):
@@ -210,90 +163,21 @@ def compute_gradients(model, batch, micro, context, scaler, where):
 class Batches:
     """The batches of a run in order, each made in a thread while the device works on the one before."""
 
-    def __init__(self, mix, processes, first, end):
-        self.mix, self.processes, self.end = mix, processes, end
+    def __init__(self, mix, rows, where, first, end):
+        self.mix, self.rows, self.pinned, self.end = mix, rows, where.type == 'cuda', end
         self.pool = ThreadPoolExecutor(1)
         self.next = self.pool.submit(self.make, first)
 
     def make(self, step):
-        inputs, targets, drawn = self.mix.batch(step, self.processes.rows)
+        inputs, targets, drawn = self.mix.batch(step, self.rows)
         tensors = [torch.from_numpy(np.ascontiguousarray(t)) for t in (inputs, targets)]
-        return [t.pin_memory() for t in tensors] if self.processes.device.type == 'cuda' else tensors, drawn
+        return [t.pin_memory() for t in tensors] if self.pinned else tensors, drawn
 
     def take(self, step):
         batch = self.next.result()
         if step + 1 < self.end:
             self.next = self.pool.submit(self.make, step + 1)
         return batch
-
-
-# --- the log ----------------------------------------------------------------------------------------------------------
-
-class Log:
-    """out/RUN/log.jsonl (written by the first process) and Weights & Biases.
-
-    Losses stay on the device until `flush`, so that a GPU is not waited for at every step."""
-
-    def __init__(self, out, processes, mix, first_step, settings):
-        self.processes, self.mix, self.path = processes, mix, out / 'log.jsonl'
-        self.pending = []  # (step, losses of the sequences, their languages, learning rate)
-        self.loss, self.wandb = float('nan'), None
-        if processes.rank:
-            return
-        self._cut(first_step)
-        if wandb_project:
-            try:
-                import wandb
-            except ImportError:
-                raise ConfigError('wandb_project needs the package wandb: pip install wandb') from None
-            self.wandb = wandb.init(project=wandb_project, name=out.name, id=out.name, config=settings, resume='allow')
-
-    def _cut(self, first_step):
-        """Drops what a killed run had logged beyond the checkpoint that it goes on from."""
-        kept = []
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError):
-                    if json.loads(line)['step'] < first_step:
-                        kept.append(line + '\n')
-        aside = self.path.with_suffix('.tmp')
-        aside.write_text(''.join(kept))
-        aside.replace(self.path)
-
-    def write(self, entries):
-        if self.processes.rank == 0 and entries:
-            with open(self.path, 'a') as file:
-                file.writelines(json.dumps(entry) + '\n' for entry in entries)
-            if self.wandb:
-                for entry in entries:
-                    self.wandb.log({k: v for k, v in entry.items() if k != 'step'}, step=entry['step'])
-
-    def flush(self, tokens_per_second):
-        """Writes the pending steps. Raises ConfigError at a loss that is not finite, naming step and languages."""
-        if not self.pending:
-            return
-        names = [language.name for language in self.mix.languages]
-        losses = torch.stack([p[1] for p in self.pending]).cpu().numpy().astype(np.float64)
-        sums = np.zeros((len(self.pending), 2, len(names)))
-        for i, (_, _, drawn, _) in enumerate(self.pending):
-            np.add.at(sums[i, 0], drawn, losses[i])
-            np.add.at(sums[i, 1], drawn, 1)
-        sums = self.processes.sum(sums)
-        entries, broken = [], None
-        for (step, _, _, rate), (total, count) in zip(self.pending, sums):
-            self.loss = total.sum() / count.sum()
-            if not math.isfinite(self.loss):
-                broken = step, [name for name, c in zip(names, count) if c], self.loss
-                break
-            of_each = {name: t / c for name, t, c in zip(names, total, count) if c}
-            entries.append(dict(step=step, loss=self.loss, losses=of_each, learning_rate=rate,
-                                tokens_per_second=round(tokens_per_second)))
-        self.pending = []
-        self.write(entries)
-        if broken:
-            raise ConfigError(f'the loss of step {broken[0]} is {broken[2]}; languages in the batch: '
-                              f'{", ".join(broken[1])}; the last checkpoint before it is kept. Lower learning_rate or '
-                              'look at the data')
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -336,13 +220,17 @@ def branch_point(settings):
 def train(settings, out, processes):
     """Trains, evaluates, writes results.json; returns the results."""
     where, first_process = processes.device, processes.rank == 0
+    if batch_size % processes.world:
+        raise ConfigError(f'batch_size {batch_size} cannot be shared evenly by {processes.world} processes')
+    share = batch_size // processes.world
+    rows = slice(processes.rank * share, (processes.rank + 1) * share)
     number_format = pick_dtype(dtype, where)
     built, entries = build_languages(corpora, languages, vocabulary, cloned_fraction, seed)
     mix = LanguageMix(built, lambda step: language_probabilities(step, max_steps, stages), batch_size, block_size, seed)
     for language in built:
         if len(language.corpus.test) < block_size + 1:
-            raise ConfigError(f'the test set of corpus {language.corpus.name} has {len(language.corpus.test):,} tokens, '
-                              f'fewer than a sequence of block_size {block_size}')
+            raise ConfigError(f'the test set of corpus {language.corpus.name} has {len(language.corpus.test):,} '
+                              f'tokens, fewer than a sequence of block_size {block_size}')
     config = model_config(entries)
     state = start_state(out, settings, built, config)
     step, elapsed = (state['step'], state['wall_time_s']) if state else (0, 0.0)
@@ -356,14 +244,14 @@ def train(settings, out, processes):
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=1e-8,
                                  fused=where.type in ('cpu', 'cuda'))
     scaler = torch.amp.GradScaler(where.type, enabled=number_format == torch.float16)
-    micro = micro_batch_size or largest_micro_batch(config, processes.share, number_format, where, parameters)
+    micro = micro_batch_size or largest_micro_batch(config, share, number_format, where, parameters)
     if state:
         optimizer.load_state_dict(state['optimizer'])
         scaler.load_state_dict(state['scaler'])
-        if not micro_batch_size and processes.share % state['micro_batch_size'] == 0:
+        if not micro_batch_size and share % state['micro_batch_size'] == 0:
             micro = state['micro_batch_size']  # other sizes round differently, and resuming is exact
-    if processes.share % micro:
-        raise ConfigError(f'micro_batch_size {micro} does not divide the {processes.share} sequences of a process')
+    if share % micro:
+        raise ConfigError(f'micro_batch_size {micro} does not divide the {share} sequences of a process')
     state = None
     compiled = model
     if compile and can_compile(where):
@@ -373,13 +261,15 @@ def train(settings, out, processes):
     parallel = DistributedDataParallel(compiled) if processes.distributed else compiled
     context = autocast(where, number_format)
     peak = measure_peak(where, number_format) * processes.world
-    log = Log(out, processes, mix, step, settings)
-    signals, batches, started = Signals(), Batches(mix, processes, step, max_steps), time.perf_counter()
+    log = Log(out, processes, languages, step, settings, wandb_project)
+    signals, batches, started = Signals(), Batches(mix, rows, where, step, max_steps), time.perf_counter()
     if first_process:
         epochs = ', '.join(f'{name} {times:.2f} times' for name, times in mix.epochs(max_steps).items())
         print(f'{out}: {model.non_embedding_parameters():,} parameters and {entries:,} vocabulary entries, '
               f'{where} in {number_format}, {batch_size // micro} passes of {micro} sequences a step; '
               f'reads its corpora: {epochs}')
+        if init_from and step and not checkpoint_paths(out):
+            print(f'branches off {init_from} at step {step}')
 
     def save():
         if first_process:
@@ -389,44 +279,42 @@ def train(settings, out, processes):
                 corpora=corpora_identity(built), wall_time_s=elapsed + time.perf_counter() - started), keep_checkpoints)
 
     speed, since, last_flush = 0.0, time.perf_counter(), step
-    progress = tqdm(total=max_steps, initial=step, unit=' steps', disable=not first_process, dynamic_ncols=True)
-    while step < max_steps:
-        batch, drawn = batches.take(step)
-        rate = learning_rate_at(step, max_steps, learning_rate, min_learning_rate, warmup_steps, lr_schedule,
-                                decay_fraction)
-        for group in optimizer.param_groups:
-            group['lr'] = rate
-        losses = compute_gradients(parallel, batch, micro, context, scaler, where)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        log.pending.append((step, losses, drawn, rate))
-        step += 1
-        progress.update(1)
-        evaluates = eval_interval and step % eval_interval == 0 and step < max_steps
-        saves = step % checkpoint_interval == 0 or step in keep_checkpoints or step == max_steps
-        if where.type == 'cpu' or step % log_interval == 0 or evaluates or saves:
-            stop = processes.sum(np.array([float(signals.number)]))[0]
-            now = time.perf_counter()
-            speed = (step - last_flush) * batch_size * block_size / (now - since)
-            log.flush(speed)
-            since, last_flush = now, step
-            progress.set_postfix_str(f'loss {log.loss:.3f}, {speed:,.0f} tokens/s, '
-                                     f'MFU {speed * config.flops_per_token() / peak:.0%}', refresh=False)
-            if saves or stop:
-                save()
-            if stop and step < max_steps:
-                progress.close()
-                if first_process:
-                    print(f'stopped by a signal after step {step}; the same command goes on from there')
-                processes.close()
-                sys.exit(128 + (signals.number or signal.SIGTERM))
-            if evaluates:
-                quick = perplexities(model, built, max_windows=eval_windows, context=context, quiet=True)
-                log.write([dict(step=step - 1, perplexity={name: s['ppl'] for name, s in quick.items()})])
-                progress.write(f'step {step}: ' + ', '.join(f'{n} {s["ppl"]:.1f}' for n, s in quick.items()))
-                since = time.perf_counter()
-    progress.close()
+    with tqdm(total=max_steps, initial=step, unit=' steps', disable=not first_process, dynamic_ncols=True) as progress:
+        while step < max_steps:
+            batch, drawn = batches.take(step)
+            rate = learning_rate_at(step, max_steps, learning_rate, min_learning_rate, warmup_steps, lr_schedule,
+                                    decay_fraction)
+            for group in optimizer.param_groups:
+                group['lr'] = rate
+            losses = compute_gradients(parallel, batch, micro, context, scaler, where)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            log.pending.append((step, losses, drawn, rate))
+            step += 1
+            progress.update(1)
+            evaluates = eval_interval and step % eval_interval == 0 and step < max_steps
+            saves = step % checkpoint_interval == 0 or step in keep_checkpoints or step == max_steps
+            if where.type == 'cpu' or step % log_interval == 0 or evaluates or saves:
+                stop = processes.sum(np.array([float(signals.number)]))[0]
+                now = time.perf_counter()
+                speed = (step - last_flush) * batch_size * block_size / (now - since)
+                log.flush(speed)
+                since, last_flush = now, step
+                progress.set_postfix_str(f'loss {log.loss:.3f}, {speed:,.0f} tokens/s, '
+                                         f'MFU {speed * config.flops_per_token() / peak:.0%}', refresh=False)
+                if saves or stop:
+                    save()
+                if stop and step < max_steps:
+                    if first_process:
+                        print(f'stopped by a signal after step {step}; the same command goes on from there')
+                    processes.close()
+                    sys.exit(128 + (signals.number or signal.SIGTERM))
+                if evaluates:
+                    quick = perplexities(model, built, max_windows=eval_windows, context=context, quiet=True)
+                    log.write([dict(step=step - 1, perplexity={name: s['ppl'] for name, s in quick.items()})])
+                    progress.write(f'step {step}: ' + ', '.join(f'{n} {s["ppl"]:.1f}' for n, s in quick.items()))
+                    since = time.perf_counter()
     wall_time = elapsed + time.perf_counter() - started
     for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing to wait for any more
         signal.signal(number, signal.default_int_handler)
@@ -441,8 +329,7 @@ def train(settings, out, processes):
         steps=max_steps, tokens=max_steps * batch_size * block_size, epochs=mix.epochs(max_steps),
         wall_time_s=wall_time, tokens_per_second=max_steps * batch_size * block_size / wall_time,
         versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
-        device=torch.cuda.get_device_name(where) if where.type == 'cuda' else platform.processor() or platform.machine(),
-        dtype=str(number_format).removeprefix('torch.'), processes=processes.world)
+        device=describe(where), dtype=str(number_format).removeprefix('torch.'), processes=processes.world)
 
 
 def show(results, out):
@@ -462,7 +349,7 @@ def main(stems):
             print(f'{out} is finished; delete it to train again')
             show(results, out)
         return
-    processes = Processes()
+    processes = Processes(device)
     out.mkdir(parents=True, exist_ok=True)
     held = lock(out) if processes.rank == 0 else None
     advice = 'lower micro_batch_size, or set it to 0 for the largest that fits; else lower block_size or the model'

@@ -1,0 +1,398 @@
+"""Monolingual scaling laws and token equivalence (Section 3, Appendix B, Figure 5).
+
+    python fit_scaling.py                   # the runs of out/: a table, scaling.json, scaling.csv, figure5.png
+    python fit_scaling.py --paper=True      # every TEff of the paper again, from its perplexities and its laws
+    python fit_scaling.py --study=coverage  # how often the 90% intervals hold the truth, on simulated runs
+
+A language's tokens in a multilingual run are worth as many tokens as a monolingual run needs for the same perplexity.
+  MLTE  monolingual token equivalence: the tokens at which the law reaches the run's perplexity
+  MLPE  monolingual perplexity equivalence: the law's perplexity at the tokens that the run saw of the language
+  TEff  token efficiency: MLTE / tokens seen; above 1 the other languages helped
+The paper gives no uncertainty. Here each of the three has a 90% interval, see power_law.py.
+"""
+import csv
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from configurator import ConfigError, run
+from power_law import B_MIN, UNIT, PowerLaw, coverage, fit_power_law, short
+
+out = 'out'  # folder of the runs; the tables and the picture are written here too
+paper = False  # recompute the paper's own TEff instead, from the figures in results/
+paper_curves = False  # draw the paper's laws into Figure 5 as well
+study = ''  # coverage: check the intervals on simulated runs instead
+datasets = 200  # simulated data sets for each line of the study
+
+
+# the runs
+
+def load_runs(folder):
+    """The results.json of every finished run of `folder`, by name; a damaged or foreign one is left out with a
+    warning."""
+    runs = []
+    for path in sorted(Path(folder).glob('*/results.json')):
+        try:
+            one = json.loads(path.read_text(encoding='utf-8'))
+            for language in one['languages'].values():
+                numbers = [language['tokens_seen'], language['ppl'], language.get('ppl_se') or 0.0]
+                if not (isinstance(language['corpus'], str) and min(numbers) >= 0 and language['ppl'] > 0):
+                    raise ValueError
+                language['ppl_se'] = numbers[2] if math.isfinite(numbers[2]) else 0.0
+                label_of(group_of(one, language))  # as for all that is needed below: raises where it is not there
+            paper_rows(one)
+            runs.append(one | dict(run=path.parent.name))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            print(f'warning: {path} is no results.json of train.py, or is damaged; it is left out', file=sys.stderr)
+    return runs
+
+
+def trained(one):
+    """Names of the languages that a run has seen; a monolingual run has one."""
+    return [name for name, language in one['languages'].items() if language['tokens_seen'] > 0]
+
+
+def group_of(one, language):
+    """What runs must share for one law: the text and its tokens, the model and the settings of its optimisation.
+
+    Not the vocabulary, of which clones need more, nor the warm-up, which must be shorter in a short run."""
+    model, settings = one['model'], one['settings']
+    return (language['corpus'], language.get('tokenizer') or '',
+            *(model[key] for key in ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size')),
+            *(settings[key] for key in ('batch_size', 'learning_rate', 'min_learning_rate', 'lr_schedule')))
+
+
+def label_of(group):
+    corpus, tokenizer, n_layer, _, _, n_embd, _, block_size, batch_size, rate, _, schedule = group
+    return (f'{corpus}' + (f' (tokeniser {tokenizer[:6]})' if tokenizer else '') + f', {n_layer} layers of {n_embd}, '
+            f'{batch_size} x {block_size} tokens a step, {schedule} from {rate:g}')
+
+
+def analyse(runs):
+    """Fits the law of each group and gives every language of every run its token equivalence.
+
+    Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem)}, `law` None where
+    `problem` says why. rows: dicts as `row_of` makes them. A law that is missing leaves None in its rows."""
+    laws = {}
+    for one in runs:
+        for name in trained(one):
+            language = one['languages'][name]
+            group = group_of(one, language)
+            entry = laws.setdefault(group, dict(label=label_of(group), runs=[], tokens=[], ppl=[], ppl_se=[],
+                                                law=None, problem=''))
+            if len(trained(one)) == 1:
+                entry['runs'].append(one['run'])
+                for key, value in (('tokens', 'tokens_seen'), ('ppl', 'ppl'), ('ppl_se', 'ppl_se')):
+                    entry[key].append(language[value])
+    for entry in laws.values():
+        try:
+            entry['law'] = fit_power_law(entry['tokens'], entry['ppl'])
+        except ValueError as error:
+            entry['problem'] = str(error)
+    rows = []
+    for one in runs:
+        published = paper_rows(one)
+        for name, language in one['languages'].items():
+            seen = name in trained(one)
+            law = laws[group_of(one, language)]['law'] if seen else None
+            row = row_of(one, name, law)
+            if published and seen:
+                figures = published[0]['languages'][min(trained(one).index(name), 1)]
+                row.update(paper_rows=', '.join(p['name'] for p in published),
+                           paper_ppl=figures['ppl'], paper_teff=figures['teff'])
+            rows.append(row)
+    return laws, rows
+
+
+MARGIN = 1.02  # so far past the fitted budgets is no extrapolation: languages are drawn, 10% comes out as 9.98%
+
+
+def row_of(one, name, law):
+    """The figures of one language of a run; intervals are (low, high), infinite means out of the law's reach.
+
+    The TEff of a monolingual run is 1 by definition; how far the law is from it shows in its MLTE and MLPE."""
+    language = one['languages'][name]
+    tokens, ppl, ppl_se = language['tokens_seen'], language['ppl'], language['ppl_se']
+    row = dict(run=one['run'], language=name, corpus=language['corpus'], monolingual=trained(one) == [name],
+               tokens_seen=tokens, ppl=ppl, ppl_se=ppl_se, mlpe=None, mlpe_interval=None,
+               mlte=None, mlte_interval=None, teff=None, teff_interval=None, extrapolated=False, unknown_noise=False,
+               largest_budget=None, paper_rows='', paper_ppl=None, paper_teff=None)
+    if law:
+        low, high = min(law.fitted_tokens) / MARGIN, max(law.fitted_tokens) * MARGIN
+        mlte, interval = law.tokens(ppl), law.tokens_interval(ppl, ppl_se)
+        row.update(mlpe=law.ppl(tokens), mlpe_interval=law.ppl_interval(tokens), mlte=mlte, mlte_interval=interval,
+                   teff=mlte / tokens, teff_interval=interval and tuple(end / tokens for end in interval),
+                   extrapolated=not (low <= tokens <= high and low <= mlte <= high),
+                   unknown_noise=law.unknown_noise, largest_budget=max(law.fitted_tokens))
+    if row['monolingual']:
+        row.update(teff=1.0, teff_interval=None, extrapolated=False)
+    return row
+
+
+# the paper's runs
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+SETUPS = {'mono-en': ['en'], 'mono-fr': ['fr'], 'clones-2': ['en'] * 2, 'clones-10': ['en'] * 10,
+          'en-fr': ['en', 'fr']}
+SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
+
+
+def load_paper_runs():
+    """The published runs of results/paper_runs.csv. languages: dicts of name, kind, tokens_seen, ppl, teff, for the
+    first two languages (the second of ten clones stands for nine)."""
+    runs = []
+    for row in csv.DictReader((RESULTS / 'paper_runs.csv').open()):
+        kinds = SETUPS[row['setup']]
+        stages = []
+        for stage in row['stages'].split(' > '):
+            shares = [share.split('x') for share in stage.split('/')]  # 0.055556x9 stands for nine languages
+            stages.append([float(share[0]) for share in shares for _ in range(int((share + [1])[1]))])
+        columns = ['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][:len(kinds)]
+        languages = [dict(name=kinds[i] + (str(i + 1) if row['setup'].startswith('clones') else ''), kind=kinds[i],
+                          tokens_seen=int(row['tokens']) * sum(p[i] for p in stages) / len(stages),
+                          ppl=float(row[f'ppl_{column}']), teff=float(row[f'teff_{column}']))
+                     for i, column in enumerate(columns)]
+        place = f'Table {row["table"]} row' if row['table'].isdigit() else row['table'].replace('fig', 'Figure ')
+        runs.append(dict(name=f'{place} {row["row"]}', table=row['table'], kinds=kinds, vocabulary=row['vocab'],
+                         size=row['model'], steps=int(row['steps']), stages=stages, languages=languages))
+    return runs
+
+
+def load_paper_laws():
+    """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
+    return {row['language']: PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
+            for row in csv.DictReader((RESULTS / 'paper_laws.csv').open())}
+
+
+def kind_of(name, corpus):
+    """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
+    words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
+    return 'fr' if words & {'fr', 'fra', 'french'} else 'en' if words & {'en', 'eng', 'english'} else ''
+
+
+def paper_rows(one):
+    """The published runs that a run repeats: the same languages, vocabulary, size, steps and stages."""
+    settings, names = one['settings'], trained(one)
+    corpora = [one['languages'][name]['corpus'] for name in names]
+    kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
+    size = SHAPES.get((one['model']['n_layer'], one['model']['n_embd']))
+    if settings.get('batch_size') != 128 or one['model']['block_size'] != 512 or len(set(corpora)) != len(set(kinds)):
+        return []
+    if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
+        return []  # clones that share pieces are Figure 8
+    columns = [list(one['languages']).index(name) for name in names]
+    stages = np.array(settings['stages'], float)[:, columns]
+
+    def same_stages(published):
+        whole = math.lcm(len(published), len(stages))
+        ours, theirs = (np.repeat(s, whole // len(s), axis=0) for s in (stages, np.array(published)))
+        return np.abs(ours - theirs).max() < 1e-5
+    return [row for row in load_paper_runs()
+            if (row['kinds'], row['size'], row['steps']) == (kinds, size, settings.get('max_steps'))
+            and (row['vocabulary'] in ('-', settings.get('vocabulary'))) and same_stages(row['stages'])]
+
+
+def recompute_paper():
+    """Every published TEff beside the one that follows from its perplexity, the paper's law and the tokens seen."""
+    laws, rows = load_paper_laws(), []
+    for published in load_paper_runs():
+        for language in published['languages']:
+            mlte = laws[language['kind']].tokens(language['ppl'])
+            mono = len(published['kinds']) == 1  # 1 by definition
+            teff = 1.0 if mono else mlte / language['tokens_seen']
+            rows.append(dict(name=published['name'], language=language['name'], monolingual=mono,
+                             tokens_seen=language['tokens_seen'], ppl=language['ppl'], mlte=mlte, teff=teff,
+                             paper_teff=language['teff'], difference=teff - language['teff']))
+    return rows
+
+
+# what is shown
+
+def align(lines):
+    """Text of a table, the first line its head; the first two columns to the left."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return '\n'.join('  '.join(cell.ljust(width) if i < 2 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+
+
+def with_interval(value, interval, write):
+    if value is None:
+        return '-'
+    ends = interval and math.isfinite(interval[0]) and ', '.join('inf' if math.isinf(end) else write(end) for end in interval)
+    return write(value) + (f' [{ends}]' if ends else '')
+
+
+def table_text(rows):
+    """The table of all runs with its legend."""
+    def ppl(value):
+        return f'{value:.1f}' if value < 1e6 else '> 1M' if value < 1e9 else '> 1B'
+
+    lines = [('run', 'language', 'tokens', 'PPL', 'MLPE [90%]', 'MLTE [90%]', 'TEff [90%]', 'paper', 'PPL', 'TEff')]
+    for row in rows:
+        beyond = row['mlte'] is not None and math.isinf(row['mlte'])
+        limit = beyond and row['largest_budget']
+
+        def tokens(value):
+            return short(value) if math.isfinite(value) else f'> {short(limit)}'
+
+        def teff(value):
+            return f'{value:.2f}' if math.isfinite(value) else f'> {limit / row["tokens_seen"]:.2f}'
+        marks = '*' * row['extrapolated'] + '+' * row['unknown_noise']
+        published = (ppl(row['paper_ppl']), f'{row["paper_teff"]:.2f}') if row['paper_rows'] else ('', '')
+        lines.append((row['run'], row['language'], short(row['tokens_seen']), ppl(row['ppl']),
+                      with_interval(row['mlpe'], row['mlpe_interval'], ppl),
+                      with_interval(row['mlte'], row['mlte_interval'], tokens),
+                      with_interval(row['teff'], row['teff_interval'], teff) + marks, row['paper_rows'], *published))
+    legend = ['the TEff of a monolingual run is 1 by definition; its MLTE shows how far the law is from it']
+    if any(row['extrapolated'] for row in rows):
+        legend.append('* the tokens seen or the MLTE lie outside the budgets of the fit')
+    if any(row['unknown_noise'] for row in rows):
+        legend.append('+ three budgets leave no residuals: only the error of the evaluated perplexity is counted')
+    return align(lines) + '\n' + '\n'.join(legend)
+
+
+def paper_text(rows):
+    """The table of recomputed TEff, and how many of them agree."""
+    lines = [('run', 'language', 'tokens', 'PPL', 'MLTE', 'TEff here', 'TEff paper', 'difference')]
+    for row in rows:
+        lines.append((row['name'], row['language'], short(row['tokens_seen']),
+                      f'{row["ppl"]:.3f}' if row['ppl'] < 1e9 else '> 1B', short(row['mlte']),
+                      f'{row["teff"]:.6f}', f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}'))
+    mono, rest = ([row for row in rows if row['monolingual'] == which] for which in (True, False))
+    far = [row for row in rest if abs(row['difference']) > 0.002]
+    names = ', '.join(f'{row["name"]} {row["language"]} ({row["difference"]:+.4f})' for row in far)
+    worst = max(mono, key=lambda row: abs(row['mlte'] / row['tokens_seen'] - 1))
+    return (f'{align(lines)}\n{len(rest) - len(far)} of {len(rest)} TEff of multilingual runs agree within 0.002'
+            + (f'; not: {names}' if far else '')
+            + '\nof rows 19 and 20 of Table 3 only rounded figures are known'
+            + f'\nthe {len(mono)} monolingual TEff are 1 by definition; the law itself would give '
+              f'{worst["mlte"] / worst["tokens_seen"]:.3f} for {worst["name"]}')
+
+
+def write_files(folder, laws, rows):
+    """scaling.json and scaling.csv. JSON has null, CSV inf, where a figure has no upper limit."""
+    def finite(value):
+        if isinstance(value, (list, tuple)):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    fits = [{key: entry[key] for key in ('label', 'runs', 'tokens', 'ppl', 'ppl_se', 'problem')} | (
+        dict(a=entry['law'].a, b=entry['law'].b, c=entry['law'].c, unit=entry['law'].unit, noise=entry['law'].noise())
+        if entry['law'] else {}) for entry in laws.values()]
+    fits, kept = ([{key: finite(value) for key, value in item.items()} for item in items] for items in (fits, rows))
+    (folder / 'scaling.json').write_text(json.dumps(dict(laws=fits, rows=kept), indent=2, allow_nan=False) + '\n')
+    with (folder / 'scaling.csv').open('w', newline='') as file:
+        flat = []
+        for row in rows:
+            flat.append({})
+            for key, value in row.items():
+                if key.endswith('_interval'):
+                    low, high = value or ('', '')
+                    flat[-1] |= {key.replace('_interval', '_low'): low, key.replace('_interval', '_high'): high}
+                else:
+                    flat[-1][key] = value
+        writer = csv.DictWriter(file, flat[0])
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def draw_figure5(laws, path, published):
+    """Figure 5: perplexity against tokens of the monolingual runs, the law of each group and its 90% band."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout='constrained')
+    drawn = [entry for entry in laws if entry['tokens']]
+    largest = max(max(entry['tokens']) for entry in drawn)
+    limits = [ppl for entry in drawn for ppl in entry['ppl']]
+    for i, entry in enumerate(drawn):
+        law, tokens, color = entry['law'], np.array(entry['tokens'], float), f'C{i % 10}'
+        axes.errorbar(tokens, entry['ppl'], 1.645 * np.array(entry['ppl_se']), fmt='o', ms=5, capsize=3, color=color,
+                      label=entry['label'] + ('' if law else ' (no law)'))
+        if law:
+            x = np.geomspace(tokens.min() / 2, tokens.max() * 3, 200)
+            inside = (x >= tokens.min()) & (x <= tokens.max())
+            axes.plot(x, law.ppl(x), '--', lw=1, color=color)
+            axes.plot(x[inside], law.ppl(x[inside]), lw=2, color=color)
+            if law.dof:
+                axes.fill_between(x[inside], *law.ppl_interval(x[inside]), color=color, alpha=0.15, lw=0)
+    for i, (language, law) in enumerate(published.items()):
+        x = np.geomspace(0.05, 3, 200) * UNIT
+        axes.plot(x, law.ppl(x), ':', color=str(0.4 * i), label=f"the paper's {language.upper()}, GPT small")
+        limits += [law.ppl(x[0]), law.ppl(x[-1])]
+        largest = UNIT
+    axes.set(xscale='log', yscale='log', xlabel='tokens of the training run', ylabel='perplexity on the test set',
+             title='Monolingual perplexity and fitted power laws (dashed: extrapolated)')
+    axes.set_ylim(min(limits) / 1.5, max(limits) * 1.5)
+    for axis, subs, write in ((axes.xaxis, (1, 2, 5), short), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 7), '{:g}'.format)):
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
+        axis.set_minor_formatter(NullFormatter())
+    if largest > 0.1 * UNIT:
+        top = axes.secondary_xaxis('top', functions=(lambda x: x / UNIT, lambda x: x * UNIT))
+        top.set_xlabel(f'fraction of {short(UNIT)} tokens')
+        top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def describe(law):
+    """A law in one line, with what keeps it from being trusted."""
+    text = (f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g} '
+            f'from {len(law.fitted_tokens)} runs')
+    text += f' that lie {law.noise():.1%} off' if law.dof else ', which it meets by construction'
+    return text + ('; b is at its lower bound: no levelling off in sight' if law.b < 1.01 * B_MIN else '')
+
+
+def study_coverage():
+    """A table of how often the 90% interval of TEff holds the truth, with 2% noise on the runs around a paper's law.
+
+    seen: share of the standard budget that the evaluated run saw of the language; PPL error: of that run."""
+    sixteen = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.5, 2, 3]
+    spans = [[0.1, 0.25, 0.5, 1], [0.1, 0.2, 0.4, 0.7, 1], [0.05, 0.1, 0.25, 0.5, 0.75, 1],
+             [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1], sixteen]
+    lines, laws = [('budgets', 'law', 'seen', 'TEff', 'PPL error', 'coverage', 'too high', 'too low', 'median width',
+                    'no upper end')], load_paper_laws()
+    for span in spans:
+        for name, seen, teff, ppl_se in (('en', 0.1, 2.0, 0.02), ('en', 0.5, 0.9, 0.02), ('fr', 0.9, 0.9, 0.02),
+                                         ('fr', 0.25, 2.0, 0.02), ('en', 0.9, 2.0, 0.02), ('en', 0.1, 2.0, 0.002)):
+            found = coverage(laws[name], span, seen, teff, 0.02, ppl_se, datasets)
+            lines.append((f'{len(span)}', name.upper(), f'{seen:g}', f'{teff:g}', f'{ppl_se:.1%}',
+                          *(f'{found[key]:.1%}' for key in ('coverage', 'above', 'below')),
+                          f'x {found["width"]:.2f}', f'{found["open"]:.0%}'))
+    return align(lines)
+
+
+def main():
+    if study not in ('', 'coverage'):
+        raise ConfigError(f"study must be 'coverage' or nothing, not {study!r}")
+    if study:
+        return print(study_coverage())
+    if paper:
+        return print(paper_text(recompute_paper()))
+    runs = load_runs(out)
+    if not runs:
+        raise ConfigError(f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
+                          'python train.py config/NAME.py, or name their folder with --out=')
+    laws, rows = analyse(runs)
+    for entry in laws.values():
+        print(f'{entry["label"]}: {describe(entry["law"]) if entry["law"] else "no law: " + entry["problem"]}')
+    print('\n' + table_text(rows))
+    write_files(Path(out), laws, rows)
+    drawn = any(entry['tokens'] for entry in laws.values())
+    if drawn:
+        published = load_paper_laws() if paper_curves else {}
+        draw_figure5(laws.values(), Path(out) / 'figure5.png', published)
+    print(f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else ''))
+
+
+if __name__ == '__main__':
+    run(globals(), main)

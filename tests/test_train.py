@@ -1,0 +1,288 @@
+"""train.py as its users meet it: the same command again and again, on machines that fail."""
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from checkpoint import checkpoint_paths, read_checkpoint
+from configurator import ConfigError
+from conftest import REPO, environment, refused, script
+from device import memory_advice
+
+TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '--mlp_dim=32', '--block_size=32',
+        '--batch_size=8', '--learning_rate=1e-2', '--warmup_steps=4', '--compile=False', '--eval_interval=0',
+        '--corpora=[en,en]', '--languages=[en1,en2]', '--device=cpu']
+
+
+def train(*args, cwd, **kwargs):
+    return script('train', *TINY, *args, cwd=cwd, **kwargs)
+
+
+def finished(*args, cwd, **kwargs):
+    done = train(*args, cwd=cwd, **kwargs)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def start(*args, cwd):
+    return subprocess.Popen([sys.executable, str(REPO / 'train.py'), *TINY, *args], cwd=cwd, env=environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until(condition, process):
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.0005)
+
+
+def log(out):
+    return [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
+
+
+def final_state(out):
+    return read_checkpoint(list(checkpoint_paths(out).values())[-1])
+
+
+def assert_same_state(one, other):
+    for part in ('model', 'optimizer'):
+        a, b = ([t for t in torch.utils._pytree.tree_leaves(state[part])] for state in (one, other))
+        assert len(a) == len(b)
+        for x, y in zip(a, b):
+            assert torch.equal(x, y) if torch.is_tensor(x) else x == y
+
+
+def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_run(workplace):
+    args = ['--max_steps=120', '--checkpoint_interval=3']
+    finished(*args, '--out_dir=out/whole', cwd=workplace)
+    out = workplace / 'out/killed'
+    moments = sorted(random.Random().sample(range(5, 115), 4))
+    for number in range(5):
+        process = start(*args, '--out_dir=out/killed', cwd=workplace)
+        if number == 2:  # while a checkpoint is being written
+            wait_until(lambda: checkpoint_paths(out) and list(out.glob('*.tmp')), process)
+        else:
+            moment = moments[number - (number > 2)]
+            wait_until(lambda: (out / 'log.jsonl').exists() and len(log_lines(out)) > moment, process)
+        process.kill()
+        process.wait()
+        assert not (out / 'results.json').exists()
+    finished(*args, '--out_dir=out/killed', cwd=workplace)
+    whole = workplace / 'out/whole'
+    assert_same_state(final_state(whole), final_state(out)), moments
+    untimed = [[{k: v for k, v in entry.items() if k != 'tokens_per_second'} for entry in log(o)] for o in (whole, out)]
+    assert untimed[0] == untimed[1] and [entry['step'] for entry in untimed[0]] == list(range(120))
+    scores = [json.loads((o / 'results.json').read_text())['languages'] for o in (whole, out)]
+    assert scores[0] == scores[1]
+
+
+def log_lines(out):
+    return (out / 'log.jsonl').read_text().splitlines()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_and_leaves(workplace, number):
+    out = workplace / 'out/r'
+    process = start('--max_steps=100000', '--checkpoint_interval=100000', '--out_dir=out/r', cwd=workplace)
+    wait_until(lambda: (out / 'log.jsonl').exists() and len(log_lines(out)) > 5, process)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, text
+    (step,) = checkpoint_paths(out)
+    assert f'stopped by a signal after step {step}' in text and 'Traceback' not in text
+    assert log(out)[-1]['step'] == step - 1
+
+
+def test_a_finished_run_prints_its_result_again_and_refuses_other_settings(workplace):
+    args = ['--max_steps=5', '--out_dir=out/r']
+    first = finished(*args, cwd=workplace)
+    before = {p.name: p.stat().st_mtime_ns for p in (workplace / 'out/r').iterdir()}
+    second = finished(*args, '--checkpoint_interval=7', cwd=workplace)
+    assert 'finished' in second.stdout and second.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+    assert before == {p.name: p.stat().st_mtime_ns for p in (workplace / 'out/r').iterdir()}
+    refused(train(*args, '--stages=[[0.5,0.5]]', cwd=workplace), 'stages is [[0.9, 0.1]] there and [[0.5, 0.5]] now')
+    (workplace / 'out/r/results.json').unlink()
+    refused(train(*args, '--learning_rate=0.02', cwd=workplace), 'learning_rate is 0.01 there and 0.02 now')
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(workplace):
+    args = ['--max_steps=20', '--checkpoint_interval=5', '--out_dir=out/r']
+    finished(*args, cwd=workplace)
+    out = workplace / 'out/r'
+    expected = final_state(out)
+    (out / 'results.json').unlink()
+    newest = checkpoint_paths(out)[20]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit
+    newest.write_bytes(content)
+    done = finished(*args, cwd=workplace)
+    assert 'checkpoint_0000020.pt is damaged' in done.stderr and 'the one before' in done.stderr
+    assert_same_state(expected, final_state(out))
+    for path in checkpoint_paths(out).values():
+        path.write_bytes(path.read_bytes()[:1000])
+    (out / 'results.json').unlink()
+    refused(train(*args, cwd=workplace), 'every checkpoint in out/r is damaged')
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(workplace):
+    args = ['--max_steps=20', '--checkpoint_interval=5', '--out_dir=out/r']
+    finished(*args, cwd=workplace)
+    out = workplace / 'out/r'
+    (out / 'results.json').unlink()
+    checkpoint_paths(out)[20].unlink()
+    size = checkpoint_paths(out)[15].stat().st_size
+    done = subprocess.run([sys.executable, str(REPO / 'train.py'), *TINY, *args], cwd=workplace, env=environment(),
+                          capture_output=True, text=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)))
+    refused(done, 'checkpoint_0000020.pt')
+    assert list(checkpoint_paths(out)) == [15] and not list(out.glob('*.tmp'))
+    finished(*args, cwd=workplace)
+
+
+@pytest.mark.parametrize('dtype, learning_rate, tolerance', [('float32', 1e-2, 1e-5), ('auto', 1e-3, 1e-4)])
+def test_two_processes_give_the_losses_of_one(workplace, dtype, learning_rate, tolerance):
+    args = ['--max_steps=20', '--stages=[[0.6,0.4]]', f'--dtype={dtype}', f'--learning_rate={learning_rate}']
+    finished(*args, '--out_dir=out/one', cwd=workplace)
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+                           str(REPO / 'train.py'), *TINY, *args, '--out_dir=out/two'], cwd=workplace,
+                          env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = log(workplace / 'out/one'), log(workplace / 'out/two')
+    assert len(one) == len(two) == 20
+    for a, b in zip(one, two):
+        assert abs(a['loss'] - b['loss']) < tolerance
+        assert a['losses'].keys() == b['losses'].keys()
+    results = [json.loads((workplace / f'out/{name}/results.json').read_text()) for name in ('one', 'two')]
+    for a, b in zip(results[0]['languages'].values(), results[1]['languages'].values()):
+        assert abs(a['loss'] - b['loss']) < 1e-3 and a['tokens_seen'] == b['tokens_seen']
+
+
+def test_the_micro_batch_size_and_the_compiler_change_the_losses_by_rounding_only(workplace):
+    runs = {'whole': [], 'cut': ['--micro_batch_size=2'], 'compiled': ['--compile=True', '--micro_batch_size=4']}
+    losses = {}
+    for name, more in runs.items():
+        finished('--max_steps=12', '--dtype=float32', f'--out_dir=out/{name}', *more, cwd=workplace)
+        losses[name] = [entry['loss'] for entry in log(workplace / f'out/{name}')]
+    assert np.allclose(losses['whole'], losses['cut'], atol=1e-5)
+    assert np.allclose(losses['whole'], losses['compiled'], atol=1e-4)
+
+
+def test_float16_trains_with_a_scaler(workplace):
+    finished('--max_steps=30', '--dtype=float16', '--out_dir=out/half', cwd=workplace)
+    finished('--max_steps=30', '--dtype=float32', '--out_dir=out/full', cwd=workplace)
+    half, full = (np.array([e['loss'] for e in log(workplace / f'out/{n}')]) for n in ('half', 'full'))
+    assert final_state(workplace / 'out/half')['scaler']['scale'] > 1
+    assert np.allclose(half, full, atol=0.05) and half[-5:].mean() < half[:5].mean() - 0.3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_languages(workplace):
+    done = train('--max_steps=40', '--learning_rate=1e30', '--warmup_steps=0', '--checkpoint_interval=1',
+                 '--out_dir=out/r', cwd=workplace)
+    sentence = refused(done, 'en1', 'last checkpoint')
+    step = int(sentence.split('loss of step ')[1].split()[0])
+    assert max(checkpoint_paths(workplace / 'out/r')) <= step
+    assert all(np.isfinite(entry['loss']) for entry in log(workplace / 'out/r'))
+
+
+def test_results_say_what_was_seen_and_agree_with_evaluate(workplace):
+    finished('--max_steps=30', '--stages=[[1.0,0.0],[0.5,0.5]]', '--out_dir=out/r', cwd=workplace)
+    results = json.loads((workplace / 'out/r/results.json').read_text())
+    seen = {name: entry['tokens_seen'] for name, entry in results['languages'].items()}
+    assert sum(seen.values()) == results['tokens'] == 30 * 8 * 32
+    assert 15 * 8 * 32 < seen['en1'] < 30 * 8 * 32
+    assert {'settings', 'versions', 'wall_time_s', 'tokens_per_second'} <= results.keys()
+    done = script('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((workplace / 'out/r/evaluation.json').read_text())
+    for name, entry in evaluation.items():
+        assert entry['ppl'] == pytest.approx(results['languages'][name]['ppl'], rel=1e-5)
+        assert f'{entry["ppl"]:.2f}' in done.stdout
+
+
+@pytest.mark.parametrize('args', [
+    ['--corpora=[en,fr,en]', '--languages=[en1,fr,en2]', '--stages=[[0.6,0.3,0.1]]', '--vocabulary=anchored'],
+    ['--corpora=[en,en,en,en,en,en,en,en,en,en]', '--languages=[a,b,c,d,e,f,g,h,i,j]',
+     f'--stages={[[0.1] * 10]}'],
+    ['--corpora=[en,fr]', '--languages=[en,fr]', '--stages=[[0.5,0.5]]'],
+], ids=['three languages', 'ten clones', 'disjoint'])
+def test_any_number_of_languages_trains(workplace, args):
+    finished('--max_steps=40', '--out_dir=out/r', *args, cwd=workplace)
+    entries = log(workplace / 'out/r')
+    names = args[1].split('[')[1][:-1].split(',')
+    for name in names:
+        of_language = [entry['losses'][name] for entry in entries if name in entry['losses']]
+        assert np.mean(of_language[-4:]) < np.mean(of_language[:4])
+
+
+def test_a_branch_of_a_trunk_equals_a_run_of_its_own(workplace):
+    wsd = ['--lr_schedule=wsd', '--decay_fraction=0.25']
+    finished(*wsd, '--max_steps=40', '--keep_checkpoints=[15]', '--checkpoint_interval=4', '--out_dir=out/trunk',
+             cwd=workplace)
+    assert list(checkpoint_paths(workplace / 'out/trunk')) == [15, 36, 40]
+    finished(*wsd, '--max_steps=20', '--out_dir=out/alone', cwd=workplace)
+    done = finished(*wsd, '--max_steps=20', '--init_from=out/trunk', '--out_dir=out/branch', cwd=workplace)
+    assert 'branches off out/trunk at step 15' in done.stdout
+    assert_same_state(final_state(workplace / 'out/alone'), final_state(workplace / 'out/branch'))
+    results = [json.loads((workplace / f'out/{name}/results.json').read_text()) for name in ('alone', 'branch')]
+    assert results[0]['languages'] == results[1]['languages']
+    refused(train(*wsd, '--max_steps=20', '--init_from=out/trunk', '--seed=1', '--out_dir=out/b', cwd=workplace),
+            'seed is 0 there and 1 now')
+    refused(train(*wsd, '--max_steps=12', '--init_from=out/trunk', '--out_dir=out/b', cwd=workplace),
+            'no checkpoint', 'keep_checkpoints=[9]')
+
+
+@pytest.mark.parametrize('args, words', [
+    (['--corpora=[nowhere,en]'], 'python data.py --corpus=nowhere'),
+    (['--stages=[[0.5,0.4]]'], 'add up to 1'),
+    (['--stages=[[1.0]]'], '2 probabilities'),
+    (['--block_size=100000'], 'block_size 100000'),
+    (['--micro_batch_size=3'], 'micro_batch_size 3 does not divide'),
+    (['--size=huge'], 'mini, small, medium'),
+    (['--n_layer=0'], 'n_layer must be a positive number'),
+    (['--dtype=int8'], 'dtype must be auto'),
+    (['--device=cuda:77'], 'cuda:77'),
+    (['--wandb_project=p'], 'pip install wandb'),
+    (['--max_step=3'], "'max_steps'"),
+    (['--batch_size=abc'], 'batch_size must be a whole number'),
+])
+def test_bad_settings_are_one_sentence(workplace, args, words):
+    refused(train('--max_steps=3', '--out_dir=out/r', *args, cwd=workplace), words)
+
+
+def test_a_shard_with_tokens_beyond_its_vocabulary_is_refused(workplace):
+    path = workplace / 'data/en/train.bin'
+    tokens = np.memmap(path, dtype=np.uint16, mode='r+')
+    tokens[len(tokens) // 3:2 * len(tokens) // 3] = 60000  # its ends, which are compared at the start, stay
+    tokens.flush()
+    refused(train('--max_steps=50', '--out_dir=out/r', cwd=workplace), 'train.bin', 'delete')
+
+
+def test_two_runs_do_not_share_a_folder(workplace):
+    out = workplace / 'out/r'
+    process = start('--max_steps=100000', '--out_dir=out/r', cwd=workplace)
+    wait_until(lambda: (out / 'log.jsonl').exists(), process)
+    try:
+        refused(train('--max_steps=100000', '--out_dir=out/r', cwd=workplace), 'another process')
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_running_out_of_memory_says_what_to_lower():
+    with pytest.raises(ConfigError, match='out of memory: lower it'), memory_advice('lower it'):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_the_folder_is_named_after_the_config_files(workplace):
+    (workplace / 'one.py').write_text("corpora = ['en', 'en']\nmax_steps = 2\n")
+    (workplace / 'two.py').write_text('max_steps = 2 * max_steps\n')
+    finished('one.py', 'two.py', cwd=workplace)
+    assert json.loads((workplace / 'out/one-two/results.json').read_text())['steps'] == 4
+    assert os.listdir(workplace / 'out') == ['one-two']
