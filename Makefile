@@ -6,8 +6,7 @@ BIN = .venv/bin
 .PHONY: demo test clean
 
 demo: .venv/ready
-	$(BIN)/python data.py config/demo_data.py
-	$(BIN)/python train.py config/demo_90_10.py
+	$(BIN)/python demo.py
 
 test: .venv/ready-test
 	$(BIN)/python -m pytest -q tests

@@ -136,19 +136,52 @@ def train_tokenizer(texts, pieces):
 
 # --- encoding on all cores --------------------------------------------------------------------------------------------
 
+class WordEncoder(dict):
+    """Encodes text word by word, each different word once: several times the speed of encoding it whole.
+
+    It is the same where no piece reaches over a space, and the tokeniser leaves spaces as they are; a tokeniser of
+    another kind is found out by its pieces and on a PROBE, and encodes text whole. As a dict: word -> its tokens."""
+
+    PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
+    LIMIT = 1_000_000  # words that are remembered
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+        self.by_words = not any('\u2581' in pieces.id_to_piece(i)[1:] for i in range(len(pieces)))
+        self.by_words = self.by_words and self(self.PROBE) == self._bytes(pieces.encode(self.PROBE))
+
+    @staticmethod
+    def _bytes(ids):
+        return np.array(ids, dtype=np.uint16).tobytes()
+
+    def __missing__(self, word):
+        # a word's leading space is the one that SentencePiece puts before a text; an empty word is a space alone
+        tokens = self[word] = self._bytes(self.pieces.encode(word) if word else self.pieces.encode(' ')[1:])
+        return tokens
+
+    def __call__(self, text):
+        """The uint16 tokens of a text that is not empty, as bytes."""
+        if not self.by_words:
+            return self._bytes(self.pieces.encode(text))
+        if len(self) > self.LIMIT:
+            self.clear()
+        return b''.join(map(self.__getitem__, text.split(' ')))
+
+
 def _start_worker(model):
-    global _pieces
-    _pieces = load_tokenizer(model)
+    global _encoder
+    _encoder = WordEncoder(load_tokenizer(model))
 
 
 def _encode(batch):
-    """[(is it test, text)] -> {is it test: (uint16 tokens, documents, bytes)}"""
+    """[(is it test, text)] -> {is it test: (uint16 tokens as bytes, documents, bytes of text)}"""
     encoded = {False: [], True: []}
     size = collections.Counter()
-    for (test, text), ids in zip(batch, _pieces.encode([text for _, text in batch])):
-        encoded[test].append(np.array(ids + [DOCUMENT_END], dtype=np.uint16))
+    end = np.uint16(DOCUMENT_END).tobytes()
+    for test, text in batch:
+        encoded[test] += [_encoder(text), end]
         size[test] += len(text.encode())
-    return {test: (np.concatenate(parts), len(parts), size[test]) for test, parts in encoded.items() if parts}
+    return {test: (b''.join(parts), len(parts) // 2, size[test]) for test, parts in encoded.items() if parts}
 
 
 def _batches(texts):
@@ -187,7 +220,7 @@ def write_shards(texts, folder):
                 for part, (tokens, documents_, bytes_) in encoded.items():
                     (test if part else train).write(tokens)
                     entry = about[names[part]]
-                    entry['tokens'] += len(tokens)
+                    entry['tokens'] += len(tokens) // 2
                     entry['documents'] += documents_
                     entry['bytes'] += bytes_
                     progress.update(bytes_)

@@ -32,12 +32,13 @@ datasets = 200  # simulated data sets for each line of the study
 # the runs
 
 def load_runs(folder):
-    """The results.json of every finished run of `folder`, by name; a damaged or foreign one is left out with a
-    warning."""
+    """The results.json of every finished run of `folder`; a damaged or foreign one is left out with a warning."""
     runs = []
     for path in sorted(Path(folder).glob('*/results.json')):
         try:
             one = json.loads(path.read_text(encoding='utf-8'))
+            if not trained(one):
+                raise ValueError
             for language in one['languages'].values():
                 numbers = [language['tokens_seen'], language['ppl'], language.get('ppl_se') or 0.0]
                 if not (isinstance(language['corpus'], str) and min(numbers) >= 0 and language['ppl'] > 0):
@@ -145,7 +146,7 @@ def load_paper_runs():
     """The published runs of results/paper_runs.csv. languages: dicts of name, kind, tokens_seen, ppl, teff, for the
     first two languages (the second of ten clones stands for nine)."""
     runs = []
-    for row in csv.DictReader((RESULTS / 'paper_runs.csv').open()):
+    for row in csv.DictReader((RESULTS / 'paper_runs.csv').read_text().splitlines()):
         kinds = SETUPS[row['setup']]
         stages = []
         for stage in row['stages'].split(' > '):
@@ -165,7 +166,7 @@ def load_paper_runs():
 def load_paper_laws():
     """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
     return {row['language']: PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
-            for row in csv.DictReader((RESULTS / 'paper_laws.csv').open())}
+            for row in csv.DictReader((RESULTS / 'paper_laws.csv').read_text().splitlines())}
 
 
 def kind_of(name, corpus):
@@ -222,8 +223,9 @@ def align(lines):
 def with_interval(value, interval, write):
     if value is None:
         return '-'
-    ends = interval and math.isfinite(interval[0]) and ', '.join('inf' if math.isinf(end) else write(end) for end in interval)
-    return write(value) + (f' [{ends}]' if ends else '')
+    if interval is None or math.isinf(interval[0]):
+        return write(value)
+    return f'{write(value)} [{", ".join("inf" if math.isinf(end) else write(end) for end in interval)}]'
 
 
 def table_text(rows):
@@ -286,29 +288,28 @@ def write_files(folder, laws, rows):
     fits, kept = ([{key: finite(value) for key, value in item.items()} for item in items] for items in (fits, rows))
     (folder / 'scaling.json').write_text(json.dumps(dict(laws=fits, rows=kept), indent=2, allow_nan=False) + '\n')
     with (folder / 'scaling.csv').open('w', newline='') as file:
-        flat = []
-        for row in rows:
-            flat.append({})
-            for key, value in row.items():
-                if key.endswith('_interval'):
-                    low, high = value or ('', '')
-                    flat[-1] |= {key.replace('_interval', '_low'): low, key.replace('_interval', '_high'): high}
-                else:
-                    flat[-1][key] = value
+        ends = [key for key in rows[0] if key.endswith('_interval')]  # of these two columns are made
+        flat = [{key: row[key] for key in row if key not in ends}
+                | {key.replace('interval', end): row[key][i] if row[key] else ''
+                   for key in ends for i, end in enumerate(('low', 'high'))} for row in rows]
         writer = csv.DictWriter(file, flat[0])
         writer.writeheader()
         writer.writerows(flat)
 
 
 def draw_figure5(laws, path, published):
-    """Figure 5: perplexity against tokens of the monolingual runs, the law of each group and its 90% band."""
+    """Figure 5: perplexity against tokens of the monolingual runs, the law of each group and its 90% band.
+
+    Returns whether there was anything to draw."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    drawn = [entry for entry in laws if entry['tokens'] and np.isfinite(entry['ppl']).all()]
+    if not drawn:
+        return False
     figure, axes = plt.subplots(figsize=(8, 5.5), layout='constrained')
-    drawn = [entry for entry in laws if entry['tokens']]
     largest = max(max(entry['tokens']) for entry in drawn)
     limits = [ppl for entry in drawn for ppl in entry['ppl']]
     for i, entry in enumerate(drawn):
@@ -316,32 +317,33 @@ def draw_figure5(laws, path, published):
         axes.errorbar(tokens, entry['ppl'], 1.645 * np.array(entry['ppl_se']), fmt='o', ms=5, capsize=3, color=color,
                       label=entry['label'] + ('' if law else ' (no law)'))
         if law:
-            x = np.geomspace(tokens.min() / 2, tokens.max() * 3, 200)
-            inside = (x >= tokens.min()) & (x <= tokens.max())
-            axes.plot(x, law.ppl(x), '--', lw=1, color=color)
-            axes.plot(x[inside], law.ppl(x[inside]), lw=2, color=color)
+            fitted, wider = (np.geomspace(tokens.min() / s, tokens.max() * s, 100) for s in (1, 2.5))
+            axes.plot(wider, law.ppl(wider), '--', lw=1, color=color)
+            axes.plot(fitted, law.ppl(fitted), lw=2, color=color)
             if law.dof:
-                axes.fill_between(x[inside], *law.ppl_interval(x[inside]), color=color, alpha=0.15, lw=0)
+                axes.fill_between(fitted, *law.ppl_interval(fitted), color=color, alpha=0.15, lw=0)
     for i, (language, law) in enumerate(published.items()):
         x = np.geomspace(0.05, 3, 200) * UNIT
         axes.plot(x, law.ppl(x), ':', color=str(0.4 * i), label=f"the paper's {language.upper()}, GPT small")
         limits += [law.ppl(x[0]), law.ppl(x[-1])]
         largest = UNIT
     axes.set(xscale='log', yscale='log', xlabel='tokens of the training run', ylabel='perplexity on the test set',
-             title='Monolingual perplexity and fitted power laws (dashed: extrapolated)')
+             title='Monolingual runs and their power laws (bars and bands: 90%; dashed: extrapolated)')
     axes.set_ylim(min(limits) / 1.5, max(limits) * 1.5)
-    for axis, subs, write in ((axes.xaxis, (1, 2, 5), short), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 7), '{:g}'.format)):
-        axis.set_major_locator(LogLocator(subs=subs))
-        axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
-        axis.set_minor_formatter(NullFormatter())
+    scales = [(axes.xaxis, (1, 2, 5), short), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 7), '{:g}'.format)]
     if largest > 0.1 * UNIT:
         top = axes.secondary_xaxis('top', functions=(lambda x: x / UNIT, lambda x: x * UNIT))
         top.set_xlabel(f'fraction of {short(UNIT)} tokens')
-        top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        scales.append((top.xaxis, (1, 2, 5), '{:g}'.format))
+    for axis, subs, write in scales:
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+    return True
 
 
 def describe(law):
@@ -387,10 +389,7 @@ def main():
         print(f'{entry["label"]}: {describe(entry["law"]) if entry["law"] else "no law: " + entry["problem"]}')
     print('\n' + table_text(rows))
     write_files(Path(out), laws, rows)
-    drawn = any(entry['tokens'] for entry in laws.values())
-    if drawn:
-        published = load_paper_laws() if paper_curves else {}
-        draw_figure5(laws.values(), Path(out) / 'figure5.png', published)
+    drawn = draw_figure5(laws.values(), Path(out) / 'figure5.png', load_paper_laws() if paper_curves else {})
     print(f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else ''))
 
 

@@ -130,12 +130,13 @@ class LanguageMix:
                                   f'sequence of block_size {block_size}; use a smaller block_size or more text')
         self._counted = (0, np.zeros(len(languages), np.int64))  # a step and the sequences of each language before it
 
-    def draw(self, step):
-        """Language (index) of each sequence of a step: (batch_size,) int64."""
-        cumulative = np.cumsum(self.probabilities(step))
-        numbers = uniforms(self.seed, step * self.batch_size, self.batch_size)
-        drawn = np.searchsorted(cumulative, numbers * cumulative[-1], side='right')
-        return np.minimum(drawn, len(self.languages) - 1)
+    def draw(self, step, count=1):
+        """Language (index) of each sequence of `count` steps: (count * batch_size,) int64."""
+        cumulative = np.cumsum([self.probabilities(s) for s in range(step, step + count)], axis=1)
+        numbers = uniforms(self.seed, step * self.batch_size, count * self.batch_size).reshape(count, -1)
+        # above the bounds of how many languages, the last bound (1, or just below by rounding) left out
+        return sum(numbers >= bound[:, None] for bound in cumulative.T[:-1]).ravel() if len(self.languages) > 1 \
+            else np.zeros(numbers.size, np.int64)
 
     def sequences_before(self, step):
         """Sequences of each language in all steps before `step`: (languages,) int64."""
@@ -143,8 +144,9 @@ class LanguageMix:
         if step < at:
             at, counts = 0, np.zeros(len(self.languages), np.int64)
         while at < step:
-            counts = counts + np.bincount(self.draw(at), minlength=len(self.languages))
-            at += 1
+            many = min(step - at, 4096)
+            counts = counts + np.bincount(self.draw(at, many), minlength=len(self.languages))
+            at += many
         self._counted = at, counts
         return counts
 

@@ -76,7 +76,9 @@ def fit_power_law(tokens, ppl, unit=UNIT):
     if b > 0.99 * B_MAX:
         raise ValueError('the perplexity stops falling right after the smallest budget, which no power law does; '
                          'check these runs or add smaller budgets')
-    (a,), (c,) = best_a_c(np.array([b]), log_x, y[None])
+    (a,), (c,) = scale * np.array(best_a_c(np.array([b]), log_x, y[None] / scale))
+    if a <= 1e-9 * scale:
+        raise ValueError('the perplexity does not fall with the tokens; check these runs')
     return PowerLaw(float(a * (centre / unit) ** b), b, float(c), unit, tuple(tokens.tolist()), tuple(ppl.tolist()))
 
 
@@ -222,6 +224,6 @@ def coverage(truth, budgets, seen, teff, noise, ppl_se, datasets, seed=0):
         ppl = truth.ppl(right) * (1 + ppl_se * rng.standard_normal())
         ends.append(law.tokens_interval(ppl, ppl_se * ppl))
     low, high = np.array(ends).T
-    above, below = (low > right).mean(), (high < right).mean()
-    return dict(coverage=1 - above - below, above=above, below=below, open=np.isinf(high).mean(),
-                width=np.median(high / low))
+    above, below = float((low > right).mean()), float((high < right).mean())
+    return dict(coverage=1 - above - below, above=above, below=below, open=float(np.isinf(high).mean()),
+                width=float(np.median(high / low)))

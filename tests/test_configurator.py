@@ -72,7 +72,7 @@ def one_line(done, *words):
     assert done.stdout == ''
 
 
-# --- the command line -------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------------------------
 
 def test_a_process_of_its_own_prints_one_line_and_fails(tmp_path):
     (tmp_path / 'small.py').write_text(SMALL_SCRIPT)
@@ -146,7 +146,7 @@ def test_what_is_neither_a_config_nor_a_setting_is_refused(small, argument):
     one_line(small(argument), argument)
 
 
-# --- config files -----------------------------------------------------------------------------------------------------
+# --- config files ---------------------------------------------------------------------------------------------------
 
 def test_config_files_compose_and_the_later_one_wins(small):
     found = settings(small('a.py', 'b.py', a='steps = 20\nplace = "there"', b='rate = 1\nsteps = 30'))
@@ -188,7 +188,7 @@ def test_a_faulty_config_file_is_named_in_one_line(small, source, words):
     one_line(small('faulty.py', faulty=source), 'faulty.py', *words)
 
 
-# --- help -------------------------------------------------------------------------------------------------------------
+# --- help -----------------------------------------------------------------------------------------------------------
 
 def test_help_prints_each_setting_with_its_comment_and_its_present_value(small):
     for arguments in (['--help', 'a.py', '--rate=2'], ['a.py', '--rate=2', '-h']):
@@ -214,9 +214,9 @@ def test_every_setting_of_the_real_scripts_has_a_comment(name, capsys):
 
 def test_the_settings_have_the_names_that_the_configs_rely_on():
     expected = dict(
-        train='''corpora languages vocabulary cloned_fraction stages size n_layer n_head head_dim n_embd mlp_dim block_size
-            batch_size micro_batch_size max_steps warmup_steps learning_rate min_learning_rate eval_interval
-            checkpoint_interval out_dir seed device dtype compile''',
+        train='''corpora languages vocabulary cloned_fraction stages size n_layer n_head head_dim n_embd mlp_dim
+            block_size batch_size micro_batch_size max_steps warmup_steps learning_rate min_learning_rate
+            eval_interval checkpoint_interval out_dir seed device dtype compile''',
         data='corpus source tokenizer vocab_size test_fraction max_bytes')
     for name, names in expected.items():
         module = importlib.import_module(name)
@@ -224,7 +224,7 @@ def test_the_settings_have_the_names_that_the_configs_rely_on():
         assert set(names.split()) <= set(values)
 
 
-# --- the real scripts and configs -------------------------------------------------------------------------------------
+# --- the real scripts and configs -----------------------------------------------------------------------------------
 
 def test_help_of_a_real_script_runs_nothing(tmp_path):
     done = script('data', '--vocab_size=777', '--help', cwd=tmp_path)
