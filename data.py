@@ -147,7 +147,8 @@ class WordEncoder(dict):
 
     def __init__(self, pieces):
         self.pieces = pieces
-        self.by_words = not any('\u2581' in pieces.id_to_piece(i)[1:] for i in range(len(pieces)))
+        spelled = [pieces.id_to_piece(i) for i in range(len(pieces))]
+        self.by_words = not any(' ' in piece or '\u2581' in piece[1:] for piece in spelled)
         self.by_words = self.by_words and self(self.PROBE) == self._bytes(pieces.encode(self.PROBE))
 
     @staticmethod

@@ -51,7 +51,7 @@ def build_languages(corpora, names, vocabulary='disjoint', cloned_fraction=1.0, 
             pieces, table = corpus.load_tokenizer(), np.empty(corpus.vocab_size, int)
             for token in range(corpus.vocab_size):
                 table[token] = entry_of.setdefault(pieces.id_to_piece(token), entries)
-                entries = max(entries, table[token] + 1)
+                entries = max(entries, int(table[token]) + 1)
         tables[name] = table
     languages, used = [], set()
     for corpus, name in zip(corpora, names):

@@ -166,7 +166,7 @@ class Batches:
     def __init__(self, mix, rows, where, first, end):
         self.mix, self.rows, self.pinned, self.end = mix, rows, where.type == 'cuda', end
         self.pool = ThreadPoolExecutor(1)
-        self.next = self.pool.submit(self.make, first)
+        self.step, self.now, self.next = first - 1, None, self.pool.submit(self.make, first)
 
     def make(self, step):
         inputs, targets, drawn = self.mix.batch(step, self.rows)
@@ -174,10 +174,12 @@ class Batches:
         return [t.pin_memory() for t in tensors] if self.pinned else tensors, drawn
 
     def take(self, step):
-        batch = self.next.result()
-        if step + 1 < self.end:
-            self.next = self.pool.submit(self.make, step + 1)
-        return batch
+        """(inputs, targets) and the languages of a step: the one after the step taken last, or that one again."""
+        if step != self.step:
+            self.step, self.now = step, self.next.result()
+            if step + 1 < self.end:
+                self.next = self.pool.submit(self.make, step + 1)
+        return self.now
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -281,12 +283,21 @@ def train(settings, out, processes):
     speed, since, last_flush = 0.0, time.perf_counter(), step
     with tqdm(total=max_steps, initial=step, unit=' steps', disable=not first_process, dynamic_ncols=True) as progress:
         while step < max_steps:
-            batch, drawn = batches.take(step)
+            batch, drawn = batches.take(step)  # the same again if it is asked for again
             rate = learning_rate_at(step, max_steps, learning_rate, min_learning_rate, warmup_steps, lr_schedule,
                                     decay_fraction)
             for group in optimizer.param_groups:
                 group['lr'] = rate
-            losses = compute_gradients(parallel, batch, micro, context, scaler, where)
+            try:
+                losses = compute_gradients(parallel, batch, micro, context, scaler, where)
+            except torch.OutOfMemoryError:
+                if micro_batch_size or micro == 1 or processes.distributed:
+                    raise
+                micro = max(d for d in range(1, micro) if share % d == 0)  # the estimate was too high
+                progress.write(f'that did not fit the device: going on with passes of {micro} sequences')
+                optimizer.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+                continue
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)

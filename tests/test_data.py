@@ -9,9 +9,11 @@ import resource
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import types
 from pathlib import Path
@@ -56,9 +58,10 @@ def some_texts(count, length=60):
     return [pseudo_text(words, length, random.Random(number)) for number in range(count)]
 
 
-def tuned(cwd, *arguments, cores=2, wait=True, path='', before=None, timeout=120, **constants):
+def tuned(cwd, *arguments, cores=2, wait=True, path='', before=None, timeout=120, code='', **constants):
     """data.py with other constants, so that little text takes all the paths that much text takes."""
-    code = (f'import os, sys, data, configurator\nos.cpu_count = lambda: {cores}\nvars(data).update({constants!r})\n'
+    code = (f'import os, sys, data, configurator\nos.cpu_count = lambda: {cores}\n'
+            f'vars(data).update({constants!r})\n{code}\n'
             f'sys.argv = ["data.py", *{list(map(str, arguments))!r}]\nconfigurator.run(vars(data), data.main)')
     process = subprocess.Popen([sys.executable, '-c', code], cwd=cwd, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, env=environment(PYTHONPATH=f'{path}{os.pathsep}{REPO}'),
@@ -181,6 +184,24 @@ def test_eltec_that_cannot_be_reached_says_the_way_out(monkeypatch):
     monkeypatch.setattr(sources, 'ELTEC_URL', 'http://127.0.0.1:9/ELTeC-{}')
     with pytest.raises(ConfigError, match='127.0.0.1:9/ELTeC-eng cannot be read.*--source=eltec:FOLDER'):
         list(documents('eltec:eng'))
+
+
+def test_eltec_that_breaks_off_says_the_way_out(monkeypatch):
+    server = socket.create_server(('127.0.0.1', 0))
+
+    def answer():
+        connection, _ = server.accept()
+        connection.recv(10_000)
+        head = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n'
+        connection.sendall(head + gzip.compress(b'x')[:15])
+        connection.close()
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    monkeypatch.setattr(sources, 'ELTEC_URL', f'http://127.0.0.1:{server.getsockname()[1]}/{{}}')
+    with pytest.raises(ConfigError, match='/eng cannot be read.*IncompleteRead.*--source=eltec:FOLDER'):
+        list(documents('eltec:eng'))
+    thread.join()
+    server.close()
 
 
 def make_package(site, name, requires=(), **modules):
@@ -309,11 +330,28 @@ def test_the_size_that_a_refusal_advises_is_possible():
         assert sentencepiece.SentencePieceProcessor(model_proto=data.train_tokenizer(iter(texts), advised))
 
 
-def other_tokenizer(path, **ids):
+def other_tokenizer(path, **settings):
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(some_texts(50)), model_prefix=str(path.with_suffix('')), model_type='bpe',
-        vocab_size=100, minloglevel=2, **ids)
+        sentence_iterator=iter(some_texts(50)), model_prefix=str(path.with_suffix('')), vocab_size=400, minloglevel=2,
+        **{'model_type': 'bpe', 'hard_vocab_limit': False, **settings})
     return path
+
+
+@pytest.mark.parametrize('settings', [
+    dict(), dict(normalization_rule_name='identity', remove_extra_whitespaces=False), dict(add_dummy_prefix=False),
+    dict(split_by_whitespace=False), dict(treat_whitespace_as_suffix=True), dict(model_type='unigram'),
+    dict(user_defined_symbols=[' the ', 'ba da', '<x>']), dict(byte_fallback=True),
+    dict(normalization_rule_name='nmt_nfkc_cf', remove_extra_whitespaces=False), dict(split_by_unicode_script=False),
+    dict(allow_whitespace_only_pieces=True, remove_extra_whitespaces=False),
+    dict(max_sentencepiece_length=3, split_digits=True, byte_fallback=True, remove_extra_whitespaces=False)], ids=str)
+def test_encoding_word_by_word_is_encoding_as_sentencepiece_does(tmp_path, settings):
+    model = other_tokenizer(tmp_path / 'x.model', pad_id=0, unk_id=1, eos_id=2, bos_id=-1, **settings)
+    pieces, rng = data.load_tokenizer(model), random.Random(0)
+    encode = data.WordEncoder(pieces)
+    alphabet = [' ', ' ', '  ', *'\n\té🙂▁\u0301\u00a0\u3000', '<D>', 'ba', 'da', 'ka', 'the', '12']
+    made_up = [''.join(rng.choices(alphabet, k=rng.randint(1, 30))) for _ in range(500)]
+    for text in AWKWARD + some_texts(5) + made_up:
+        assert np.frombuffer(encode(text), np.uint16).tolist() == pieces.encode(text), ascii(text)
 
 
 @pytest.mark.parametrize('ids', [dict(), dict(pad_id=3), dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1),
@@ -336,16 +374,17 @@ def test_what_is_no_tokeniser_is_refused(data_py, here):
 
 @pytest.fixture(scope='module')
 def awkward_corpus(tmp_path_factory):
-    """A corpus of awkward and of usual documents from a .jsonl.gz: (its folder, the documents)."""
+    """A corpus of awkward and of usual documents from the beginning of a .jsonl.gz: (its folder, the documents)."""
     root = tmp_path_factory.mktemp('awkward')
     texts = [text for pair in zip(some_texts(len(AWKWARD)), AWKWARD) for text in pair]
-    source = write_jsonl(root / 'text.jsonl.gz', texts[:6] + ['', ' \n '] + texts[6:])
-    done = script('data', '--corpus=x', f'--source={source}', '--vocab_size=400', '--test_fraction=0.2', cwd=root)
+    source = write_jsonl(root / 'text.jsonl.gz', texts[:6] + ['', ' \n '] + texts[6:] + ['beyond max_bytes'] * 9)
+    done = script('data', '--corpus=x', f'--source={source}', '--vocab_size=400', '--test_fraction=0.2',
+                  f'--max_bytes={sum(len(text.encode()) for text in texts)}', cwd=root)
     assert done.returncode == 0, done.stderr
     return root, texts
 
 
-def test_a_corpus_holds_every_document_as_it_was_in_its_order(awkward_corpus):
+def test_a_corpus_holds_every_document_up_to_max_bytes_as_it_was_in_its_order(awkward_corpus):
     root, texts = awkward_corpus
     corpus = Corpus('x', root / 'data')
     train, test = documents_of(corpus, 'train'), documents_of(corpus, 'test')
@@ -416,27 +455,22 @@ def test_the_first_documents_decide_what_is_tested_as_the_streamed_ones_do(monke
     assert first + list(rest) == together
 
 
-def test_max_bytes_stops_early_at_the_end_of_a_document(made_once, tmp_path):
-    text = write_documents(tmp_path / 'text', 60, length=50)
-    sizes = np.cumsum([path.stat().st_size for path in sorted(text.iterdir())])
-    limit = int(sizes[25]) - 1
-    done = script('data', '--corpus=x', f'--source={text}', f'--max_bytes={limit}',
-                  f'--tokenizer={made_once}/data/en/tokenizer.model', cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    info = Corpus('x', tmp_path / 'data').info
-    assert info['train']['documents'] + info['test']['documents'] == 26
-    assert info['train']['bytes'] + info['test']['bytes'] == sizes[25]
-
-
-def test_max_bytes_reads_no_document_more_than_it_needs():
-    texts = iter(['four', '  ', 'cinq', 'é', 'not this', 'nor this'])
-    assert list(data.limited(texts, 9)) == ['four', 'cinq', 'é']
-    assert next(texts) == 'not this'
+def test_max_bytes_stops_at_the_end_of_a_document_and_reads_none_that_it_does_not_need():
+    for limit in (9, 10):
+        texts = iter(['four', '  ', 'cinq', 'é', 'not this', 'nor this'])
+        assert list(data.limited(texts, limit)) == ['four', 'cinq', 'é']
+        assert next(texts) == 'not this'
     assert list(data.limited(iter(['a', '', '\n', 'b']), 0)) == ['a', 'b']
 
 
-def test_shards_do_not_depend_on_the_number_of_processes(tmp_path):
-    text = write_documents(tmp_path / 'text', 60, length=150)
+def test_shards_do_not_depend_on_the_number_of_processes_and_test_text_teaches_the_tokeniser_nothing(tmp_path):
+    text, words = tmp_path / 'text', random.Random(0)
+    text.mkdir()
+    for number, usual in enumerate(some_texts(60, 150)):
+        marked = usual + '字' * 30
+        (text / f'{number:02}.txt').write_text(marked if data.is_test(marked) < 0.2 else usual)
+    # a document that takes long, among others that do not
+    (text / '50_long.txt').write_text(' '.join(f'{words.randrange(10**12)}' for _ in range(5000)))
     made = []
     for cores in (1, 3):
         folder = tmp_path / str(cores)
@@ -449,6 +483,7 @@ def test_shards_do_not_depend_on_the_number_of_processes(tmp_path):
     corpus, texts = Corpus('x', folder / 'data'), [path.read_text() for path in sorted(text.iterdir())]
     assert documents_of(corpus, 'train') == [text for text in texts if data.is_test(text) >= 0.2]
     assert documents_of(corpus, 'test') == [text for text in texts if data.is_test(text) < 0.2]
+    assert any('字' in text for text in texts[:20]) and corpus.load_tokenizer().piece_to_id('字') == 1
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
@@ -525,8 +560,17 @@ def test_a_full_disk_ends_with_one_sentence_and_leaves_nothing(tmp_path):
 
     def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    # writing slower than reading and encoding, so that all of it is under way when the disk is full
+    slow_disk = '''
+import io, time
+class SlowFile(io.BufferedWriter):
+    def write(self, content):
+        time.sleep(0.05)
+        return super().write(content)
+data.open = lambda path, mode='r': SlowFile(io.FileIO(path, mode)) if mode == 'wb' else open(path, mode)
+'''
     done = tuned(tmp_path, '--corpus=x', f'--source={text}', '--vocab_size=300', before=small_disk, timeout=60,
-                 BATCH_BYTES=500)
+                 code=slow_disk, BATCH_BYTES=500)
     refused(done, 'File too large')
     nothing_made(tmp_path)
 
@@ -617,8 +661,14 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def turn(path):
-    path.write_bytes(path.read_bytes()[::-1])
+def change_first(path):
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def change_last(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
 
 
 def change_json(**changes):
@@ -637,7 +687,8 @@ def other_corpus(name):
 
 @pytest.mark.parametrize('name, damage, words', [
     ('train.bin', cut, 'train.bin has .* bytes where .* belong'), ('test.bin', cut, 'test.bin has .* bytes'),
-    ('train.bin', turn, 'train.bin is not the shard'), ('test.bin', turn, 'test.bin is not the shard'),
+    ('train.bin', change_first, 'is not the shard'), ('train.bin', change_last, 'is not the shard'),
+    ('test.bin', change_first, 'is not the shard'), ('test.bin', change_last, 'is not the shard'),
     ('train.bin', other_corpus('train.bin'), 'train.bin has .* bytes'),
     ('train.bin', Path.unlink, 'train.bin has 0 bytes'),
     ('tokenizer.model', other_corpus('tokenizer.model'), 'tokenizer.model is not the tokeniser .*put it back'),
