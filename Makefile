@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/python demo.py
 
 test: .venv/ready-test
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
