@@ -286,16 +286,16 @@ def show_embeddings(labels, shares, found, what, path):
 
 
 def show_frequency(labels, shares, found, what, path):
+    chosen = {f'{kind}, {MEASURES[name]}': (kind, name) for kind in ('input', 'output') for name in ('pairs', 'random')}
     for label, one in zip(labels, found):
-        for kind in ('input', 'output') if one['bins'] else ():
-            print(rows_text(f'{label}: cosine of {kind} embeddings by how often the rarer piece was read (pieces), {what}',
-                            [f'{b["low"]:,}+ ({b["pieces"]:,})' for b in one['bins']],
-                            {MEASURES[name]: side_by_side([b[kind][name] for b in one['bins']])
-                             for name in ('pairs', 'random')}))
-    if any(one['bins'] for one in found):
+        if one['bins']:
+            print(rows_text(f'{label}: cosine of embeddings by how often the rarer piece was read (pieces), {what}', chosen, {
+                f'{b["low"]:,}+ ({b["pieces"]:,})': side_by_side([b[kind][name] for kind, name in chosen.values()])
+                for b in one['bins']}))
+    if all(one['bins'] for one in found):
         pictures.frequency(labels, found, f'Embeddings by frequency, {what}', path)
     else:
-        print(f'nothing to show by frequency: {found[0]["compared"]}')
+        print(f'no picture by frequency: {NO_PIECES}')
 
 
 def show_hidden(labels, shares, found, what, path):
