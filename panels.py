@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from fit_scaling import SHAPES, group_of, kind_of, label_of, load_paper_laws, load_paper_runs, trained
 from power_law import short
 
-SIZE, DPI = (5, 4), 200  # inches and dots an inch of a panel
+SIZE, DPI = (5, 4), 160  # inches and dots an inch of a panel
 # Okabe and Ito's colours, which colour-blind readers tell apart
 LANGUAGES = ['#0072B2', '#D55E00']
 RATIOS = {'50/50': '#009E73', '90/10': '#CC79A7', '10/90': '#E69F00'}

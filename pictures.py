@@ -73,7 +73,7 @@ def frequency(labels, found, title, path):
         for number, (label, one) in enumerate(zip(labels, found)):
             x = [np.log10(max(b['low'], 0.3)) + 0.25 + 0.03 * number for b in one['bins']]
             for b in one['bins']:
-                names[b['low']] = '0' if not b['low'] else f'{b["low"]:,}-'
+                names[b['low']] = f'{b["low"]:,}+' if b['low'] else '0'
             for measure, style in dict(pairs='o-', random='s:').items():
                 chosen = [b[kind][measure] for b in one['bins']]
                 errors = np.stack([error(e) for e in chosen], 1) if chosen else None
@@ -116,7 +116,7 @@ def hidden(labels, found, title, path):
     limits = np.array([ax.get_ylim() for ax in of_cosine])
     for ax in of_cosine:  # to be compared with each other
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(labels), fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(3, len(labels)), fontsize=8)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
@@ -134,7 +134,7 @@ def gradients(labels, found, title, path):
     for ax, (name, values, kinds) in zip(axes[0], panels):
         image = ax.imshow(values, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
         for (row, column), value in np.ndenumerate(values):
-            ax.text(column, row, f'{value:.2f}'.replace('0.', '.'), ha='center', va='center', fontsize=7,
+            ax.text(column, row, f'{round(float(value), 2) + 0.0:.2f}'.replace('0.', '.'), ha='center', va='center', fontsize=7,
                     color='w' if abs(value) > 0.6 else 'k')
         ax.set_title(name, fontsize=9)
         ax.set_xticks(np.arange(values.shape[1]), np.arange(1, values.shape[1] + 1), fontsize=8)
@@ -162,7 +162,7 @@ def matching(found, shown, names, title, path):
             place[position] = left + size / 2
             boxes.append((left + size / 2, y, text))
             left += size
-    figure, ax = plt.subplots(figsize=((whole + 16) * CHARACTER + 1.6, 3.6), layout='constrained')
+    figure, ax = plt.subplots(figsize=((whole + 16) * CHARACTER + 1.6, 3.2), layout='constrained')
     matches = [(i, j, value) for i, j, value in found['matches'] if i in places[0] or j in places[1]]
     colors = plt.get_cmap('viridis_r')
     values = [value for *_, value in matches] or [0.0]

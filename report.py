@@ -111,7 +111,7 @@ th, td { padding: 3px 8px; text-align: right; white-space: nowrap; vertical-alig
 td { border-bottom: 1px solid #e4e4e4; } th { border-bottom: 1px solid #999; vertical-align: bottom; }
 th:first-child, .left { text-align: left; } th.centre { text-align: center; }
 td.paper { color: #777; } tr.head td { background: #f5f5f5; }
-code, pre { font: 12.5px/1.45 ui-monospace, monospace; } td code { font-size: 11.5px; white-space: normal; }
+code, pre { font: 12.5px/1.45 ui-monospace, monospace; } td code { font-size: 11.5px; white-space: normal; } td code span { white-space: nowrap; }
 pre { background: #f5f5f5; padding: 8px 10px; overflow-x: auto; margin: 6px 0; }
 .gap { border: 1px dashed #aaa; padding: 8px 14px; margin: 10px 0; color: #555; } summary { cursor: pointer; }
 """
@@ -225,13 +225,18 @@ def paper_table(number, runs, rows):
                  + figure_cells(published['languages'], second, paper=True))
         exact = [one['run'] for one in runs if published['name'] in named[one['run']]]
         lines += [f'{start}{figure_cells(of_run[name], second)}</tr>' for name in exact] or [
-            f'{start}<td class="left" colspan="4">— <code>{row_command(number, row)}</code></td></tr>']
+            f'{start}<td class="left" colspan="4">— {command_cell(row_command(number, row))}</td></tr>']
         akin = [name for name in others if name not in taken and same_mix(others[name], published)]
         lines += [f'<tr><td></td><td class="left" colspan="5"><span class="ours">the same mix in another model: '
                   f'{escape(name)}</span></td>{figure_cells(of_run[name], second)}</tr>' for name in akin]
         taken.update(akin)
         filled += bool(exact or akin)
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>', filled
+
+
+def command_cell(command):
+    """A command that breaks between its words only."""
+    return f'<code>{" ".join(f"<span>{escape(word)}</span>" for word in command.split())}</code>'
 
 
 def figure_cells(languages, second, paper=False):
