@@ -27,7 +27,7 @@ from languages import LanguageMix
 from model import PAD
 from parallel import sequence_pairs
 from schedule import language_probabilities
-from similarity import (Estimate, cka, compare_states, compare_vectors, gradient_similarity, hidden_similarity,
+from similarity import (RESAMPLES, Estimate, cka, compare_states, compare_vectors, gradient_similarity, hidden_similarity,
                         match_tokens, token_cosines)
 from word2vec import VERSIONS, require_gensim, word_vectors
 
@@ -154,7 +154,7 @@ def study_embeddings(run):
                                       for kind, weight in run.weights().items()})
 
 
-NO_PIECES = 'no pairs: pieces that correspond are one and the same entry of this vocabulary'
+NO_PIECES = 'no pieces that are pairs, since those spelled alike are one and the same entry of this vocabulary'
 
 
 def study_frequency(run):
@@ -166,7 +166,7 @@ def study_frequency(run):
     for low, high in zip(edges, edges[1:]):
         chosen = (count >= low) & (count < high)
         if chosen.sum() > 1:
-            entry = dict(low=low, high=high - 1, pieces=int(chosen.sum()))
+            entry = dict(low=int(low), high=int(high) - 1, pieces=int(chosen.sum()))
             for kind, weight in run.weights().items():
                 cosines = compare_vectors(*weight[run.entries(chosen)], seed=seed)
                 entry[kind] = {name: cosines[name] for name in ('pairs', 'random')}
@@ -209,7 +209,7 @@ def study_matching(run):
                                             zip((run.first, run.second), sides))).mean(0)
     rows, columns = match_tokens(similarity)
     texts = [[spelling(pieces, int(token)) for token in side] for pieces, side in zip(tokenizers, sides)]
-    return dict(names=[run.first.name, run.second.name], tokens_1=texts[0], tokens_2=texts[1], matches=[
+    return dict(compared='one pair', names=[run.first.name, run.second.name], tokens_1=texts[0], tokens_2=texts[1], matches=[
         [int(i), int(j), float(similarity[i, j])] for i, j in zip(rows, columns)])
 
 
@@ -250,8 +250,9 @@ def rows_text(title, columns, rows):
     lines = [title, ' ' * first + ''.join(column.rjust(width) for column in columns)]
     for label, estimate in rows.items():
         low, high = estimate.interval()
-        lines.append(label.ljust(first) + ''.join(f'{value:.3f}'.rjust(width) for value in estimate.value))
-        lines.append(' ' * first + ''.join(f'±{half:.3f}'.rjust(width) for half in (high - low) / 2))
+        for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):
+            cells = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
+            lines.append(name.ljust(first) + ''.join(cell.rjust(width) for cell in cells))
     return '\n'.join(lines) + '\n'
 
 
@@ -263,8 +264,12 @@ def with_difference(labels, estimates):
     return rows
 
 
+MISSING = Estimate(np.array(np.nan), np.full(RESAMPLES, np.nan))
+
+
 def side_by_side(estimates):
-    """One Estimate (n,) of n that are numbers."""
+    """One Estimate (n,) of n that are numbers; a None of them becomes nan."""
+    estimates = [e or MISSING for e in estimates]
     return Estimate(np.stack([e.value for e in estimates]), np.stack([e.draws for e in estimates], 1))
 
 
@@ -273,9 +278,9 @@ MEASURES = dict(pairs='corresponding', retrieval='retrieval', random='random', a
 
 def table_of_vectors(title, labels, found):
     """What compare_vectors found for each run."""
-    measures = [name for name in MEASURES if all(name in one for one in found)]
+    measures = [name for name in MEASURES if any(name in one for one in found)]
     return rows_text(title, [MEASURES[name] for name in measures],
-                     with_difference(labels, [side_by_side([one[name] for name in measures]) for one in found]))
+                     with_difference(labels, [side_by_side([one.get(name) for name in measures]) for one in found]))
 
 
 def show_embeddings(labels, shares, found, what, path):
@@ -292,10 +297,8 @@ def show_frequency(labels, shares, found, what, path):
             print(rows_text(f'{label}: cosine of embeddings by how often the rarer piece was read (pieces), {what}', chosen, {
                 f'{b["low"]:,}+ ({b["pieces"]:,})': side_by_side([b[kind][name] for kind, name in chosen.values()])
                 for b in one['bins']}))
-    if all(one['bins'] for one in found):
+    if any(one['bins'] for one in found):
         pictures.frequency(labels, found, f'Embeddings by frequency, {what}', path)
-    else:
-        print(f'no picture by frequency: {NO_PIECES}')
 
 
 def show_hidden(labels, shares, found, what, path):
@@ -416,9 +419,14 @@ def main():
             where = runs[0].folder / f'{name}-{"-".join(run.name for run in runs)}.png'
             pair = difference(*found) if len(runs) == 2 else None
             write_json(where.with_suffix('.json'), plain(dict(runs=labels, difference=pair)))
-        compared = found[0].get('compared') or f'{len(runs[0].sequences):,} pairs of sequences'
-        show(labels, shares, found, f'{runs[0].first.name} and {runs[0].second.name}, {compared}', where)
-        print(f'wrote {where} and {name}.json\n')
+        compared = [one.get('compared') or f'{len(run.sequences):,} pairs of sequences' for run, one in zip(runs, found)]
+        what = f'{runs[0].first.name} and {runs[0].second.name}'
+        if len(set(compared)) == 1:
+            what += f', {compared[0]}'
+        else:
+            print('\n'.join(f'{label}: {text}' for label, text in zip(labels, compared)) + '\n')
+        show(labels, shares, found, what, where)
+        print(f'wrote {name}.json' + f' and {where}' * where.exists() + '\n')
 
 
 if __name__ == '__main__':

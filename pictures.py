@@ -2,6 +2,8 @@
 
 labels: name of each run; found: what its study returned; bars and bands are 90% intervals.
 """
+import textwrap
+
 import matplotlib
 import numpy as np
 
@@ -12,7 +14,8 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 CONTROLS = dict(random=('random pairs', 'C7', 's'), any=('all pairs, mean', 'k', '_'))
 
 
-def save(figure, path):
+def save(figure, title, path):
+    figure.suptitle(textwrap.fill(title, int(10 * figure.get_figwidth())), fontsize=11)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -36,22 +39,25 @@ def alignment(panels, labels, shares, title, path):
     x = np.array(shares)[order] * 100 if len(set(shares)) == len(shares) else np.arange(len(labels))
     for ax, (name, runs) in zip(axes.flat, panels.items()):
         for number, (measure, (label, color, marker)) in enumerate(measures.items()):
-            chosen = [runs[i].get(measure) for i in order]
-            if None in chosen:
+            there = [place for place, i in enumerate(order) if measure in runs[i]]  # anchored runs have no pairs
+            chosen = [runs[order[place]][measure] for place in there]
+            if not chosen:
                 continue
             values, errors = [float(e.value) for e in chosen], np.stack([error(e) for e in chosen], 1)
             if several:
-                ax.errorbar(x, values, errors, color=color, marker=marker, capsize=3, label=label,
+                ax.errorbar(x[there], values, errors, color=color, marker=marker, capsize=3, label=label,
                             ls='-' if measure == 'pairs' else ':')
             else:
                 ax.bar(number, values[0], yerr=errors, color=color, capsize=4, label=label, alpha=0.8, width=0.7)
         ax.axhline(0, color='0.7', lw=0.8, zorder=0)
         ax.set_title(name, fontsize=10)
         ax.grid(axis='y', alpha=0.3)
+        ax.set_axisbelow(True)
         if not several:
             ax.set_xticks([])
         elif len(set(shares)) < len(shares):
-            ax.set_xticks(x, [labels[i] for i in order], rotation=20, ha='right', fontsize=7)
+            ax.set_xticks(x, [labels[i].replace(' (', '\n(') for i in order], rotation=0 if len(x) < 4 else 90, fontsize=7)
+            ax.margins(x=0.25)
         else:
             ax.set_xlabel('share of the first language, %')
             ax.set_xticks(x, [f'{value:.0f}' for value in x])
@@ -61,8 +67,7 @@ def alignment(panels, labels, shares, title, path):
     for ax in axes[:, 0]:
         ax.set_ylabel('cosine')
     axes[0, 0].legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    save(figure, title, path)
 
 
 def frequency(labels, found, title, path):
@@ -71,12 +76,14 @@ def frequency(labels, found, title, path):
     names = {}
     for ax, kind in zip(axes, ('input', 'output')):
         for number, (label, one) in enumerate(zip(labels, found)):
+            if not one['bins']:  # an anchored vocabulary
+                continue
             x = [np.log10(max(b['low'], 0.3)) + 0.25 + 0.03 * number for b in one['bins']]
             for b in one['bins']:
                 names[b['low']] = f'{b["low"]:,}+' if b['low'] else '0'
             for measure, style in dict(pairs='o-', random='s:').items():
                 chosen = [b[kind][measure] for b in one['bins']]
-                errors = np.stack([error(e) for e in chosen], 1) if chosen else None
+                errors = np.stack([error(e) for e in chosen], 1)
                 ax.errorbar(x, [float(e.value) for e in chosen], errors, fmt=style, ms=4, capsize=2, color=f'C{number}',
                             alpha=1 if measure == 'pairs' else 0.5,
                             label=label + (': corresponding' if measure == 'pairs' else ': random pairs of the bin'))
@@ -89,8 +96,7 @@ def frequency(labels, found, title, path):
         ax.grid(alpha=0.3)
     axes[0].set_ylabel('cosine')
     axes[0].legend(fontsize=7)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    save(figure, title, path)
 
 
 HIDDEN = dict(positions='cosine, same position', matched='cosine, matched tokens', any='cosine, all pairs of tokens',
@@ -117,8 +123,7 @@ def hidden(labels, found, title, path):
     for ax in of_cosine:  # to be compared with each other
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(3, len(labels)), fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    save(figure, title, path)
 
 
 def gradients(labels, found, title, path):
@@ -141,8 +146,7 @@ def gradients(labels, found, title, path):
         ax.set_yticks(np.arange(len(kinds)), kinds if ax is axes[0, 0] or not same else [''] * len(kinds), fontsize=8)
         ax.set_xlabel('block')
     figure.colorbar(image, ax=axes, label='cosine of gradients', shrink=0.6)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    save(figure, title, path)
 
 
 CHARACTER = 0.088  # inches of a character of the size that is used
@@ -190,5 +194,4 @@ def matching(found, shown, names, title, path):
     ax.axis('off')
     figure.colorbar(plt.cm.ScalarMappable(scale, colors), ax=ax, label='mean cosine\nover the blocks', shrink=0.8,
                     aspect=12, pad=0.01)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    save(figure, title, path)

@@ -10,11 +10,13 @@ import html
 import math
 from pathlib import Path
 
+import numpy as np
+
 from configurator import ConfigError, run
 from figures import (FIGURES, MONOLINGUAL, STUDIES, TABLES, anchor_panels, combination_panels, glue_panels,
                      law_panels, ratio_panels, row_command, scale_panels)
 from fit_scaling import analyse, describe, load_paper_runs, load_runs, paper_rows, trained, with_interval
-from panels import cases_of, law_groups, mixes, paper_cases, paper_size, stitch
+from panels import cases_of, law_groups, mixes, paper_cases, stitch
 from power_law import UNIT, short
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
@@ -203,7 +205,7 @@ def mix_text(published):
     return f'{stages}, {tokens}' + (f', {published["vocabulary"]}' if len(set(published['kinds'])) > 1 else '')
 
 
-def paper_table(number, runs, rows):
+def paper_table(number, runs, rows, cases):
     """One of the paper's tables with ours beside it, and how many of its rows have a run of ours. Runs of the same
     mix in models that are none of the paper's stand below the first row of that mix."""
     named = {one['run']: [p['name'] for p in paper_rows(one)] for one in runs}
@@ -214,7 +216,7 @@ def paper_table(number, runs, rows):
     lines = ['<tr><th colspan="2"></th><th class="centre" colspan="4">the paper</th>'
              '<th class="centre" colspan="4">ours</th></tr>'
              f'<tr><th>row</th><th class="left">training data, tokens</th>{heads}{heads}</tr>']
-    others = {one['run']: one for one in runs if not named[one['run']] and not paper_size(one['model'])}
+    others = [case for case in cases if not named[case['run']] and not case['paper_size']]
     taken, filled = set(), 0
     for published in load_paper_runs():
         if published['table'] != number:
@@ -226,7 +228,7 @@ def paper_table(number, runs, rows):
         exact = [one['run'] for one in runs if published['name'] in named[one['run']]]
         lines += [f'{start}{figure_cells(of_run[name], second)}</tr>' for name in exact] or [
             f'{start}<td class="left" colspan="4">— {command_cell(row_command(number, row))}</td></tr>']
-        akin = [name for name in others if name not in taken and same_mix(others[name], published)]
+        akin = [case['run'] for case in others if case['run'] not in taken and same_mix(case, published)]
         lines += [f'<tr><td></td><td class="left" colspan="5"><span class="ours">the same mix in another model: '
                   f'{escape(name)}</span></td>{figure_cells(of_run[name], second)}</tr>' for name in akin]
         taken.update(akin)
@@ -253,19 +255,13 @@ def figure_cells(languages, second, paper=False):
     return ''.join(cells)
 
 
-def same_mix(one, published):
+def same_mix(case, published):
     """Whether a run mixes as many clones, or two real languages, in the same stages as a published row."""
-    names, settings, kinds = trained(one), one['settings'], published['kinds']
-    texts = {one['languages'][name]['corpus'] for name in names}
-    if len(names) < 2 or (len(names), len(texts)) != (len(kinds), len(set(kinds))):
-        return False
-    if len(texts) > 1 and settings.get('vocabulary') != published['vocabulary']:
-        return False
-    if settings.get('cloned_fraction', 1) != 1 or len(settings['stages']) != len(published['stages']):
-        return False
-    columns = [list(one['languages']).index(name) for name in names]
-    return all(abs(stage[column] - share) < 1e-4 for stage, theirs in zip(settings['stages'], published['stages'])
-               for column, share in zip(columns, theirs))
+    shares, kinds = [row['shares'] for row in case['languages']], published['kinds']
+    texts = {row['corpus'] for row in case['languages']}
+    return (len(kinds) > 1 and (len(shares), len(texts)) == (len(kinds), len(set(kinds))) and not case['anchors']
+            and case['vocabulary'] == published['vocabulary'] and len(shares[0]) == len(published['stages'])
+            and bool(np.allclose(np.transpose(shares), published['stages'], atol=1e-4)))
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -290,10 +286,10 @@ def figure_html(number, parts, folder):
     return ''.join(text) + (gap(missing) if missing else '')
 
 
-def table_html(number, runs, rows):
+def table_html(number, runs, rows, cases):
     """One of the paper's tables; folded while none of its rows has a run."""
     title, claim = TABLES[number]
-    table, filled = paper_table(number, runs, rows)
+    table, filled = paper_table(number, runs, rows, cases)
     if not filled:
         table = ('<details class="gap"><summary>No run yet of any row. The rows and their commands</summary>'
                  f'{table}</details>')
@@ -357,7 +353,7 @@ def page(root, folder, runs):
              '9': [combination_panels(cases, published, 'clones')],
              '10': [combination_panels(cases, published, 'pair')]}
     parts = {f'figure{number}': figure_html(number, panels, folder) for number, panels in drawn.items()}
-    parts |= {f'table{number}': table_html(number, runs, rows) for number in TABLES}
+    parts |= {f'table{number}': table_html(number, runs, rows, cases) for number in TABLES}
     unread = sorted({path.parent.name for path in root.glob('*/results.json')} - {one['run'] for one in runs})
     links = {'runs': 'All runs', **{anchor(name): name for names in SECTIONS.values() for name in names},
              'studies': 'Inside the models'}

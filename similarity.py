@@ -82,7 +82,8 @@ def compare_states(model, tokens_1, tokens_2, clones):
       matched    mean cosine of matched tokens
       any        mean cosine of all pairs of a token of one and a token of the other: the control for anisotropy
       retrieval  share of tokens whose nearest among the other sequence's tokens is the one at their position (clones) or
-                 their match, both directions averaged; by chance 1 / T
+                 their match, both directions averaged; by chance 1 / T for clones, but more for matches, which these
+                 same cosines have chosen: compare it between runs
       hsic       what linear CKA is made of, see `hsic_terms`, over the same pairs of tokens"""
     tokens_1, tokens_2 = without_padding(tokens_1), without_padding(tokens_2)
     states = [torch.stack(list(residual_states(model, tokens))) for tokens in (tokens_1, tokens_2)]
