@@ -136,7 +136,7 @@ def ratio_panels(cases, published, kind):
 
     Of the groups of a text those with three ratios and more are drawn, or else the one with the most: the pairs of
     50/50 and 90/10 at other sizes are for the figures of scale."""
-    panels, drawn, shown, ratios = [], set(), set(), {}
+    panels, papers, drawn, shown, ratios = [], [], set(), set(), {}
     groups = grouped(mixes(cases, kind), by_length)
     for title, members in groups.items():
         ratios.setdefault(members[0]['text'], {})[title] = len({case['share'] for case in members})
@@ -152,10 +152,10 @@ def ratio_panels(cases, published, kind):
             ratio_panel(panels, title, members, same or standard, 'teff')
         if not same and first['vocabulary'] not in shown:
             about = f', {first["vocabulary"]}' if kind == 'pair' else ''
-            ratio_panel(panels, f'the paper: GPT small, 1.2B tokens{about}', [], standard, 'ppl')
+            ratio_panel(papers, f'the paper: GPT small, 1.2B tokens{about}', [], standard, 'ppl')
         shown.add(first['vocabulary'])
         drawn |= {case['run'] for case in members}
-    return panels, drawn
+    return panels + papers, drawn
 
 
 def ratio_panel(panels, title, ours, theirs, what):

@@ -74,10 +74,12 @@ def finished(case):
     languages = case['languages']
     two, texts = len(languages) == 2, {row['corpus'] for row in languages}
     case['kind'] = 'alone' if len(languages) == 1 else 'many' if not two else 'pair' if len(texts) > 1 else 'clones'
+    names = [row['language'] for row in languages]
     if case['kind'] == 'clones':
         languages.sort(key=lambda row: -sum(row['shares']))
     elif [row['kind'] for row in languages] == ['fr', 'en']:
         languages.reverse()
+    case['turned'] = names != [row['language'] for row in languages]
     constant = all(min(row['shares']) == max(row['shares']) for row in languages)
     case['share'] = languages[1]['shares'][0] if two and constant else None
     case['ratio'] = '/'.join(f'{100 * row["shares"][0]:.3g}' for row in languages) if two and constant else ''
@@ -254,11 +256,14 @@ def log_ticks(axes, axis, write='{:g}'.format):
 
 
 def names_of(cases):
-    return [row['language'].upper() for row in cases[0]['languages']]
+    """Names of the first and second language; a clone that is elsewhere the rarer one may be the first here."""
+    return [row['language'].upper() for row in min(cases, key=lambda case: case['turned'])['languages']]
 
 
 def language_line(role, label, found, hollow=False):
-    return Line(label, found, LANGUAGES[role], MARKERS[role], DASHES[role], hollow)
+    """The line of the first or second language over percents, a little aside so that neither hides the other."""
+    aside = [(x + 0.8 * (role - 0.5), *rest) for x, *rest in found]
+    return Line(label, aside, LANGUAGES[role], MARKERS[role], DASHES[role], hollow)
 
 
 def telling(cases, x_of):

@@ -36,7 +36,7 @@ def findings(cases, published):
         unequal = [case for case in members if 0 < case['share'] < 0.5]
         if not unequal:
             continue
-        first = min(unequal, key=lambda case: (case['ratio'] != '90/10', case['share']))
+        first = min(unequal, key=lambda case: (case['ratio'] != '90/10', case['share'], case['turned']))
         value = pooled([case for case in unequal if case['ratio'] == first['ratio']])
         even = pooled([case for case in members if case['ratio'] == '50/50'])
         theirs = {p['ratio']: p['languages'][1]['teff'] for p in mixes(published, first['kind'])
@@ -111,9 +111,11 @@ figure { margin: 0; } figcaption { font-size: .85em; color: #555; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .82em; line-height: 1.35; }
 th, td { padding: 3px 8px; text-align: right; white-space: nowrap; vertical-align: top; }
 td { border-bottom: 1px solid #e4e4e4; } th { border-bottom: 1px solid #999; vertical-align: bottom; }
-th:first-child, .left { text-align: left; } th.centre { text-align: center; }
+th:first-child, .left, .name { text-align: left; } th.centre { text-align: center; }
+.name { white-space: normal; overflow-wrap: anywhere; min-width: 120px; max-width: 240px; }
 td.paper { color: #777; } tr.head td { background: #f5f5f5; }
-code, pre { font: 12.5px/1.45 ui-monospace, monospace; } td code { font-size: 11.5px; white-space: normal; } td code span { white-space: nowrap; }
+code, pre { font: 12.5px/1.45 ui-monospace, monospace; }
+td code { font-size: 11.5px; white-space: normal; } td code span { white-space: nowrap; }
 pre { background: #f5f5f5; padding: 8px 10px; overflow-x: auto; margin: 6px 0; }
 .gap { border: 1px dashed #aaa; padding: 8px 14px; margin: 10px 0; color: #555; } summary { cursor: pointer; }
 """
@@ -177,7 +179,7 @@ def runs_table(rows, cases):
             lines.append(f'<tr class="head"><td class="left" colspan="7">{escape(group)}</td></tr>')
         previous = group
         mlpe = '—' if row['mlpe'] is None else with_interval(row['mlpe'], row['mlpe_interval'], ppl_text)
-        lines.append(f'<tr><td class="left">{escape(row["run"])}</td><td class="left">{escape(row["language"])}</td>'
+        lines.append(f'<tr><td class="name">{escape(row["run"])}</td><td class="left">{escape(row["language"])}</td>'
                      f'<td>{row["tokens_seen"]:,.0f}</td><td>{ppl_cell(row, 2)}</td><td>{escape(mlpe)}</td>'
                      f'<td>{token_cell(row, "mlte")}</td><td>{token_cell(row, "teff")}</td></tr>')
     legend = ['Brackets are 90% intervals, ± one standard error. The TEff of a monolingual run is 1 by definition; '
@@ -228,10 +230,10 @@ def paper_table(number, runs, rows, cases):
         exact = [one['run'] for one in runs if published['name'] in named[one['run']]]
         lines += [f'{start}{figure_cells(of_run[name], second)}</tr>' for name in exact] or [
             f'{start}<td class="left" colspan="4">— {command_cell(row_command(number, row))}</td></tr>']
-        akin = [case['run'] for case in others if case['run'] not in taken and same_mix(case, published)]
-        lines += [f'<tr><td></td><td class="left" colspan="5"><span class="ours">the same mix in another model: '
-                  f'{escape(name)}</span></td>{figure_cells(of_run[name], second)}</tr>' for name in akin]
-        taken.update(akin)
+        akin = [case for case in others if case['run'] not in taken and same_mix(case, published)]
+        lines += [f'<tr><td></td><td class="name" colspan="5"><span class="ours">the same mix in another model: '
+                  f'{escape(case["run"])}</span></td>{figure_cells(case["languages"], second)}</tr>' for case in akin]
+        taken |= {case['run'] for case in akin}
         filled += bool(exact or akin)
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>', filled
 

@@ -306,7 +306,7 @@ def test_an_interval_without_upper_end_is_drawn_as_an_arrow(monkeypatch):
 
     def draw():
         with panels.panel([], 'arrow') as axes:
-            line = panels.language_line(0, 'EN1', [(1, 2.0, 2.0, math.inf), (2, 1.0, 0.9, 1.1)])
+            line = panels.Line('EN1', [(1, 2.0, 2.0, math.inf), (2, 1.0, 0.9, 1.1)], 'C0', 'o', '-')
             panels.draw_lines(axes, [line], 'teff')
     [axes] = axes_of(monkeypatch, draw)
     assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() == '^'] == [[1]]
