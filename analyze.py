@@ -23,11 +23,12 @@ import pictures
 from checkpoint import load_run, write_json
 from configurator import ConfigError, run
 from device import memory_advice, pick_device
+from intervals import Estimate, difference, plain, rows_text, side_by_side, with_difference
 from languages import LanguageMix
 from model import PAD
 from parallel import sequence_pairs
 from schedule import language_probabilities
-from similarity import (RESAMPLES, Estimate, cka, compare_states, compare_vectors, gradient_similarity, hidden_similarity,
+from similarity import (cka, compare_states, compare_vectors, gradient_similarity, hidden_similarity,  # noqa: F401
                         match_tokens, token_cosines)
 from word2vec import VERSIONS, require_gensim, word_vectors
 
@@ -178,7 +179,7 @@ def study_hidden(run):
     """Hidden states of corresponding tokens (Tables 2 and 4), linear CKA and retrieval; see similarity.py."""
     found = [compare_states(run.model, *pair, run.clones) for pair in run.pairs_of_sequences('hidden states')]
     means = {name: Estimate.of([one[name] for one in found]) for name in found[0] if name != 'hsic'}
-    return dict(means, cka=Estimate.of([one['hsic'] for one in found], cka))
+    return dict(compared=f'{len(found):,} pairs of sequences', **means, cka=Estimate.of([one['hsic'] for one in found], cka))
 
 
 def study_gradients(run):
@@ -188,8 +189,8 @@ def study_gradients(run):
     kinds = [name.removeprefix('blocks.0.') for name in found[0] if name.startswith('blocks.0.')]
     values = np.array([[[one[f'blocks.{layer}.{kind}'] for layer in blocks] for kind in kinds] for one in found])
     others = [name for name in found[0] if not name.startswith('blocks.')]
-    return dict(kinds=kinds, similarity=Estimate.of(values), macro=Estimate.of(values.mean((1, 2))),
-                others={name: Estimate.of([one[name] for one in found]) for name in others})
+    return dict(compared=f'{len(found):,} pairs of sequences', kinds=kinds, similarity=Estimate.of(values),
+                macro=Estimate.of(values.mean((1, 2))), others={name: Estimate.of([one[name] for one in found]) for name in others})
 
 
 def study_matching(run):
@@ -209,8 +210,8 @@ def study_matching(run):
                                             zip((run.first, run.second), sides))).mean(0)
     rows, columns = match_tokens(similarity)
     texts = [[spelling(pieces, int(token)) for token in side] for pieces, side in zip(tokenizers, sides)]
-    return dict(compared='one pair', names=[run.first.name, run.second.name], tokens_1=texts[0], tokens_2=texts[1], matches=[
-        [int(i), int(j), float(similarity[i, j])] for i, j in zip(rows, columns)])
+    return dict(compared='one pair', tokens_1=texts[0], tokens_2=texts[1],
+                matches=[[int(i), int(j), float(similarity[i, j])] for i, j in zip(rows, columns)])
 
 
 def spelling(pieces, token):
@@ -229,11 +230,8 @@ def study_word2vec(run):
     for language, counts in zip(run.mix.languages, training_counts(run.mix, steps)):
         np.add.at(entries, language.table, counts)
     rows = run.entries()[:, (entries[run.entries()] >= 5).all(0)]
-    if rows.shape[1] < 2:
-        raise ConfigError(f'{run.folder}: no two pieces with entries of their own in {run.first.name} and '
-                          f'{run.second.name} occur five times in both; word2vec has nothing to compare')
-    found = dict(compared=f'{rows.shape[1]:,} {run.kind}', versions={})
-    for version in word2vec:
+    found = dict(compared=f'{rows.shape[1]:,} {run.kind} read five times' if rows.size else NO_PIECES, versions={})
+    for version in word2vec if rows.shape[1] > 1 else ():
         with tqdm(total=int(entries.sum()), desc=f'{run.name}: word2vec {version}', unit=' tokens', unit_scale=True,
                   leave=False) as progress:
             vectors, loss = word_vectors(version, run.mix, steps, entries, word2vec_dim, seed, run.device, progress)
@@ -243,35 +241,6 @@ def study_word2vec(run):
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
-
-def rows_text(title, columns, rows):
-    """A table of {label: Estimate (columns,)}, half the width of the 90% interval under each value."""
-    first, width = max([len(label) for label in rows] + [12]), max([len(column) + 2 for column in columns] + [8])
-    lines = [title, ' ' * first + ''.join(column.rjust(width) for column in columns)]
-    for label, estimate in rows.items():
-        low, high = estimate.interval()
-        for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):
-            cells = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
-            lines.append(name.ljust(first) + ''.join(cell.rjust(width) for cell in cells))
-    return '\n'.join(lines) + '\n'
-
-
-def with_difference(labels, estimates):
-    """{label: Estimate}; of two that have the same shape also their difference."""
-    rows = dict(zip(labels, estimates))
-    if len(estimates) == 2 and estimates[0].value.shape == estimates[1].value.shape:
-        rows['difference'] = estimates[1] - estimates[0]
-    return rows
-
-
-MISSING = Estimate(np.array(np.nan), np.full(RESAMPLES, np.nan))
-
-
-def side_by_side(estimates):
-    """One Estimate (n,) of n that are numbers; a None of them becomes nan."""
-    estimates = [e or MISSING for e in estimates]
-    return Estimate(np.stack([e.value for e in estimates]), np.stack([e.draws for e in estimates], 1))
-
 
 MEASURES = dict(pairs='corresponding', retrieval='retrieval', random='random', any='all pairs')
 
@@ -326,21 +295,22 @@ def show_gradients(labels, shares, found, what, path):
 def show_matching(labels, shares, found, what, path):
     for label, one in zip(labels, found):
         print(f'{label}: matched tokens, {what}, and their mean cosine over the blocks')
-        for i, j, value in one['matches'][slice(*shown)]:
-            print(f'  {one["tokens_1"][i]:>16}  {one["tokens_2"][j]:<16}{value:>7.3f}')
-    for number, (label, one) in enumerate(zip(labels, found)):
-        where = path.with_name(f'{path.stem}-{number + 1}.png') if len(found) > 1 else path
-        pictures.matching(one, shown, one['names'], f'Matched tokens, {label}', where)
+        for i, j, value in one['matches']:
+            if shown[0] <= i < shown[1]:
+                print(f'  {one["tokens_1"][i]:>16}  {one["tokens_2"][j]:<16}{value:>7.3f}')
+    pictures.matching(labels, found, shown, f'Matched tokens, {what}', path)
 
 
 def show_word2vec(labels, shares, found, what, path):
     panels = {}
     for kind in ('input', 'output'):
         for version in word2vec:
-            panels[f'{version}: {kind} vectors'] = [one['versions'][version][kind] for one in found]
-            print(table_of_vectors(f'cosine of {kind} word vectors, {version}, {what}', labels,
-                                   panels[f'{version}: {kind} vectors']))
-    pictures.alignment(panels, labels, shares, f'Word vectors, {what}', path)
+            vectors = [one['versions'].get(version, {}).get(kind, {}) for one in found]
+            if any(vectors):
+                print(table_of_vectors(f'cosine of {kind} word vectors, {version}, {what}', labels, vectors))
+                panels[f'{version}: {kind} vectors'] = vectors
+    if panels:
+        pictures.alignment(panels, labels, shares, f'Word vectors, {what}', path)
 
 
 STUDIES = dict(embeddings=(study_embeddings, show_embeddings), frequency=(study_frequency, show_frequency),
@@ -348,32 +318,10 @@ STUDIES = dict(embeddings=(study_embeddings, show_embeddings), frequency=(study_
                matching=(study_matching, show_matching), word2vec=(study_word2vec, show_word2vec))
 
 
-def plain(value):
-    """`value` as JSON has it; an Estimate as its mean and the ends of its 90% interval."""
-    if isinstance(value, Estimate):
-        low, high = value.interval()
-        return dict(mean=plain(value.value), low=plain(low), high=plain(high))
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def difference(one, other):
-    """What can be subtracted of two runs' findings: {name: Estimate or dict}."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        parts = {key: difference(one[key], other[key]) for key in one if key in other}
-        return {key: part for key, part in parts.items() if part is not None} or None
-    both = isinstance(one, Estimate) and isinstance(other, Estimate) and one.value.shape == other.value.shape
-    return other - one if both else None
-
-
 def about(run):
     """What is written beside a run's findings."""
-    return dict(run=run.name, step=run.steps, language_1=run.first.name, language_2=run.second.name, share_1=run.share)
+    return dict(run=run.name, step=run.steps, language_1=run.first.name, language_2=run.second.name, share_1=run.share,
+                parallel=parallel)
 
 
 def check_word2vec():
@@ -398,13 +346,18 @@ def main():
         raise ConfigError('say what to analyze: --out_dir=out/RUN, or --out_dirs=[out/A,out/B]')
     if study not in (*STUDIES, 'all'):
         raise ConfigError(f'study must be one of {", ".join(STUDIES)} or all, not {study!r}')
-    if pairs < 1 or max_tokens < 4:
-        raise ConfigError(f'pairs must be at least 1 and max_tokens at least 4, not {pairs} and {max_tokens}')
+    if pairs < 1 or max_tokens < 4 or word2vec_dim < 1 or word2vec_steps < 0:
+        raise ConfigError('pairs and word2vec_dim must be at least 1, max_tokens 4 and word2vec_steps 0, not '
+                          f'{pairs}, {word2vec_dim}, {max_tokens} and {word2vec_steps}')
+    if len(shown) != 2 or not all(isinstance(end, int) for end in shown) or not 0 <= shown[0] < shown[1]:
+        raise ConfigError(f'shown must be the first token and the one after the last, as in [0,24], not {shown}')
     chosen = list(STUDIES) if study == 'all' else [study]
     if 'word2vec' in chosen:
         check_word2vec()
     runs = [Run(folder) for folder in folders]
     labels, shares = [run.label() for run in runs], [run.share for run in runs]
+    if len(set(labels)) < len(runs):
+        raise ConfigError(f'the runs need folders of different names, not {", ".join(folders)}')
     if {'hidden', 'gradients'} & set(chosen):
         for run in runs:  # what is wrong with the text shall be known before hours of work
             run.sequences
@@ -412,19 +365,17 @@ def main():
         compute, show = STUDIES[name]
         with memory_advice('lower max_tokens, or use --device=cpu'):
             found = [compute(run) for run in runs]
-        where = runs[0].folder / f'{name}.png'
         for run, one in zip(runs, found):
             write_json(run.folder / f'{name}.json', plain(about(run) | one))
-        if len(runs) > 1:
-            where = runs[0].folder / f'{name}-{"-".join(run.name for run in runs)}.png'
-            pair = difference(*found) if len(runs) == 2 else None
-            write_json(where.with_suffix('.json'), plain(dict(runs=labels, difference=pair)))
-        compared = [one.get('compared') or f'{len(run.sequences):,} pairs of sequences' for run, one in zip(runs, found)]
+        where = runs[0].folder / f'{"-".join([name] + [run.name for run in runs if len(runs) > 1])}.png'
+        if len(runs) == 2:
+            write_json(where.with_suffix('.json'), plain(dict(runs=labels, difference=difference(*found))))
         what = f'{runs[0].first.name} and {runs[0].second.name}'
-        if len(set(compared)) == 1:
-            what += f', {compared[0]}'
-        else:
+        compared = [one['compared'] for one in found]
+        if len(set(compared)) > 1 or NO_PIECES in compared:
             print('\n'.join(f'{label}: {text}' for label, text in zip(labels, compared)) + '\n')
+        else:
+            what += f', {compared[0]}'
         show(labels, shares, found, what, where)
         print(f'wrote {name}.json' + f' and {where}' * where.exists() + '\n')
 

@@ -5,12 +5,12 @@ more is skipped, and a pair with a side under 128 tokens is dropped. Clones need
 text in the other vocabulary; without parallel text they take sequences of their corpus's test set.
 """
 import itertools
+from pathlib import Path
 
 import numpy as np
 
 from configurator import ConfigError
 from sources import _lines, hugging_face
-from pathlib import Path
 
 
 def line_source(where):
@@ -71,8 +71,7 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
         return test_sequences(first.corpus, pairs, max_tokens)
     sides = [first] if clones else [first, second]
     tokenizers = [language.corpus.load_tokenizer() for language in sides]
-    lines = ([pieces.encode(line) for pieces, line in zip(tokenizers, aligned)]
-             for aligned in aligned_lines(parallel[:len(sides)]))
+    lines = ([pieces.encode(line) for pieces, line in zip(tokenizers, aligned)] for aligned in aligned_lines(parallel))
     found = [tuple(np.array(side) for side in packed)
              for packed in itertools.islice(pack(lines, max_tokens, min_tokens), pairs)]
     if not found:

@@ -152,46 +152,48 @@ def gradients(labels, found, title, path):
 CHARACTER = 0.088  # inches of a character of the size that is used
 
 
-def matching(found, shown, names, title, path):
-    """The matching of two sentences: two rows of tokens, lines between matched ones (Figure 14). A line that ends at
-    ... leads to a token that is not shown."""
-    start, end = shown
-    sides = [list(enumerate(found[key]))[start:end] for key in ('tokens_1', 'tokens_2')]
-    widths = [sum(len(text) + 1.6 for _, text in side) for side in sides]
-    whole, places, boxes = max(*widths, 30), [{}, {}], []
-    for side, width, place, y in zip(sides, widths, places, (1, 0)):
-        left = (whole - width) / 2
-        for position, text in side:
-            size = len(text) + 1.6
-            place[position] = left + size / 2
-            boxes.append((left + size / 2, y, text))
-            left += size
-    figure, ax = plt.subplots(figsize=((whole + 16) * CHARACTER + 1.6, 3.2), layout='constrained')
-    matches = [(i, j, value) for i, j, value in found['matches'] if i in places[0] or j in places[1]]
-    colors = plt.get_cmap('viridis_r')
-    values = [value for *_, value in matches] or [0.0]
+def matching(labels, found, shown, title, path):
+    """The matching of a pair of sentences, a panel for each run: two rows of tokens, lines between matched ones
+    (Figure 14). A line that ends at ... leads to a token before or after those that are shown, [first, end)."""
+    width = max([30] + [sum(map(room, one[key][slice(*shown)])) for one in found for key in ('tokens_1', 'tokens_2')])
+    figure, axes = plt.subplots(len(found), 1, figsize=((width + 10) * CHARACTER + 1.6, 0.4 + 2.8 * len(found)),
+                                squeeze=False, layout='constrained')
+    drawn = [(i, j, value) for one in found for i, j, value in one['matches']
+             if shown[0] <= i < shown[1] or shown[0] <= j < shown[1]]
+    colors, values = plt.get_cmap('viridis_r'), [value for *_, value in drawn]
     scale = plt.Normalize(min(values), max(max(values), min(values) + 1e-6))
-    outside = set()
-
-    def x_of(place, position, y):
-        if position in place:
-            return place[position], y
-        x = -2.5 if position < start else whole + 2.5
-        outside.add((x, y))
-        return x, y
-
-    for i, j, value in matches:
-        (x1, _), (x2, _) = x_of(places[0], i, 1), x_of(places[1], j, 0)
-        ax.plot([x1, x2], [0.93, 0.07], color=colors(scale(value)), lw=0.6 + 2.4 * scale(value), solid_capstyle='round',
-                zorder=1 + value)
-    for x, y, text in boxes + [(x, y, '...') for x, y in sorted(outside)]:
-        ax.text(x, y, text, ha='center', va='center', fontsize=10, family='monospace', parse_math=False,
-                bbox=dict(boxstyle='square,pad=0.15', fc='0.95' if text != '...' else 'w',
-                          ec='0.6' if text != '...' else 'w', lw=0.6), zorder=5)
-    for name, y in zip(names, (1, 0)):
-        ax.text(-5, y, name, ha='right', va='center', fontsize=10, weight='bold', parse_math=False)
-    ax.set(xlim=(-6 - 1.2 * max(map(len, names)), whole + 5), ylim=(-0.15, 1.15))
-    ax.axis('off')
-    figure.colorbar(plt.cm.ScalarMappable(scale, colors), ax=ax, label='mean cosine\nover the blocks', shrink=0.8,
-                    aspect=12, pad=0.01)
+    for ax, label, one in zip(axes[:, 0], labels, found):
+        ends = [place_tokens(ax, one[key], shown, width, y) for key, y in (('tokens_1', 1), ('tokens_2', 0))]
+        for i, j, value in one['matches']:
+            if i in ends[0] or j in ends[1]:
+                x = [end.get(token, -3 if token < shown[0] else width + 3) for end, token in zip(ends, (i, j))]
+                ax.plot(x, [0.91, 0.09], color=colors(scale(value)), lw=0.6 + 2.4 * scale(value), zorder=1 + scale(value))
+                for token, end, outside, y in zip((i, j), ends, x, (1, 0)):
+                    if token not in end:
+                        ax.text(outside, y, '...', ha='center', va='center', fontsize=10, family='monospace')
+        ax.set(xlim=(-5, width + 5), ylim=(-0.15, 1.15))
+        ax.set_title(label, fontsize=9, parse_math=False)
+        ax.axis('off')
+    figure.colorbar(plt.cm.ScalarMappable(scale, colors), ax=axes, label='mean cosine over the blocks', aspect=12 * len(found),
+                    shrink=0.9, pad=0.01)
     save(figure, title, path)
+
+
+CHARACTER = 0.088  # inches of a character of the size that is used
+
+
+def room(text):
+    """Width of a token's box with the gap behind it, characters."""
+    return len(text) + 1.6
+
+
+def place_tokens(ax, texts, shown, width, y):
+    """Writes the shown tokens as a row in the middle of `width`; returns {position: x}."""
+    texts = texts[slice(*shown)]
+    x, places = (width - sum(map(room, texts))) / 2, {}
+    for position, text in enumerate(texts, shown[0]):
+        places[position] = x + room(text) / 2
+        x += room(text)
+        ax.text(places[position], y, text, ha='center', va='center', fontsize=10, family='monospace', parse_math=False,
+                bbox=dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6), zorder=5)
+    return places

@@ -1,19 +1,16 @@
-"""How alike a model treats two languages: hidden states, gradients, vectors, and intervals of their means.
+"""How alike a model treats two languages: hidden states, gradients, vectors.
 
 Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes tables and pictures of them. Shapes in
 comments: L blocks, T positions, C width, n pairs. A sequence is given as ids of the model's vocabulary, 1-D, and may be
 padded with 0 at its end.
 """
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from configurator import ConfigError
-
-RESAMPLES = 1000  # of a bootstrap
+from intervals import Estimate
 
 
 # --- hidden states ----------------------------------------------------------------------------------------------------
@@ -182,29 +179,3 @@ def compare_vectors(one, other, paired=True, seed=0):
     value = parts[0].value
     found['any'] = Estimate(value, parts[0].draws + parts[1].draws - value)
     return found
-
-
-# --- intervals --------------------------------------------------------------------------------------------------------
-
-@dataclass
-class Estimate:
-    """A mean (or what is computed of means) with its bootstrap: value (...), draws (RESAMPLES, ...)."""
-    value: np.ndarray
-    draws: np.ndarray
-
-    @classmethod
-    def of(cls, values, statistic=lambda means: means):
-        """statistic of the mean over the first axis of `values` (n, ...). The things that are drawn are the same for
-        the same n, so that the difference of two runs on the same pairs is that of paired samples."""
-        values = np.asarray(values, dtype=np.float64)
-        n, rng = len(values), np.random.default_rng(0)
-        flat = values.reshape(n, -1)
-        means = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) @ flat / n for _ in range(RESAMPLES)])
-        return cls(statistic(values.mean(0)), statistic(means.reshape(RESAMPLES, *values.shape[1:])))
-
-    def interval(self):
-        """Ends of the 90% interval: (2, ...)."""
-        return np.percentile(self.draws, [5, 95], axis=0)
-
-    def __sub__(self, other):
-        return Estimate(self.value - other.value, self.draws - other.draws)

@@ -13,8 +13,8 @@ from configurator import ConfigError
 
 VERSIONS = ('gensim', 'none', 'linear', 'mlp')
 WINDOW, NEGATIVES = 5, 20  # words on each side, noise words for each true one
-TOKENS = 4096  # of one update of the torch models
-PEAK_RATE = 1e-2  # their learning rate, which falls to 0
+TOKENS = 1024  # of one update of the torch models
+VECTOR_RATE, LAYER_RATE = 2e-2, 2e-3  # learning rates of their vectors and of the shared layer; both fall to 0
 
 
 def word_vectors(version, mix, steps, counts, dim, seed, device, progress):
@@ -105,9 +105,9 @@ def torch_word2vec(sentences, counts, dim, layer, seed=0, device='cpu', progress
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BagOfWords(len(counts), dim, layer).to(device)
-    optimizers = [torch.optim.SparseAdam([model.input.weight, model.output.weight])]
+    optimizers = {VECTOR_RATE: torch.optim.SparseAdam([model.input.weight, model.output.weight])}
     if layer != 'none':
-        optimizers.append(torch.optim.Adam(model.layer.parameters()))
+        optimizers[LAYER_RATE] = torch.optim.Adam(model.layer.parameters())
     noise_weights, tokens, losses = torch.as_tensor(counts, dtype=torch.float64) ** 0.75, int(counts.sum()), []
     seen = 0
     for batch in batches(sentences):
@@ -115,8 +115,8 @@ def torch_word2vec(sentences, counts, dim, layer, seed=0, device='cpu', progress
         window = int(torch.randint(1, WINDOW + 1, (), generator=generator))
         loss = model(batch.to(device), noise.view(len(batch), -1).to(device), window)
         loss.backward()
-        for optimizer in optimizers:
-            optimizer.param_groups[0]['lr'] = PEAK_RATE * (1 - seen / tokens)
+        for rate, optimizer in optimizers.items():
+            optimizer.param_groups[0]['lr'] = rate * (1 - seen / tokens)
             optimizer.step()
             optimizer.zero_grad()
         seen += batch.numel()

@@ -1,4 +1,5 @@
 """finetune.py and glue.py: files as GLUE has them, what the model sees of them, and what is written about it."""
+import contextlib
 import json
 import random
 import shutil
@@ -26,6 +27,15 @@ TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '
         '--batch_size=8', '--learning_rate=1e-2', '--warmup_steps=4', '--compile=False', '--eval_interval=0',
         '--device=cpu', '--corpora=[en,en]', '--languages=[en1,en2]', '--max_steps=30']
 QUICK = dict(learning_rate=1e-2, batch_size=32, max_epochs=3, eval_interval=8, device='cpu', dtype='float32')
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    """Models this small are slower on several cores, and far slower on cores that are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def write(path, *lines, start=''):
@@ -103,25 +113,36 @@ def known_model(seed=0):
 
 def test_a_padded_and_an_unpadded_batch_get_the_same_logits():
     model, rng = known_model(), np.random.default_rng(0)
-    lengths = [1, 2, 7, 12, 24]
-    examples = Examples([rng.integers(1, 53, n).astype(np.uint16) for n in lengths], np.zeros(5, int))
-    table = np.arange(53, dtype=np.int32)
+    tokens = [rng.integers(1, 53, n).astype(np.uint16) for n in (1, 2, 7, 12, 24)]
+    table = rng.permutation(53).astype(np.int32)
+    table[table == PAD], table[PAD] = table[PAD], PAD
     with torch.no_grad():
-        padded = model(*examples.batch(np.arange(5), table))
-        for row, n in enumerate(lengths):
-            ids, last = examples.batch(np.array([row]), table)
-            assert ids.shape == (1, n) and last.tolist() == [n - 1]
-            torch.testing.assert_close(model(ids, last)[0], padded[row], rtol=1e-5, atol=1e-5)
-            by_hand = model.head(model.gpt.ln_f(model.gpt.hidden_states(ids)[-1, 0, -1]))
+        ids, last = Examples(tokens, None).batch(np.arange(5), table)
+        assert ids.shape == (5, 24) and last.tolist() == [0, 1, 6, 11, 23]
+        padded = model(ids, last)
+        for row, one in enumerate(tokens):
+            unpadded = torch.from_numpy(table[one].astype(np.int64))[None]
+            alone = model(unpadded, torch.tensor([len(one) - 1]))[0]
+            torch.testing.assert_close(alone, padded[row], rtol=1e-5, atol=1e-5)
+            by_hand = model.head(model.gpt.ln_f(model.gpt.hidden_states(unpadded)[-1, 0, -1]))
             torch.testing.assert_close(by_hand, padded[row], rtol=1e-5, atol=1e-5)
     assert (padded.max(0)[0] - padded.min(0)[0] > 0.1).all()  # the logits are not all alike
 
 
+def test_no_batch_is_longer_than_the_longest_example():
+    examples = Examples([np.ones(n, np.uint16) for n in (3, 8, 9, 13)], None)
+    table = np.arange(2, dtype=np.int32)
+    assert [examples.batch(np.array([row]), table)[0].shape[1] for row in range(4)] == [8, 8, 13, 13]
+
+
 def test_prediction_restores_the_order_of_the_examples():
     model, rng = known_model(), np.random.default_rng(1)
-    examples = Examples([rng.integers(1, 53, n).astype(np.uint16) for n in rng.integers(1, 25, 500)], np.zeros(500, int))
+    examples = Examples([rng.integers(1, 53, n).astype(np.uint16) for n in rng.integers(1, 25, 500)], None)
     table = np.arange(53, dtype=np.int32)
-    logits = finetune.predict(model, examples, table, torch.no_grad())
+    model.train()  # predicts without dropout all the same, and leaves the model in training
+    logits = finetune.predict(model, examples, table, contextlib.nullcontext())
+    assert model.training
+    model.eval()
     for row in (0, 1, 250, 499):
         with torch.no_grad():
             alone = model(*examples.batch(np.array([row]), table))[0]
