@@ -21,7 +21,7 @@ from data import DOCUMENT_END
 from languages import build_languages
 from model import GPT, GPTConfig
 
-out_dir = ''  # folder of a run of train.py, for example out/demo
+out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
 languini = ''  # instead: a checkpoint of the paper's own code, for which the next five say the rest
 corpora = ['docs', 'docs']  # with languini: the corpus of each language
 languages = ['en1', 'en2']  # with languini: the names of the languages

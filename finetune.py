@@ -32,7 +32,7 @@ from device import autocast, memory_advice, pick_device, pick_dtype
 from glue import TASKS, accuracy, chosen_tasks, majority, read_task, scores
 from model import PAD
 
-out_dir = ''  # folder of a run of train.py, for example out/demo
+out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
 tasks = 'all'  # names of tasks (see glue.py) with commas between them; all: those that glue_dir holds
 glue_dir = ''  # folder with GLUE's and SuperGLUE's own folders in it, or hf:DATASET, for example hf:nyu-mll/glue
 train_language = ''  # the language to fine-tune in; empty: the first of the run

@@ -206,7 +206,7 @@ def branch_point(settings):
         raise ConfigError("init_from branches off a run of constant learning rate: set lr_schedule='wsd' in both")
     steps = [step for step in checkpoint_paths(init_from) if step <= fall]
     if branch_step and branch_step not in steps or not steps:
-        raise ConfigError(f'{init_from} has no checkpoint {f"of step {branch_step}" if branch_step else ""} at or '
+        raise ConfigError(f'{init_from} has no checkpoint {f"of step {branch_step} " if branch_step else ""}at or '
                           f'before step {fall}, where the learning rate falls; keep_checkpoints=[{fall}] keeps it')
     state = last_checkpoint(init_from, at_most=branch_step or fall)
     trunk = state['settings']
