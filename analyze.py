@@ -210,7 +210,7 @@ def study_matching(run):
                                             zip((run.first, run.second), sides))).mean(0)
     rows, columns = match_tokens(similarity)
     texts = [[spelling(pieces, int(token)) for token in side] for pieces, side in zip(tokenizers, sides)]
-    return dict(compared='one pair', tokens_1=texts[0], tokens_2=texts[1],
+    return dict(compared='one pair', names=[run.first.name, run.second.name], tokens_1=texts[0], tokens_2=texts[1],
                 matches=[[int(i), int(j), float(similarity[i, j])] for i, j in zip(rows, columns)])
 
 

@@ -163,15 +163,18 @@ def matching(labels, found, shown, title, path):
     colors, values = plt.get_cmap('viridis_r'), [value for *_, value in drawn]
     scale = plt.Normalize(min(values), max(max(values), min(values) + 1e-6))
     for ax, label, one in zip(axes[:, 0], labels, found):
+        outside = set()
         ends = [place_tokens(ax, one[key], shown, width, y) for key, y in (('tokens_1', 1), ('tokens_2', 0))]
         for i, j, value in one['matches']:
             if i in ends[0] or j in ends[1]:
                 x = [end.get(token, -3 if token < shown[0] else width + 3) for end, token in zip(ends, (i, j))]
                 ax.plot(x, [0.91, 0.09], color=colors(scale(value)), lw=0.6 + 2.4 * scale(value), zorder=1 + scale(value))
-                for token, end, outside, y in zip((i, j), ends, x, (1, 0)):
-                    if token not in end:
-                        ax.text(outside, y, '...', ha='center', va='center', fontsize=10, family='monospace')
-        ax.set(xlim=(-5, width + 5), ylim=(-0.15, 1.15))
+                outside |= {(place, y) for token, end, place, y in zip((i, j), ends, x, (1, 0)) if token not in end}
+        for place, y in outside:
+            ax.text(place, y, '...', ha='center', va='center', fontsize=10, family='monospace')
+        for name, y in zip(one['names'], (1, 0)):
+            ax.text(-6, y, name, ha='right', va='center', fontsize=10, weight='bold', parse_math=False)
+        ax.set(xlim=(-7 - 1.3 * max(map(len, one['names'])), width + 5), ylim=(-0.15, 1.15))
         ax.set_title(label, fontsize=9, parse_math=False)
         ax.axis('off')
     figure.colorbar(plt.cm.ScalarMappable(scale, colors), ax=axes, label='mean cosine over the blocks', aspect=12 * len(found),
