@@ -146,9 +146,11 @@ def gradient_similarity(model, tokens_1, tokens_2):
 
     The key bias gets 0: it adds the same to all scores of a query, which the softmax does not see, so its gradient is 0
     and what a computer finds there is rounding."""
+    def cosine(x, y):  # F.cosine_similarity makes copies of both
+        return (x.flatten() @ y.flatten() / (x.norm() * y.norm()).clamp(min=1e-30)).item()
+
     one, other = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
-    return {name: 0.0 if name.endswith('attn.k.bias') else
-            F.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0).item() for name in one}
+    return {name: 0.0 if name.endswith('attn.k.bias') else cosine(one[name], other[name]) for name in one}
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 """What the tests share: scripts run as a user runs them, on text that is made up here."""
+import json
 import os
 import random
 import shutil
@@ -6,10 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 REPO = Path(__file__).resolve().parent.parent
+REFERENCE = REPO.parent / 'shared' / 'reference' / 'languini_gpt.npz'
 sys.path.insert(0, str(REPO))
+
+from model import GPT, GPTConfig  # noqa: E402
 
 
 def script(name, *args, cwd, env=None, timeout=300):
@@ -82,3 +88,30 @@ def workplace(made_once, tmp_path):
     """A folder of one's own to run scripts in, with data/en and data/fr."""
     shutil.copytree(made_once / 'data', tmp_path / 'data')
     return tmp_path
+
+
+@pytest.fixture(scope='session')
+def reference():
+    """The arrays of a random model of the paper's own code and what that code computes with it."""
+    if not REFERENCE.exists():
+        pytest.skip(f'{REFERENCE} is not there')
+    return np.load(REFERENCE)
+
+
+def languini_name(name):
+    """The name that the paper's code gives to one of our tensors."""
+    for ours, theirs in (('wte', 'input_embedding'), ('wpe', 'position_embedding'), ('blocks', 'layers'),
+                         ('attn.q', 'attn.linear_Q'), ('attn.k', 'attn.linear_K'), ('attn.v', 'attn.linear_V'),
+                         ('attn.o', 'attn.linear_O'), ('mlp.fc', 'mlp.c_fc'), ('mlp.proj', 'mlp.c_proj'),
+                         ('head', 'linear')):
+        name = name.replace(ours, theirs)
+    return name
+
+
+@pytest.fixture(scope='session')
+def reference_model(reference):
+    shape = json.loads(str(reference['config']))
+    shape.pop('base_vocab_size')
+    weights = {'module._orig_mod.' + languini_name(name[2:]): torch.from_numpy(reference[name])
+               for name in reference.files if name.startswith('w/')}
+    return GPT(GPTConfig(**shape)).load_languini(weights)

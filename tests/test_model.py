@@ -1,63 +1,33 @@
 """The GPT against the paper's own code, and against plain PyTorch."""
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from conftest import languini_name
 from evaluate import window_losses
 from model import GPT, PAD, SIZES, GPTConfig
 
-REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference' / 'languini_gpt.npz'
 TINY = GPTConfig(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16, vocab_size=53)
 
 
-@pytest.fixture(scope='module')
-def reference():
-    """The arrays of a random model of the paper's own code and what that code computes with it."""
-    if not REFERENCE.exists():
-        pytest.skip(f'{REFERENCE} is not there')
-    return np.load(REFERENCE)
-
-
-def languini_name(name):
-    """The name that the paper's code gives to one of our tensors."""
-    for ours, theirs in (('wte', 'input_embedding'), ('wpe', 'position_embedding'), ('blocks', 'layers'),
-                         ('attn.q', 'attn.linear_Q'), ('attn.k', 'attn.linear_K'), ('attn.v', 'attn.linear_V'),
-                         ('attn.o', 'attn.linear_O'), ('mlp.fc', 'mlp.c_fc'), ('mlp.proj', 'mlp.c_proj'),
-                         ('head', 'linear')):
-        name = name.replace(ours, theirs)
-    return name
-
-
-@pytest.fixture(scope='module')
-def model(reference):
-    shape = json.loads(str(reference['config']))
-    shape.pop('base_vocab_size')
-    weights = {'module._orig_mod.' + languini_name(name[2:]): torch.from_numpy(reference[name])
-               for name in reference.files if name.startswith('w/')}
-    return GPT(GPTConfig(**shape)).load_languini(weights)
-
-
-def test_logits_loss_and_hidden_states_are_those_of_the_papers_code(reference, model):
+def test_logits_loss_and_hidden_states_are_those_of_the_papers_code(reference, reference_model):
     x, y = torch.from_numpy(reference['x']), torch.from_numpy(reference['y'])
     with torch.no_grad():
-        assert np.allclose(model(x), reference['logits'], atol=1e-4)
-        assert np.allclose(model.hidden_states(x), reference['hidden'], atol=1e-4)
-        assert abs(model(x, y).item() - reference['loss']) < 1e-5
+        assert np.allclose(reference_model(x), reference['logits'], atol=1e-4)
+        assert np.allclose(reference_model.hidden_states(x), reference['hidden'], atol=1e-4)
+        assert abs(reference_model(x, y).item() - reference['loss']) < 1e-5
 
 
-def test_gradients_are_those_of_the_papers_code(reference, model):
-    model.zero_grad()
-    model(torch.from_numpy(reference['x']), torch.from_numpy(reference['y'])).backward()
-    for name, parameter in model.named_parameters():
+def test_gradients_are_those_of_the_papers_code(reference, reference_model):
+    reference_model.zero_grad()
+    reference_model(torch.from_numpy(reference['x']), torch.from_numpy(reference['y'])).backward()
+    for name, parameter in reference_model.named_parameters():
         assert np.allclose(parameter.grad, reference[f'grad/{name}'], atol=1e-4), name
 
 
-def test_sliding_window_loss_is_that_of_the_papers_code(reference, model):
-    losses, _ = window_losses(model, reference['stream'], int(reference['stream_last_n']), batch_size=7)
+def test_sliding_window_loss_is_that_of_the_papers_code(reference, reference_model):
+    losses, _ = window_losses(reference_model, reference['stream'], int(reference['stream_last_n']), batch_size=7)
     assert losses.size == reference['stream_count']
     assert abs(losses.astype(np.float64).sum() / reference['stream_loss_sum'] - 1) < 1e-5
 

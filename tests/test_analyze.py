@@ -1,0 +1,494 @@
+"""analyze.py and what it is made of: against the paper's own code, against NetworkX, and on tiny runs end to end."""
+import itertools
+import json
+import shutil
+from types import SimpleNamespace
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib import image
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import analyze
+import similarity
+from analyze import gradient_similarity, hidden_similarity, match_tokens, training_counts
+from configurator import ConfigError, settings_of
+from conftest import refused, script, write_documents
+from intervals import Estimate, plain, side_by_side
+from languages import Language, LanguageMix
+from model import GPT, GPTConfig
+from parallel import aligned_lines, pack, sequence_pairs
+from similarity import cka, compare_states, compare_vectors, hsic_terms, retrieval, token_cosines
+from word2vec import NEGATIVES, BagOfWords, batches, torch_word2vec, word_vectors
+
+TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '--mlp_dim=32', '--block_size=32',
+        '--batch_size=8', '--learning_rate=1e-2', '--warmup_steps=4', '--compile=False', '--eval_interval=0',
+        '--device=cpu', '--corpora=[en,en]', '--languages=[en1,en2]', '--max_steps=20']
+QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    """Models this small are slower on several cores, and far slower on cores that are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='session')
+def trained(made_once, tmp_path_factory):
+    """A folder with runs of a moment, out/even and out/uneven of clones, out/anchored and out/disjoint of two
+    corpora, out/alone of one language, and text.en and text.fr, aligned line by line."""
+    root = tmp_path_factory.mktemp('runs')
+    shutil.copytree(made_once / 'data', root / 'data')
+    real = ['--corpora=[en,fr]', '--languages=[en,fr]', '--max_steps=2']
+    for name, more in dict(even=['--stages=[[0.5,0.5]]'], uneven=[], anchored=[*real, '--vocabulary=anchored'], disjoint=real,
+                           alone=['--corpora=[en]', '--languages=[en]', '--stages=[[1]]', '--max_steps=1']).items():
+        done = script('train', *TINY, *more, f'--out_dir=out/{name}', cwd=root)
+        assert done.returncode == 0, done.stderr
+    for language in ('en', 'fr'):
+        text = (made_once / f'text_{language}' / '0000.txt').read_text().split('.')
+        (root / f'text.{language}').write_text('\n'.join(line.strip() for line in text[:25]) + '\n')
+    return root
+
+
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch):
+    """A folder of one's own like `trained`, which is also the current one."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def studied(place, monkeypatch):
+    """Function of settings: runs analyze.py's main with them."""
+    defaults = {name: getattr(analyze, name) for name in settings_of(analyze.__file__)}
+
+    def call(**settings):
+        for name, value in (defaults | QUICK | settings).items():
+            monkeypatch.setattr(analyze, name, value)
+        analyze.main()
+    return call
+
+
+def tiny_model(seed=0, **more):
+    shape = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16, vocab_size=106) | more
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**shape))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+# --- against the paper's own code -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('kind', ['clone', 'match'])
+def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(kind, reference, reference_model):
+    pairs = list(zip(reference[f'{kind}_l1'], reference[f'{kind}_l2']))
+    assert len(pairs) == 5
+    for i, (one, other) in enumerate(pairs):
+        found = hidden_similarity(reference_model, one, other, match=kind == 'match')
+        np.testing.assert_allclose(found, reference[f'{kind}_hidden_sims'][:, i], atol=1e-5)
+        found = gradient_similarity(reference_model, torch.from_numpy(one), torch.from_numpy(other))
+        assert found.keys() == dict(reference_model.named_parameters()).keys()
+        for name, cosine in found.items():
+            # the gradient of a key bias is 0; the cosine of what rounding leaves of it is no figure to agree with
+            tolerance = 1e-2 if name.endswith('attn.k.bias') else 1e-5
+            assert abs(cosine - reference[f'{kind}_grad_sims/{name}'][i]) < tolerance, name
+
+
+def test_the_true_gradient_of_a_key_bias_is_zero():
+    model = tiny_model().double()
+    gradients = similarity.loss_gradients(model, np.arange(1, 16))
+    for name, gradient in gradients.items():
+        assert (gradient.norm() < 1e-6) == name.endswith('attn.k.bias'), name
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (6, 6), (4, 9), (9, 4)])
+def test_the_matching_is_a_full_one_of_the_largest_weight(shape):
+    for seed in range(5):
+        weights = np.random.default_rng(seed).normal(size=shape)
+        rows, columns = match_tokens(torch.from_numpy(weights))
+        assert len(rows) == len(set(rows)) == len(set(columns)) == min(shape)
+        graph = nx.Graph((('row', i), ('column', j), dict(weight=w)) for (i, j), w in np.ndenumerate(weights))
+        expected = sum(graph.edges[edge]['weight'] for edge in nx.max_weight_matching(graph, maxcardinality=True))
+        assert abs(weights[rows, columns].sum() - expected) < 1e-9
+        tops = nx.bipartite.minimum_weight_full_matching(
+            nx.Graph((a, b, dict(weight=-d['weight'])) for a, b, d in graph.edges(data=True)),
+            [('row', i) for i in range(shape[0])])
+        assert {(i, tops['row', i][1]) for i in range(shape[0]) if ('row', i) in tops} == set(zip(rows, columns))
+
+
+def test_matching_finds_a_shuffled_sequence_again_where_states_depend_on_nothing_but_the_token():
+    model, rng = tiny_model(), np.random.default_rng(0)
+    with torch.no_grad():
+        model.wpe.weight.zero_()
+        for block in model.blocks:
+            block.attn.o.weight.zero_()
+    tokens = rng.permutation(np.arange(1, 106))[:12]
+    np.testing.assert_allclose(hidden_similarity(model, tokens, rng.permutation(tokens), match=True), 1, atol=1e-5)
+    assert (hidden_similarity(model, tokens, rng.permutation(tokens)) < 0.9).all()
+
+
+# --- hidden states and gradients --------------------------------------------------------------------------------------
+
+def same_under_both_vocabularies(model):
+    """The model with the weights of entries 53 to 105 a copy of those of 0 to 52."""
+    with torch.no_grad():
+        for weight in (model.wte.weight, model.head.weight):
+            weight[53:] = weight[:53]
+    return model
+
+
+def test_clones_with_the_same_weights_are_the_same_in_every_measure():
+    model, tokens = same_under_both_vocabularies(tiny_model()), np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31])
+    found = compare_states(model, tokens, tokens + 53, True)
+    for measure in ('positions', 'matched', 'retrieval'):
+        np.testing.assert_allclose(found[measure], 1, atol=1e-5)
+    np.testing.assert_allclose(cka(found['hsic']), 1, atol=1e-5)
+    assert (found['any'] < 0.95).all()
+    for name, cosine in gradient_similarity(model, tokens, tokens + 53).items():
+        if name.startswith('blocks.') and not name.endswith('k.bias') or name == 'wpe.weight':
+            assert abs(cosine - 1) < 1e-4, name
+    assert abs(gradient_similarity(model, tokens, tokens + 53)['wte.weight']) < 1e-6  # rows of different entries
+
+
+def test_measures_on_pairs_of_states_are_those_of_loops():
+    model, one, other = tiny_model(), np.arange(1, 8), np.arange(60, 71)
+    found = compare_states(model, one, other, False)
+    assert 'positions' not in found
+    states = [model.hidden_states(torch.from_numpy(tokens)[None])[:, 0].detach() for tokens in (one, other)]
+    for layer in range(2):
+        cosines = np.array([[F.cosine_similarity(x, y, dim=0).item() for y in states[1][layer]] for x in states[0][layer]])
+        assert abs(found['any'][layer] - cosines.mean()) < 1e-5
+        np.testing.assert_allclose(token_cosines(model, one, other)[layer], cosines, atol=1e-5)
+
+
+def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                Largest.seen = max(Largest.seen, tensor.numel() if torch.is_tensor(tensor) else 0)
+            return out
+
+    model = tiny_model(n_embd=60, block_size=128)
+    with Largest():
+        hidden_similarity(model, np.arange(1, 101), np.arange(2, 102), match=True)
+    assert 100 * 100 <= Largest.seen <= max(3 * 100 * 100, 60 * 128)  # scores of three heads; layers x T x T is less
+
+
+def test_padding_does_not_count_and_what_cannot_be_compared_is_refused():
+    model, one, other = tiny_model(), np.arange(1, 9), np.arange(60, 68)
+    padded = np.pad(one, (0, 5))
+    np.testing.assert_allclose(hidden_similarity(model, padded, other), hidden_similarity(model, one, other), rtol=1e-6)
+    assert gradient_similarity(model, padded, other) == gradient_similarity(model, one, other)
+    with pytest.raises(ConfigError, match='8 and 7 tokens'):
+        hidden_similarity(model, one, other[:7])
+    for function in (hidden_similarity, gradient_similarity):
+        with pytest.raises(ConfigError, match='empty'):
+            function(model, np.zeros(4, int), other)
+    with pytest.raises(ConfigError, match='no next token'):
+        gradient_similarity(model, one[:1], other)
+
+
+def test_gradient_similarity_is_the_cosine_of_autograds_gradients():
+    model, one, other = tiny_model(), np.arange(1, 9), np.arange(60, 71)
+    gradients = []
+    for tokens in (one, other):
+        model.zero_grad()
+        idx = torch.from_numpy(tokens)[None]
+        F.cross_entropy(model(idx[:, :-1])[0], idx[0, 1:]).backward()
+        gradients.append({name: p.grad.flatten().clone() for name, p in model.named_parameters()})
+    for name, cosine in gradient_similarity(model, one, other).items():
+        if not name.endswith('k.bias'):
+            assert abs(cosine - F.cosine_similarity(gradients[0][name], gradients[1][name], dim=0).item()) < 1e-5, name
+
+
+def test_linear_cka_knows_rotated_states_and_is_not_fooled_by_few_tokens():
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(40, 12)) * np.arange(1, 13))
+    rotation = torch.from_numpy(np.linalg.qr(rng.normal(size=(12, 12)))[0])
+    assert abs(cka(np.array(hsic_terms(x, 3 * x @ rotation + 5))) - 1) < 1e-9
+    unrelated = [hsic_terms(*torch.from_numpy(rng.normal(size=(2, 10, 64)))) for _ in range(300)]
+    assert abs(cka(np.mean(unrelated, 0))) < 0.05  # the usual estimate gives 0.87 for 10 tokens of 64 dimensions
+    # what the unbiased estimate is: the mean over quadruples of different tokens
+    x, y = torch.from_numpy(rng.normal(size=(2, 6, 3)))
+    k, l = (x @ x.T).numpy(), (y @ y.T).numpy()
+    direct = [k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in itertools.permutations(range(6), 4)]
+    assert abs(hsic_terms(x, y)[0] - np.mean(direct)) < 1e-9
+
+
+def test_retrieval_counts_both_directions():
+    cosines = np.array([[.9, .1, .2], [.8, .7, .1], [.3, .2, .6]])
+    everything = np.arange(3)
+    assert retrieval(cosines, everything, everything) == pytest.approx((2 / 3 + 3 / 3) / 2)
+
+
+def test_vectors_are_compared_with_their_partners_and_with_controls():
+    rng = np.random.default_rng(1)
+    one = rng.normal(size=(50, 8)) + 1
+    other = one + 0.3 * rng.normal(size=(50, 8))
+    found = compare_vectors(one, other)
+    cosines = np.array([[x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in other] for x in one])
+    assert found['pairs'].value == pytest.approx(np.diag(cosines).mean(), abs=1e-6)
+    assert found['retrieval'].value == pytest.approx((cosines.argmax(1) == np.arange(50)).mean())
+    assert found['any'].value == pytest.approx(cosines.mean(), abs=1e-6)
+    low, high = found['any'].interval()
+    assert low < found['any'].value < high
+    assert abs(found['random'].value - (cosines.sum() - np.trace(cosines)) / (50 * 49)) < 0.1
+    assert set(compare_vectors(one, other[:30], paired=False)) == {'random', 'any'}
+    two = compare_vectors(np.eye(2), np.eye(2))  # the only random pairs that do not correspond
+    assert two['random'].value == 0 and two['pairs'].value == 1
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
+    values = np.random.default_rng(0).normal(3, 2, size=(400, 2))
+    low, high = Estimate.of(values).interval()
+    np.testing.assert_allclose((high - low) / 2, 1.645 * values.std(0) / 20, rtol=0.12)
+    np.testing.assert_allclose(Estimate.of(values).value, values.mean(0))
+    shifted = Estimate.of(values + 0.5) - Estimate.of(values)
+    np.testing.assert_allclose(shifted.interval(), 0.5)  # the same pairs are drawn for both
+    table = side_by_side([Estimate.of(values[:, 0]), None])
+    assert plain(table)['mean'] == [pytest.approx(values[:, 0].mean()), None]
+
+
+# --- parallel text ----------------------------------------------------------------------------------------------------
+
+def test_lines_are_joined_while_both_sides_fit():
+    def packed(*lengths, most=10, least=3):
+        number = itertools.count()
+        lines = [tuple([next(number)] * n for n in line) for line in lengths]
+        return [tuple(map(len, pair)) for pair in pack(lines, most, least)]
+    assert packed((4, 3), (6, 2), (1, 1), (3, 3)) == [(10, 5), (4, 4)]
+    assert packed((4, 3), (2, 8), (5, 1)) == [(4, 3), (7, 9)]  # one side alone ends a sequence
+    assert packed((4, 3), (11, 2), (2, 8)) == [(4, 3)]  # the long line is skipped; the last pair has a side under 3
+    assert packed((4, 3), (3, 11), (2, 3)) == [(6, 6)]  # and what is around it is joined
+    assert packed((9, 2), (9, 9)) == [(9, 9)]
+    assert packed() == packed((11, 1)) == []
+    one, other = next(pack([([1], [2]), ([3, 4], [5])], 10, 1))
+    assert one == [1, 3, 4] and other == [2, 5]
+
+
+def test_aligned_files_must_be_aligned(tmp_path):
+    for name, text in dict(a='one\ntwo\n', b='un\ndeux\ntrois\n', c='', d='\n \n').items():
+        (tmp_path / name).write_text(text)
+    a, b, c, d = (str(tmp_path / name) for name in 'abcd')
+    assert list(aligned_lines([a, a])) == [('one', 'one'), ('two', 'two')]
+    for paths, words in (((a, b), '2 and 3'), ((a, c), 'empty'), ((d, a), 'empty'), ((a, str(tmp_path / 'e')), 'no file')):
+        with pytest.raises(ConfigError, match=words):
+            list(aligned_lines(paths))
+
+
+def test_clones_without_parallel_text_get_sequences_of_the_test_set():
+    corpus = SimpleNamespace(name='c', test=np.arange(1000, dtype=np.uint16))
+    one, other = Language('en1', corpus, None), Language('en2', corpus, None)
+    found = sequence_pairs(one, other, [], 4, 100, 25)
+    assert [pair[0][0] for pair in found] == [0, 300, 600, 900] and all((a == b).all() for a, b in found)
+    assert len(sequence_pairs(one, other, [], 500, 100, 25)) == 10
+    corpus.test = corpus.test[:99]
+    with pytest.raises(ConfigError, match='fewer than one sequence'):
+        sequence_pairs(one, other, [], 4, 100, 25)
+
+
+# --- counts -----------------------------------------------------------------------------------------------------------
+
+def test_counts_are_those_of_the_batches():
+    rng = np.random.default_rng(0)
+    corpora = [SimpleNamespace(name=name, vocab_size=30, folder=name, train=rng.integers(0, 30, 700).astype(np.uint16))
+               for name in 'ab']
+    languages = [Language('a1', corpora[0], np.arange(30)), Language('a2', corpora[0], np.arange(30) + 30),
+                 Language('b', corpora[1], np.arange(30) + 60)]
+    mix = LanguageMix(languages, lambda step: (0.6, 0.3, 0.1), 5, 8, 0)
+    expected, steps = np.zeros(90, int), 60  # 300 sequences of 8 tokens: more than the corpora have
+    for step in range(steps):
+        expected += np.bincount(mix.batch(step)[0].ravel(), minlength=90)
+    assert (np.concatenate(training_counts(mix, steps)) == expected).all()
+
+
+# --- word vectors -----------------------------------------------------------------------------------------------------
+
+def test_the_loss_of_a_bag_of_words_is_that_of_a_loop():
+    torch.manual_seed(0)
+    model = BagOfWords(20, 6, 'mlp')
+    model.output.weight.data.normal_()
+    tokens, noise, window = torch.randint(0, 20, (2, 7)), torch.randint(0, 20, (2, NEGATIVES)), 2
+    losses = []
+    for row, others in zip(tokens, noise):
+        for place in range(7):
+            near = [row[q] for q in range(7) if q != place and abs(q - place) <= window]
+            predicted = model.layer(torch.stack([model.input.weight[word] for word in near]).mean(0))
+            losses.append(-F.logsigmoid(predicted @ model.output.weight[row[place]])
+                          - sum(F.logsigmoid(-predicted @ model.output.weight[word]) for word in others))
+    assert model(tokens, noise, window).item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize('version', ['gensim', 'none', 'linear', 'mlp'])
+def test_word_vectors_know_the_neighbours_of_a_word(version):
+    if version == 'gensim':
+        pytest.importorskip('gensim')
+    rng = np.random.default_rng(0)
+    half = rng.integers(0, 2, 4000)[:, None]  # sentences of the words 1 to 9, or of the words 11 to 19
+    sentences = (rng.integers(1, 10, (4000, 32)) + 10 * half).astype(np.int64)
+    mix = SimpleNamespace(batch=lambda step: (sentences[80 * step:80 * step + 80],))
+    counts = np.bincount(sentences.ravel(), minlength=21)
+    progress = SimpleNamespace(update=lambda count: None)
+    vectors, loss = word_vectors(version, mix, 50, counts, 16, 0, 'cpu', progress)
+    known = torch.cat([vectors['output'][start:start + 9] for start in (1, 11)])
+    one, other = F.normalize(known - known.mean(0), dim=-1).split(9)  # all turn away from the noise alike
+    within, between = ((one @ one.T).sum() - 9) / 72, (one @ other.T).mean()
+    assert within > between + 0.3
+    again, loss_again = word_vectors(version, mix, 50, counts, 16, 0, 'cpu', progress)
+    assert torch.equal(vectors['input'], again['input']) and loss == loss_again
+    assert (vectors['output'][20] == 0).all()  # an id that does not occur
+    if loss is not None:
+        assert loss < 0.8 * np.log(2) * (1 + NEGATIVES)  # what vectors of zeros have
+
+
+def test_sentences_are_stacked_to_updates_of_a_thousand_tokens():
+    rows = [np.full(300, number) for number in range(7)]
+    assert [batch[:, 0].tolist() for batch in batches(rows)] == [[0, 1, 2], [3, 4, 5], [6]]
+    long = [np.zeros(3000, int)] * 2
+    assert [tuple(batch.shape) for batch in batches(long)] == [(1, 3000), (1, 3000)]
+
+
+# --- runs, end to end -------------------------------------------------------------------------------------------------
+
+STUDIES = ['embeddings', 'frequency', 'hidden', 'gradients', 'matching', 'word2vec']
+
+
+def means_of(found):
+    """All means in the JSON of a study."""
+    if isinstance(found, dict) and set(found) == {'mean', 'low', 'high'}:
+        yield from np.ravel(np.array([found['low'], found['mean'], found['high']], float).T.reshape(-1, 3)).reshape(-1, 3)
+    elif isinstance(found, dict):
+        for value in found.values():
+            yield from means_of(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from means_of(value)
+
+
+def check_files(folder, names, together=()):
+    for name in names:
+        found = json.loads((folder / f'{name}.json').read_text())
+        means = np.array(list(means_of(found)))
+        if name != 'matching':
+            assert len(means) and np.isfinite(means).all(), name
+            assert (means[:, 0] <= means[:, 2]).all() and (abs(means[:, 1]) < 1.5).all(), name
+        picture = image.imread(folder / f'{"-".join([name, *together])}.png')
+        assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02, name
+
+
+def test_all_studies_of_one_run_of_clones(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    done = script('analyze', '--out_dir=out/uneven', '--study=all', *(f'--{k}={v}' for k, v in QUICK.items()),
+                  '--word2vec=[none,mlp]', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_files(tmp_path / 'out/uneven', STUDIES)
+    assert 'Traceback' not in done.stderr and 'nan' not in done.stdout
+    found = json.loads((tmp_path / 'out/uneven/hidden.json').read_text())
+    assert len(found['positions']['mean']) == 2 and found['language_2'] == 'en2' and 0.6 < found['share_1'] < 1
+
+
+def test_two_runs_of_clones_side_by_side(studied, place, capsys):
+    pytest.importorskip('gensim')
+    studied(out_dirs=['out/even', 'out/uneven'], study='all', word2vec=['gensim', 'linear'])
+    for name in ('even', 'uneven'):
+        assert all((place / f'out/{name}/{study}.json').is_file() for study in STUDIES)
+    check_files(place / 'out/even', STUDIES, together=['even', 'uneven'])
+    difference = json.loads((place / 'out/even/hidden-even-uneven.json').read_text())['difference']
+    one, other = (json.loads((place / f'out/{name}/hidden.json').read_text()) for name in ('even', 'uneven'))
+    np.testing.assert_allclose(difference['positions']['mean'],
+                               np.subtract(other['positions']['mean'], one['positions']['mean']), atol=1e-9)
+    assert 'difference' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['anchored', 'disjoint'])
+def test_all_studies_of_real_languages(studied, place, name, capsys):
+    studied(out_dir=f'out/{name}', study='all', parallel=['text.en', 'text.fr'], min_tokens=4, word2vec=['none'],
+            sentence_1='Ba de fi.', sentence_2='Ba go lu.')
+    said = capsys.readouterr().out
+    assert ('one and the same entry' in said) == (name == 'anchored')
+    studies = STUDIES if name == 'disjoint' else ['embeddings', 'hidden', 'gradients', 'matching']
+    check_files(place / f'out/{name}', studies)
+    found = json.loads((place / f'out/{name}/hidden.json').read_text())
+    assert 'matched' in found and 'positions' not in found
+
+
+def test_a_piece_and_its_clone_are_compared_in_the_models_own_rows(studied, place):
+    studied(out_dir='out/uneven', study='embeddings')
+    found = json.loads((place / 'out/uneven/embeddings.json').read_text())
+    model, languages, _ = analyze.load_run('out/uneven')
+    rows = np.setdiff1d(np.arange(500), [0])  # padding is one and the same
+    one, other = (model.wte.weight[language.table[rows]].detach() for language in languages)
+    assert found['input']['pairs']['mean'] == pytest.approx(F.cosine_similarity(one, other).mean().item(), abs=1e-6)
+
+
+def test_frequencies_hold_every_piece_once(studied, place):
+    studied(out_dir='out/disjoint', study='frequency')
+    found = json.loads((place / 'out/disjoint/frequency.json').read_text())
+    alike = int(found['compared'].split()[0].replace(',', ''))
+    assert alike - 3 <= sum(b['pieces'] for b in found['bins']) <= alike  # bins of one piece are left out
+    assert all(a['high'] < b['low'] for a, b in zip(found['bins'], found['bins'][1:]))
+
+
+def test_the_matching_shows_the_tokens_as_text(studied, place, capsys):
+    studied(out_dir='out/even', study='matching', sentence_1='Ba de fi.')
+    found = json.loads((place / 'out/even/matching.json').read_text())
+    assert ''.join(found['tokens_1']).replace('▁', ' ').strip() == 'Ba de fi.' and found['tokens_1'] == found['tokens_2']
+    assert len(found['matches']) == len(found['tokens_1']) and found['tokens_1'][0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('settings, words', [
+    (dict(out_dir='out/alone'), 'one language'),
+    (dict(out_dir='out/even', language_2='en7'), 'en7'),
+    (dict(out_dir='out/even', language_1='en1', language_2='en1'), 'choose two'),
+    (dict(out_dir='out/disjoint', study='hidden'), 'no clones'),
+    (dict(out_dir='out/disjoint', study='gradients'), 'no clones'),
+    (dict(out_dir='out/disjoint', study='matching', sentence_1='Ba'), 'sentence_2'),
+    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'short.fr']), 'same number of lines'),
+    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'empty.fr']), 'empty'),
+    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'text.fr'], min_tokens=99), 'min_tokens'),
+    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'blank.fr'], min_tokens=20), 'no pair'),
+    (dict(out_dir='out/even', study='hidden', parallel=['a', 'b', 'c']), 'one file or two'),
+    (dict(out_dir='out/nowhere'), 'no run'),
+    (dict(), 'what to analyze'),
+    (dict(out_dirs=['out/even', 'out/even']), 'different names'),
+    (dict(out_dir='out/even', study='colours'), 'embeddings'),
+    (dict(out_dir='out/even', word2vec=['glove']), 'gensim'),
+    (dict(out_dir='out/even', shown=[4, 2]), 'shown'),
+    (dict(out_dir='out/even', pairs=0), 'pairs')])
+def test_what_cannot_be_analyzed_is_refused(studied, place, settings, words):
+    lines = (place / 'text.fr').read_text().splitlines(True)
+    (place / 'short.fr').write_text(''.join(lines[:-1]))
+    (place / 'blank.fr').write_text('\n' * (len(lines) - 1) + 'ba\n')
+    (place / 'empty.fr').write_text('')
+    with pytest.raises(ConfigError, match=words):
+        studied(**settings)
+    assert not list(place.glob('out/*/*.png'))
+
+
+def test_a_refusal_is_one_sentence_and_a_failure(place):
+    refused(script('analyze', '--out_dir=out/alone', cwd=place), 'one language')
+
+
+def test_without_gensim_its_study_says_what_to_do(studied, place, monkeypatch, capsys):
+    monkeypatch.setitem(__import__('sys').modules, 'gensim.models', None)
+    with pytest.raises(ConfigError, match='pip install gensim'):
+        studied(out_dir='out/even', study='word2vec')
+    studied(out_dir='out/even', study='all', word2vec=['gensim', 'none'])
+    assert 'left out' in capsys.readouterr().out
+    assert list(json.loads((place / 'out/even/word2vec.json').read_text())['versions']) == ['none']
