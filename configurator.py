@@ -7,11 +7,14 @@ the config's own. `--help` prints every setting with its comment and its present
 """
 import ast
 import difflib
+import functools
 import os
 import re
 import sys
 import tokenize
 import types
+
+from tqdm import tqdm
 
 
 class ConfigError(Exception):
@@ -123,7 +126,7 @@ def read_settings(script, defaults, arguments):
             name = name.replace('-', '_')
             _known(name, values, 'command line')
             if not equals:
-                raise ConfigError(f'{argument} needs a value: --{name}=...')
+                raise ConfigError(f'{argument} needs a value, with an equals sign and no space: --{name}=VALUE')
             values[name] = _parse(name, text, values[name])
     if help_asked:
         print(f'usage: python {os.path.basename(script)} [CONFIG.py ...] [--key=value ...]\n')
@@ -138,6 +141,8 @@ def run(namespace, main):
 
     `main` gets the stems of the config files if it takes an argument. A ConfigError becomes one line on stderr and
     exit status 1; Ctrl-C becomes status 130."""
+    if not sys.stderr.isatty():  # a log file needs no progress bar ten times a second
+        tqdm.__init__ = functools.partialmethod(tqdm.__init__, mininterval=20)
     try:
         values, stems = read_settings(namespace['__file__'], namespace, sys.argv[1:])
         namespace.update(values)

@@ -47,7 +47,8 @@ class Corpus:
         self.name, self.folder = name, Path(root) / name
         if not self.folder.exists():
             raise ConfigError(f'there is no corpus {self.folder}; make it with: '
-                              f'python data.py --corpus={name} --source=SOURCE')
+                              f'python data.py --corpus={name} --source=SOURCE (a folder of text files, docs, '
+                              'eltec:eng, hf:PleIAs/English-PD, ...; see --help)')
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
             self.vocab_size = self.info['tokenizer']['pieces']

@@ -37,7 +37,7 @@ class Processes:
 
 
 class Signals:
-    """SIGTERM and Ctrl-C are remembered until the step is done; a second one ends the process at once."""
+    """SIGTERM and Ctrl-C are remembered until the run can stop; a second one ends the process at once."""
 
     def __init__(self):
         self.number = 0

@@ -62,6 +62,7 @@ branch_step = 0  # its checkpoint to branch from; 0: the last one before the lea
 out_dir = ''  # where everything goes; empty: out/ and the names of the config files
 eval_interval = 1000  # steps between quick perplexities of each language; 0: none before the end
 eval_windows = 256  # windows of a quick perplexity
+final_windows = 0  # windows of the perplexity at the end; 0: the whole test set
 checkpoint_interval = 1000  # steps between checkpoints
 keep_checkpoints = []  # steps whose checkpoints are kept for good, for branches and studies of training
 log_interval = 10  # steps between looks at the loss: each costs a GPU a wait
@@ -71,7 +72,7 @@ dtype = 'auto'  # bfloat16, float16, float32; auto: the first of them that the d
 compile = True  # torch.compile the model
 wandb_project = ''  # log to this project of Weights & Biases as well
 
-FREE = {'out_dir', 'eval_interval', 'eval_windows', 'checkpoint_interval', 'keep_checkpoints', 'log_interval', 'device',
+FREE = {'out_dir', 'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval', 'keep_checkpoints', 'log_interval', 'device',
         'compile', 'micro_batch_size', 'wandb_project'}  # settings that may change between a run and its resumption
 
 
@@ -87,7 +88,7 @@ def check_settings():
     for name in ('block_size', 'batch_size', 'max_steps', 'checkpoint_interval', 'log_interval'):
         if globals()[name] < 1:
             raise ConfigError(f'{name} must be at least 1, not {globals()[name]}')
-    for name in ('warmup_steps', 'eval_interval', 'eval_windows', 'micro_batch_size', 'seed', 'branch_step'):
+    for name in ('warmup_steps', 'eval_interval', 'eval_windows', 'final_windows', 'micro_batch_size', 'seed', 'branch_step'):
         if globals()[name] < 0:
             raise ConfigError(f'{name} must not be negative: {globals()[name]}')
     if not 0 <= min_learning_rate <= learning_rate:
@@ -144,9 +145,10 @@ def largest_micro_batch(config, share, dtype, where, parameters):
     return max(d for d in range(1, share + 1) if share % d == 0 and (d <= fits or d == 1))
 
 
-def compute_gradients(model, batch, micro, context, scaler, where):
+def compute_gradients(model, batch, micro, context, scaler, where, stops):
     """Forward and backward passes over a process's share of the batch. Returns the losses of its tokens, averaged
-    over each sequence: (rows,) on the device. The gradient is that of the mean over the share."""
+    over each sequence: (rows,) on the device; None when stops() said so between two passes. The gradient is that of
+    the mean over the share."""
     losses = []
     inputs, targets = (t.to(where, non_blocking=True) for t in batch)
     for start in range(0, len(inputs), micro):
@@ -157,6 +159,8 @@ def compute_gradients(model, batch, micro, context, scaler, where):
                 loss, per_token = model(inputs[start:start + micro], targets[start:start + micro], per_token=True)
             scaler.scale(loss * (micro / len(inputs))).backward()
         losses.append(per_token.detach().float().mean(1))
+        if not last and stops():
+            return None
     return torch.cat(losses)
 
 
@@ -204,6 +208,8 @@ def branch_point(settings):
     fall = decay_start(max_steps, decay_fraction)
     if lr_schedule != 'wsd':
         raise ConfigError("init_from branches off a run of constant learning rate: set lr_schedule='wsd' in both")
+    if not Path(init_from).is_dir():
+        raise ConfigError(f'init_from: there is no run {init_from}')
     steps = [step for step in checkpoint_paths(init_from) if step <= fall]
     if branch_step and branch_step not in steps or not steps:
         raise ConfigError(f'{init_from} has no checkpoint {f"of step {branch_step} " if branch_step else ""}at or '
@@ -280,6 +286,15 @@ def train(settings, out, processes):
                 settings=settings, model_config=vars(config), micro_batch_size=micro,
                 corpora=corpora_identity(built), wall_time_s=elapsed + time.perf_counter() - started), keep_checkpoints)
 
+    def leave():
+        if first_process:
+            print(f'stopped by a signal after step {step}; the same command goes on from there')
+        processes.close()
+        sys.exit(128 + (signals.number or signal.SIGTERM))
+
+    def stops():  # a step of a large model takes minutes on a CPU; many processes must stop at the same one, its end
+        return signals.number and not processes.distributed
+
     speed, since, last_flush = 0.0, time.perf_counter(), step
     with tqdm(total=max_steps, initial=step, unit=' steps', disable=not first_process, dynamic_ncols=True) as progress:
         while step < max_steps:
@@ -289,7 +304,7 @@ def train(settings, out, processes):
             for group in optimizer.param_groups:
                 group['lr'] = rate
             try:
-                losses = compute_gradients(parallel, batch, micro, context, scaler, where)
+                losses = compute_gradients(parallel, batch, micro, context, scaler, where, stops)
             except torch.OutOfMemoryError:
                 if micro_batch_size or micro == 1 or processes.distributed:
                     raise
@@ -298,6 +313,10 @@ def train(settings, out, processes):
                 optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 continue
+            if losses is None:  # this step will be taken again
+                log.flush(speed)
+                save()
+                leave()
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -317,10 +336,7 @@ def train(settings, out, processes):
                 if saves or stop:
                     save()
                 if stop and step < max_steps:
-                    if first_process:
-                        print(f'stopped by a signal after step {step}; the same command goes on from there')
-                    processes.close()
-                    sys.exit(128 + (signals.number or signal.SIGTERM))
+                    leave()
                 if evaluates:
                     quick = perplexities(model, built, max_windows=eval_windows, context=context, quiet=True)
                     log.write([dict(step=step - 1, perplexity={name: s['ppl'] for name, s in quick.items()})])
@@ -329,7 +345,7 @@ def train(settings, out, processes):
     wall_time = elapsed + time.perf_counter() - started
     for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing to wait for any more
         signal.signal(number, signal.default_int_handler)
-    scores = perplexities(model, built, context=context, quiet=not first_process)
+    scores = perplexities(model, built, max_windows=final_windows, context=context, quiet=not first_process)
     seen = mix.sequences_before(max_steps)
     return dict(
         run=out.name, settings=settings,
@@ -374,6 +390,9 @@ def main(stems):
         processes.close()
         if held:
             held.close()
+            if [path.name for path in out.iterdir()] == ['.lock']:  # refused: as if it had never been asked for
+                (out / '.lock').unlink()
+                out.rmdir()
 
 
 SETTINGS = [name for name, value in list(globals().items())

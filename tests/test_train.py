@@ -100,6 +100,32 @@ def test_a_signal_saves_a_checkpoint_and_leaves(workplace, number):
     assert log(out)[-1]['step'] == step - 1
 
 
+def test_a_signal_is_not_kept_waiting_for_the_end_of_a_long_step(workplace):
+    out = workplace / 'out/r'
+    args = ['--batch_size=4096', '--micro_batch_size=1', '--max_steps=2', '--out_dir=out/r']
+    process = start(*args, cwd=workplace)
+    wait_until((out / 'log.jsonl').exists, process)  # made just before the first of 4,096 passes, some 10 s
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert 'stopped by a signal after step 0' in text and list(checkpoint_paths(out)) == [0]
+    refused(train(*args, '--learning_rate=0.02', cwd=workplace), 'learning_rate')
+    assert (out / 'log.jsonl').read_text() == ''
+
+
+def test_a_refused_run_leaves_nothing(workplace):
+    refused(train('--corpora=[en,nowhere]', '--out_dir=out/r', cwd=workplace), 'no corpus', 'data.py')
+    refused(train('--lr_schedule=wsd', '--init_from=out/trunk', '--out_dir=out/r', cwd=workplace), 'no run out/trunk')
+    assert not (workplace / 'out/r').exists()
+
+
+def test_the_last_evaluation_can_be_shortened(workplace):
+    finished('--max_steps=1', '--final_windows=3', '--out_dir=out/r', cwd=workplace)
+    results = json.loads((workplace / 'out/r/results.json').read_text())
+    assert {score['scored_tokens'] for score in results['languages'].values()} == {3 * 8}  # a quarter of block_size each
+
+
 def test_a_finished_run_prints_its_result_again_and_refuses_other_settings(workplace):
     args = ['--max_steps=5', '--out_dir=out/r']
     first = finished(*args, cwd=workplace)
