@@ -11,8 +11,8 @@ run's folder; of several runs the picture, and the difference of two, go into th
 with a 90% bootstrap interval over the pairs compared; tables show half its width.
 """
 import functools
-import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +264,7 @@ def show_frequency(labels, shares, found, what, path):
     for label, one in zip(labels, found):
         if one['bins']:
             print(rows_text(f'{label}: cosine of embeddings by how often the rarer piece was read (pieces), {what}', chosen, {
-                f'{b["low"]:,}+ ({b["pieces"]:,})': side_by_side([b[kind][name] for kind, name in chosen.values()])
+                f'{b["low"]:,}{"+" * (b["low"] > 0)} ({b["pieces"]:,})': side_by_side([b[kind][name] for kind, name in chosen.values()])
                 for b in one['bins']}))
     if any(one['bins'] for one in found):
         pictures.frequency(labels, found, f'Embeddings by frequency, {what}', path)
@@ -363,10 +363,13 @@ def main():
             run.sequences
     for name in chosen:
         compute, show = STUDIES[name]
-        with memory_advice('lower max_tokens, or use --device=cpu'):
-            found = [compute(run) for run in runs]
-        for run, one in zip(runs, found):
-            write_json(run.folder / f'{name}.json', plain(about(run) | one))
+        found, seconds = [], []
+        for run in runs:
+            start = time.perf_counter()
+            with memory_advice('lower max_tokens, or use --device=cpu'):
+                found.append(compute(run))
+            seconds.append(time.perf_counter() - start)
+            write_json(run.folder / f'{name}.json', plain(about(run) | dict(seconds=seconds[-1]) | found[-1]))
         where = runs[0].folder / f'{"-".join([name] + [run.name for run in runs if len(runs) > 1])}.png'
         if len(runs) == 2:
             write_json(where.with_suffix('.json'), plain(dict(runs=labels, difference=difference(*found))))
@@ -377,7 +380,7 @@ def main():
         else:
             what += f', {compared[0]}'
         show(labels, shares, found, what, where)
-        print(f'wrote {name}.json' + f' and {where}' * where.exists() + '\n')
+        print(f'wrote {name}.json' + f' and {where}' * where.exists() + f' in {", ".join(f"{s:.0f}" for s in seconds)} s\n')
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ from configurator import ConfigError, run
 from power_law import B_MIN, UNIT, PowerLaw, coverage, fit_power_law, short
 
 out = 'out'  # folder of the runs; the tables and the picture are written here too
+law_schedule = ''  # measure all runs by the laws of this lr_schedule, cosine or wsd; empty: each by those of its own
 paper = False  # recompute the paper's own TEff instead, from the figures in results/
 paper_curves = False  # draw the paper's laws into Figure 5 as well
 study = ''  # coverage: check the intervals on simulated runs instead
@@ -73,8 +74,9 @@ def label_of(group):
             f'{batch_size} x {block_size} tokens a step, {schedule} from {rate:g}')
 
 
-def analyse(runs):
-    """Fits the law of each group and gives every language of every run its token equivalence.
+def analyse(runs, law_schedule=''):
+    """Fits the law of each group and gives every language of every run its token equivalence, by the law of its own
+    group or, with `law_schedule`, by that of the same group with this lr_schedule.
 
     Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem)}, `law` None where
     `problem` says why. rows: dicts as `row_of` makes them. A law that is missing leaves None in its rows."""
@@ -99,7 +101,8 @@ def analyse(runs):
         published = paper_rows(one)
         for name, language in one['languages'].items():
             seen = name in trained(one)
-            law = laws[group_of(one, language)]['law'] if seen else None
+            *group, schedule = group_of(one, language)
+            law = laws.get((*group, law_schedule or schedule), {}).get('law') if seen else None
             row = row_of(one, name, law)
             if published and seen:
                 figures = published[0]['languages'][min(trained(one).index(name), 1)]
@@ -384,7 +387,9 @@ def main():
     if not runs:
         raise ConfigError(f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
                           'python train.py config/NAME.py, or name their folder with --out=')
-    laws, rows = analyse(runs)
+    if law_schedule not in ('', *(one['settings']['lr_schedule'] for one in runs)):
+        raise ConfigError(f'no run in {out}/ has law_schedule {law_schedule!r} as its lr_schedule')
+    laws, rows = analyse(runs, law_schedule)
     for entry in laws.values():
         print(f'{entry["label"]}: {describe(entry["law"]) if entry["law"] else "no law: " + entry["problem"]}')
     print('\n' + table_text(rows))

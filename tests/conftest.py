@@ -70,6 +70,15 @@ def write_documents(folder, count, length=300, words=None, seed=0):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_core():
+    """Models this small are slower on several cores, and far slower on cores that are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope='session')
 def made_once(tmp_path_factory):
     """A folder with data/en and data/fr, made by data.py with 500 pieces each; about 70,000 tokens, half of the words

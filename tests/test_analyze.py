@@ -30,15 +30,6 @@ TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 
 
-@pytest.fixture(autouse=True)
-def one_core():
-    """Models this small are slower on several cores, and far slower on cores that are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope='session')
 def trained(made_once, tmp_path_factory):
     """A folder with runs of a moment, out/even and out/uneven of clones, out/anchored and out/disjoint of two

@@ -29,15 +29,6 @@ TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '
 QUICK = dict(learning_rate=1e-2, batch_size=32, max_epochs=3, eval_interval=8, device='cpu', dtype='float32')
 
 
-@pytest.fixture(autouse=True)
-def one_core():
-    """Models this small are slower on several cores, and far slower on cores that are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def write(path, *lines, start=''):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(start + '\n'.join(lines) + '\n', encoding='utf-8', newline='')

@@ -223,6 +223,21 @@ def test_laws_are_fitted_only_to_comparable_runs(tmp_path):
     assert teff['unused', 'en1'] == 1 and teff['unused', 'en2'] is None
 
 
+def test_runs_can_be_measured_by_the_law_of_another_schedule(tmp_path):
+    wsd = PowerLaw(EN.a * 1.1, EN.b, EN.c)
+    write_mono(tmp_path, FOUR, noise=0)
+    for i, fraction in enumerate(FOUR):
+        write_run(tmp_path, f'branch_{i}', [[1.0]], lambda seen, _: wsd.ppl(seen), corpora=['books_en'], languages=['en'],
+                  steps=round(18265 * fraction), lr_schedule='wsd')
+    write_run(tmp_path, 'row05', [[0.9, 0.1]], lambda seen, i: EN.ppl(seen * (1.0, 2.0)[i]))
+    for chosen, law in {'': EN, 'cosine': EN, 'wsd': wsd}.items():
+        laws, rows = analyse(load_runs(tmp_path), chosen)
+        assert sorted(len(entry['runs']) for entry in laws.values()) == [4, 4]
+        [row] = [row for row in rows if row['run'] == 'row05' and row['language'] == 'en2']
+        assert row['teff'] == pytest.approx(law.tokens(row['ppl']) / row['tokens_seen'], rel=1e-3)
+    refused(script('fit_scaling', f'--out={tmp_path}', '--law_schedule=linear', cwd=tmp_path), 'linear')
+
+
 def test_a_law_of_three_budgets_says_that_its_noise_is_unknown(tmp_path):
     write_mono(tmp_path / 'out', [0.1, 0.3, 1.0])
     write_run(tmp_path / 'out', 'row04', [[0.5, 0.5]], lambda seen, i: 26.0)
