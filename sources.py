@@ -6,7 +6,8 @@
     docs                the documentation strings of the packages that requirements.txt installs
     eltec:eng, eltec:fra, ...   100 novels of the European Literary Text Collection, downloaded;
     eltec:FOLDER        or from a local copy (a folder with level1/*.xml)
-    hf:DATASET[:COLUMN] streamed with Hugging Face `datasets`
+    hf:OWNER/DATASET[/CONFIGURATION][:COLUMN]   streamed with Hugging Face `datasets`; a column of columns is
+                        named with dots: hf:Helsinki-NLP/europarl/en-fr:translation.en
 
 Files may also end in .gz.
 """
@@ -246,21 +247,24 @@ def _tei_body(xml, name):
 # --- Hugging Face -----------------------------------------------------------------------------------------------------
 
 def hugging_face(name):
-    """Rows of the split `train` of a dataset, streamed; the column may follow the name behind a colon."""
+    """Rows of the split `train` of a dataset, streamed. name: OWNER/DATASET[/CONFIGURATION][:COLUMN[.COLUMN]]."""
     name, _, column = name.partition(':')
     try:
         import datasets
     except ImportError:
         raise ConfigError('hf: sources need the package datasets: pip install datasets') from None
     try:
-        for row in datasets.load_dataset(name, split='train', streaming=True):
+        repository = '/'.join(name.split('/')[:2])
+        for row in datasets.load_dataset(repository, *name.split('/')[2:], split='train', streaming=True):
             column = column or next((c for c in ('text', 'complete_text') if c in row), '')
-            if column not in row:
-                raise ConfigError(f'{name} has no column {column!r}; give one of {sorted(row)}: --source=hf:{name}:COLUMN')
-            if not isinstance(row[column] or '', str):
-                raise ConfigError(f'the column {column!r} of {name} is not text; give one of {sorted(row)}: '
-                                  f'--source=hf:{name}:COLUMN')
-            yield row[column] or ''
+            for key in column.split('.'):
+                if not isinstance(row, dict) or key not in row:
+                    raise ConfigError(f'{name} has no column {column!r}; give one of '
+                                      f'{sorted(row) if isinstance(row, dict) else key}: --source=hf:{name}:COLUMN')
+                row = row[key]
+            if not isinstance(row or '', str):
+                raise ConfigError(f'the column {column!r} of {name} is not text; give another: --source=hf:{name}:COLUMN')
+            yield row or ''
     except ConfigError:
         raise
     except Exception as error:  # the library raises many kinds; to the user they are one

@@ -28,6 +28,7 @@ import sources
 from configurator import ConfigError
 from conftest import REPO, environment, invented_words, pseudo_text, refused, script, write_documents
 from data import Corpus
+from parallel import aligned_lines
 from sources import documents
 
 AWKWARD = [
@@ -262,8 +263,8 @@ print("A text that is passed to a function which has nothing whatever to do with
 
 
 def fake_datasets(monkeypatch, rows):
-    def load_dataset(name, split, streaming):
-        assert (split, streaming) == ('train', True)
+    def load_dataset(name, *configuration, split, streaming):
+        assert (split, streaming) == ('train', True) and configuration in ((), ('en-fr',))
         if name == 'no/such':
             raise FileNotFoundError('it does not exist\nsecond line')
         return iter(rows)
@@ -274,6 +275,14 @@ def test_hf_streams_the_text_column_or_the_one_that_is_named(monkeypatch):
     fake_datasets(monkeypatch, [dict(complete_text='one', other='x'), dict(complete_text=None, other='y')])
     assert list(documents('hf:PleIAs/French-PD-Books')) == ['one', '']
     assert list(documents('hf:PleIAs/French-PD-Books:other')) == ['x', 'y']
+
+
+def test_hf_has_configurations_and_columns_of_columns(monkeypatch):
+    fake_datasets(monkeypatch, [dict(translation=dict(en='yes', fr='oui')), dict(translation=dict(en='no', fr='non'))])
+    assert list(aligned_lines(['hf:a/b/en-fr:translation.en', 'hf:a/b/en-fr:translation.fr'])) == [('yes', 'oui'), ('no', 'non')]
+    for column in ('translation.de', 'translation.en.x'):
+        with pytest.raises(ConfigError, match=f"no column '{column}'"):
+            list(documents(f'hf:a/b:{column}'))
 
 
 @pytest.mark.parametrize('name, words', [
