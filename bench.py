@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from checkpoint import write_json
@@ -135,6 +136,30 @@ def evaluation(where, number_format):
     return dict(seconds_per_scored_token=seconds / (128 * windows), size='mini', vocab_size=32768)
 
 
+def heads(where, number_format):
+    """{way: seconds} of a head with its loss alone, both passes over 2,048 tokens of GPT mini: as model.py does it, with
+    all logits at once, and, where this torch has it, with torch's own chunks (which fall out of torch.compile)."""
+    model = GPT(GPTConfig(**SIZES['mini'], block_size=512, vocab_size=32768)).to(where)
+    states = torch.randn(2048, 512, device=where, requires_grad=True)
+    targets = torch.randint(1, 32768, (2048,), device=where)
+    ways = {'in chunks': lambda: model.head_loss(states, targets)[0],
+            'all logits': lambda: F.cross_entropy(model.head(states).float(), targets)}
+    if compile and can_compile(where):
+        ways = {name: torch.compile(way) for name, way in ways.items()}
+    if hasattr(F, 'linear_cross_entropy'):
+        ways['F.linear_cross_entropy'] = lambda: F.linear_cross_entropy(
+            states.to(number_format), model.head.weight.to(number_format), targets,
+            options=torch.nn.LinearCrossEntropyOptions())
+
+    def both_passes(way):
+        with autocast(where, number_format):
+            loss = way()
+        loss.backward()
+        states.grad = model.head.weight.grad = None
+
+    return {name: median_seconds(lambda: both_passes(way), where, repeats) for name, way in ways.items()}
+
+
 def loader():
     """The batches alone, over a sparse shard of 24 billion tokens: seconds a batch of 128 x 512, memory, and seconds to
     find the place of the last step."""
@@ -197,12 +222,12 @@ def all_cases(where, number_format):
     figures = dict(device=describe(where), torch=torch.__version__, peaks={
         name: measure_peak(where, kind, seconds=2.0) for name, kind in
         (('float32', torch.float32), (str(number_format).removeprefix('torch.'), number_format))}, steps=[])
-    with tqdm(total=len(cases) + 3, desc='bench', unit=' cases') as progress:
+    with tqdm(total=len(cases) + 4, desc='bench', unit=' cases') as progress:
         for case in cases:
             figures['steps'].append(in_own_process(**case, block_size=512, micro_batch_size=micro_batch_size))
             progress.update(1)
-        for name, measure in (('evaluation', lambda: evaluation(where, number_format)), ('loader', loader),
-                              ('encoding', encoding)):
+        for name, measure in (('heads', lambda: heads(where, number_format)), ('loader', loader), ('encoding', encoding),
+                              ('evaluation', lambda: evaluation(where, number_format))):
             figures[name] = measure()
             progress.update(1)
     return figures
@@ -227,8 +252,12 @@ def show(figures):
     for step in figures['steps']:
         print(step_line(step))
     e, d, c = figures['evaluation'], figures['loader'], figures['encoding']
+    print('head and loss, 2,048 tokens of mini, 32,768 entries: '
+          + ', '.join(f'{name} {seconds:.3f} s' for name, seconds in figures['heads'].items()))
     print(f'sliding-window evaluation, {e["size"]}: {1e6 * e["seconds_per_scored_token"]:,.0f} us a scored token')
+    fastest = max(f['tokens_per_second_accumulated'] for f in figures['steps'] if 'error' not in f)
     print(f'batches of 128 x 512 over {d["tokens"]:,} tokens: {1e3 * d["seconds_per_batch"]:.2f} ms each, '
+          f'{d["seconds_per_batch"] * fastest / (128 * 512):.3%} of the fastest step above, '
           f'{d["memory_bytes"] / 2**20:.1f} MiB, place of step {d["steps"]:,} found in '
           f'{d["seconds_to_resume_at_the_end"]:.1f} s')
     print(f'encoding: {c["megabytes_per_second"]:.1f} MB/s on {c["cores"]} cores, start of the processes included')

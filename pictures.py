@@ -182,9 +182,6 @@ def matching(labels, found, shown, title, path):
     save(figure, title, path)
 
 
-CHARACTER = 0.088  # inches of a character of the size that is used
-
-
 def room(text):
     """Width of a token's box with the gap behind it, characters."""
     return len(text) + 1.6
