@@ -66,7 +66,7 @@ def alignment(panels, labels, shares, title, path):
         ax.axis('off')
     for ax in axes[:, 0]:
         ax.set_ylabel('cosine')
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
     save(figure, title, path)
 
 

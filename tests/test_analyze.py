@@ -328,8 +328,6 @@ def test_the_loss_of_a_bag_of_words_is_that_of_a_loop():
 
 @pytest.mark.parametrize('version', ['gensim', 'none', 'linear', 'mlp'])
 def test_word_vectors_know_the_neighbours_of_a_word(version):
-    if version == 'gensim':
-        pytest.importorskip('gensim')
     rng = np.random.default_rng(0)
     half = rng.integers(0, 2, 4000)[:, None]  # sentences of the words 1 to 9, or of the words 11 to 19
     sentences = (rng.integers(1, 10, (4000, 32)) + 10 * half).astype(np.int64)
@@ -395,7 +393,6 @@ def test_all_studies_of_one_run_of_clones(trained, tmp_path):
 
 
 def test_two_runs_of_clones_side_by_side(studied, place, capsys):
-    pytest.importorskip('gensim')
     studied(out_dirs=['out/even', 'out/uneven'], study='all', word2vec=['gensim', 'linear'])
     for name in ('even', 'uneven'):
         assert all((place / f'out/{name}/{study}.json').is_file() for study in STUDIES)
