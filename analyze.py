@@ -80,10 +80,10 @@ class Run:
             step, settings['max_steps'], settings['stages']), settings['batch_size'], settings['block_size'],
             settings['seed'])
         seen = dict(zip(named, self.mix.sequences_before(self.steps)))
-        self.share = seen[names[0]] / max(1, seen[names[0]] + seen[names[1]])  # of the first among the two
+        self.share, self.share_2 = (seen[name] / max(1, sum(seen.values())) for name in names)  # of what it has read
 
     def label(self):
-        return f'{self.name} ({self.share:.0%}/{1 - self.share:.0%})'
+        return f'{self.name} ({self.share:.0%}/{self.share_2:.0%})'
 
     @functools.cached_property
     def sequences(self):
@@ -98,6 +98,25 @@ class Run:
         """The pairs in ids of the model, with a progress bar."""
         for one, other in tqdm(self.sequences, desc=f'{self.name}: {what}', unit=' pairs', leave=False):
             yield self.first.table[one], self.second.table[other]
+
+    @functools.cached_property
+    def sentences(self):
+        """The pair of sentences that is matched: ids of the two corpora."""
+        if not sentence_1:
+            sides = self.sequences[0]
+        else:
+            if not (sentence_2 or self.clones):
+                raise ConfigError(f'{self.first.name} and {self.second.name} are no clones: give --sentence_2 as well')
+            texts, block_size = (sentence_1, sentence_2 or sentence_1), self.model.config.block_size
+            sides = [language.corpus.load_tokenizer().encode(text) for language, text in
+                     zip((self.first, self.second), texts)]
+            for text, side in zip(texts, sides):
+                if not 0 < len(side) <= block_size:
+                    raise ConfigError(f'a sentence must have 1 to {block_size} tokens (block_size), and {text[:40]!r} has '
+                                      f'{len(side)}')
+        if shown[0] >= min(map(len, sides)):
+            raise ConfigError(f'shown begins at token {shown[0]}, and a sentence has {min(map(len, sides))}')
+        return [np.array(side) for side in sides]
 
     @functools.cached_property
     def pieces(self):
@@ -161,17 +180,16 @@ NO_PIECES = 'no pieces that are pairs, since those spelled alike are one and the
 def study_frequency(run):
     """The same by how often the rarer of the two pieces was read in training, in half decades (Figure 7)."""
     names = [language.name for language in run.mix.languages]
-    counts, bins = dict(zip(names, training_counts(run.mix, run.steps))), []
+    counts, bins = dict(zip(names, training_counts(run.mix, run.steps))), {}
     edges = [0, *np.ceil(10 ** (np.arange(22) / 2)).astype(int)]
     count = np.minimum(counts[run.first.name][run.pieces[0]], counts[run.second.name][run.pieces[1]])
     for low, high in zip(edges, edges[1:]):
         chosen = (count >= low) & (count < high)
         if chosen.sum() > 1:
-            entry = dict(low=int(low), high=int(high) - 1, pieces=int(chosen.sum()))
+            bins[int(low)] = entry = dict(low=int(low), high=int(high) - 1, pieces=int(chosen.sum()))
             for kind, weight in run.weights().items():
                 cosines = compare_vectors(*weight[run.entries(chosen)], seed=seed)
                 entry[kind] = {name: cosines[name] for name in ('pairs', 'random')}
-            bins.append(entry)
     return dict(compared=f'{run.pieces.shape[1]:,} {run.kind}' if bins else NO_PIECES, bins=bins)
 
 
@@ -195,21 +213,11 @@ def study_gradients(run):
 
 def study_matching(run):
     """The matching of one pair of sentences and the mean cosine over the blocks of each matched pair (Figure 14)."""
-    tokenizers = [language.corpus.load_tokenizer() for language in (run.first, run.second)]
-    if sentence_1:
-        if not (sentence_2 or run.clones):
-            raise ConfigError(f'{run.first.name} and {run.second.name} are no clones: give --sentence_2 as well')
-        sides = [pieces.encode(text) for pieces, text in zip(tokenizers, (sentence_1, sentence_2 or sentence_1))]
-        for text, side in zip((sentence_1, sentence_2), sides):
-            if not 0 < len(side) <= run.model.config.block_size:
-                raise ConfigError(f'a sentence must have 1 to {run.model.config.block_size} tokens (block_size), and '
-                                  f'{text[:40]!r} has {len(side)}')
-    else:
-        sides = run.sequences[0]
-    similarity = token_cosines(run.model, *(language.table[np.array(side)] for language, side in
-                                            zip((run.first, run.second), sides))).mean(0)
+    languages = run.first, run.second
+    similarity = token_cosines(run.model, *(one.table[side] for one, side in zip(languages, run.sentences))).mean(0)
     rows, columns = match_tokens(similarity)
-    texts = [[spelling(pieces, int(token)) for token in side] for pieces, side in zip(tokenizers, sides)]
+    tokenizers = [language.corpus.load_tokenizer() for language in languages]
+    texts = [[spelling(pieces, int(token)) for token in side] for pieces, side in zip(tokenizers, run.sentences)]
     return dict(compared='one pair', names=[run.first.name, run.second.name], tokens_1=texts[0], tokens_2=texts[1],
                 matches=[[int(i), int(j), float(similarity[i, j])] for i, j in zip(rows, columns)])
 
@@ -230,7 +238,7 @@ def study_word2vec(run):
     for language, counts in zip(run.mix.languages, training_counts(run.mix, steps)):
         np.add.at(entries, language.table, counts)
     rows = run.entries()[:, (entries[run.entries()] >= 5).all(0)]
-    found = dict(compared=f'{rows.shape[1]:,} {run.kind} read five times' if rows.size else NO_PIECES, versions={})
+    found = dict(compared=f'{rows.shape[1]:,} {run.kind} read five times' if run.pieces.size else NO_PIECES, versions={})
     for version in word2vec if rows.shape[1] > 1 else ():
         with tqdm(total=int(entries.sum()), desc=f'{run.name}: word2vec {version}', unit=' tokens', unit_scale=True,
                   leave=False) as progress:
@@ -265,7 +273,7 @@ def show_frequency(labels, shares, found, what, path):
         if one['bins']:
             print(rows_text(f'{label}: cosine of embeddings by how often the rarer piece was read (pieces), {what}', chosen, {
                 f'{b["low"]:,}{"+" * (b["low"] > 0)} ({b["pieces"]:,})': side_by_side([b[kind][name] for kind, name in chosen.values()])
-                for b in one['bins']}))
+                for b in one['bins'].values()}))
     if any(one['bins'] for one in found):
         pictures.frequency(labels, found, f'Embeddings by frequency, {what}', path)
 
@@ -344,6 +352,8 @@ def main():
     folders = [str(folder) for folder in out_dirs] or [out_dir]
     if bool(out_dir) == bool(out_dirs):
         raise ConfigError('say what to analyze: --out_dir=out/RUN, or --out_dirs=[out/A,out/B]')
+    if sentence_2 and not sentence_1:
+        raise ConfigError('sentence_2 is the translation of sentence_1: give both')
     if study not in (*STUDIES, 'all'):
         raise ConfigError(f'study must be one of {", ".join(STUDIES)} or all, not {study!r}')
     if pairs < 1 or max_tokens < 4 or word2vec_dim < 1 or word2vec_steps < 0:
@@ -358,9 +368,11 @@ def main():
     labels, shares = [run.label() for run in runs], [run.share for run in runs]
     if len(set(labels)) < len(runs):
         raise ConfigError(f'the runs need folders of different names, not {", ".join(folders)}')
-    if {'hidden', 'gradients'} & set(chosen):
-        for run in runs:  # what is wrong with the text shall be known before hours of work
+    for run in runs:  # what is wrong with the text shall be known before hours of work
+        if {'hidden', 'gradients'} & set(chosen):
             run.sequences
+        if 'matching' in chosen:
+            run.sentences
     for name in chosen:
         compute, show = STUDIES[name]
         found, seconds = [], []
@@ -371,9 +383,9 @@ def main():
             seconds.append(time.perf_counter() - start)
             write_json(run.folder / f'{name}.json', plain(about(run) | dict(seconds=seconds[-1]) | found[-1]))
         where = runs[0].folder / f'{"-".join([name] + [run.name for run in runs if len(runs) > 1])}.png'
-        if len(runs) == 2:
+        if len(runs) == 2 and difference(*found):
             write_json(where.with_suffix('.json'), plain(dict(runs=labels, difference=difference(*found))))
-        what = f'{runs[0].first.name} and {runs[0].second.name}'
+        what = '; '.join(dict.fromkeys(f'{run.first.name} and {run.second.name}' for run in runs))
         compared = [one['compared'] for one in found]
         if len(set(compared)) > 1 or NO_PIECES in compared:
             print('\n'.join(f'{label}: {text}' for label, text in zip(labels, compared)) + '\n')

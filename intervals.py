@@ -18,6 +18,9 @@ class Estimate:
         the same n, so that the difference of two runs on the same pairs is that of paired samples."""
         values = np.asarray(values, dtype=np.float64)
         n, rng = len(values), np.random.default_rng(0)
+        if n == 1:  # one thing says nothing about the next one
+            value = np.asarray(statistic(values[0]))
+            return cls(value, np.full((RESAMPLES, *value.shape), np.nan))
         flat = values.reshape(n, -1)
         means = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) @ flat / n for _ in range(RESAMPLES)])
         return cls(statistic(values.mean(0)), statistic(means.reshape(RESAMPLES, *values.shape[1:])))

@@ -43,11 +43,11 @@ def aligned_lines(sources):
 def pack(lines, max_tokens, min_tokens):
     """Joins consecutive lines, each a tuple of token lists (one for each side), to sequences of at most `max_tokens`.
 
-    Yields tuples of token lists of at least `min_tokens`. A line that is longer than `max_tokens` on any side is
-    skipped as if it were not there."""
+    Yields tuples of token lists of at least `min_tokens`. A line that is longer than `max_tokens` or empty on any side
+    is skipped as if it were not there."""
     joined = None
     for sides in itertools.chain(lines, [None]):
-        if sides is not None and max(map(len, sides)) > max_tokens:
+        if sides is not None and (max(map(len, sides)) > max_tokens or not all(sides)):
             continue
         if joined and (sides is None or any(len(a) + len(b) > max_tokens for a, b in zip(joined, sides))):
             if min(map(len, joined)) >= min_tokens:
@@ -65,7 +65,8 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     clones = first.corpus is second.corpus
     if len(parallel) > 2 or len(parallel) < (0 if clones else 2):
         raise ConfigError(f'{first.name} and {second.name} are no clones: their tokens cannot be compared position by '
-                          'position, give two files aligned line by line: --parallel=[FILE.en,FILE.fr]' if not clones
+                          'position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for the '
+                          'matching alone --sentence_1 and --sentence_2' if not clones
                           else f'parallel text is one file or two, not {len(parallel)}')
     if clones and not parallel:
         return test_sequences(first.corpus, pairs, max_tokens)

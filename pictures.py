@@ -36,7 +36,8 @@ def alignment(panels, labels, shares, title, path):
     measures = dict(pairs=('corresponding', 'C0', 'o'), **CONTROLS)
     several = len(labels) > 1
     order = np.argsort(shares, kind='stable')
-    x = np.array(shares)[order] * 100 if len(set(shares)) == len(shares) else np.arange(len(labels))
+    ratios = len({round(100 * share) for share in shares}) == len(shares)  # else the axis has a place for each run
+    x = np.array(shares)[order] * 100 if ratios else np.arange(len(labels))
     for ax, (name, runs) in zip(axes.flat, panels.items()):
         for number, (measure, (label, color, marker)) in enumerate(measures.items()):
             there = [place for place, i in enumerate(order) if measure in runs[i]]  # anchored runs have no pairs
@@ -55,7 +56,7 @@ def alignment(panels, labels, shares, title, path):
         ax.set_axisbelow(True)
         if not several:
             ax.set_xticks([])
-        elif len(set(shares)) < len(shares):
+        elif not ratios:
             ax.set_xticks(x, [labels[i].replace(' (', '\n(') for i in order], rotation=0 if len(x) < 4 else 90, fontsize=7)
             ax.margins(x=0.25)
         else:
@@ -78,11 +79,12 @@ def frequency(labels, found, title, path):
         for number, (label, one) in enumerate(zip(labels, found)):
             if not one['bins']:  # an anchored vocabulary
                 continue
-            x = [np.log10(max(b['low'], 0.3)) + 0.25 + 0.03 * number for b in one['bins']]
-            for b in one['bins']:
+            bins = one['bins'].values()
+            x = [np.log10(max(b['low'], 0.3)) + 0.25 + 0.03 * number for b in bins]
+            for b in bins:
                 names[b['low']] = f'{b["low"]:,}+' if b['low'] else '0'
             for measure, style in dict(pairs='o-', random='s:').items():
-                chosen = [b[kind][measure] for b in one['bins']]
+                chosen = [b[kind][measure] for b in bins]
                 errors = np.stack([error(e) for e in chosen], 1)
                 ax.errorbar(x, [float(e.value) for e in chosen], errors, fmt=style, ms=4, capsize=2, color=f'C{number}',
                             alpha=1 if measure == 'pairs' else 0.5,
@@ -109,6 +111,8 @@ def hidden(labels, found, title, path):
     figure, axes = plt.subplots(1, len(measures), figsize=(1 + 3 * len(measures), 3.8), layout='constrained')
     for ax, measure in zip(axes, measures):
         for number, (label, one) in enumerate(zip(labels, found)):
+            if measure not in one:  # real languages have no positions to compare
+                continue
             x = np.arange(1, len(one[measure].value) + 1)
             ax.plot(x, one[measure].value, 'o-', ms=4, color=f'C{number}', label=label)
             ax.fill_between(x, *one[measure].interval(), color=f'C{number}', alpha=0.25, lw=0)
@@ -122,7 +126,7 @@ def hidden(labels, found, title, path):
     limits = np.array([ax.get_ylim() for ax in of_cosine])
     for ax in of_cosine:  # to be compared with each other
         ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(3, len(labels)), fontsize=8)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc='outside lower center', ncols=min(3, len(labels)), fontsize=8)
     save(figure, title, path)
 
 

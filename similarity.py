@@ -108,7 +108,7 @@ def hsic_terms(x, y):
     Linear CKA is the first over the root of the product of the others. The usual estimate of it is far too high for
     fewer tokens than dimensions; these terms may be averaged over sequences first (Song et al. 2012, Nguyen et al. 2021)."""
     def kernel(states):
-        states = states.double() - states.double().mean(0)  # exact in theory; and numerically kinder
+        states = states.cpu().double() - states.double().mean(0)  # exact in theory; and numerically kinder
         return (states @ states.T).fill_diagonal_(0)
 
     def hsic(k, l):
@@ -162,18 +162,20 @@ def compare_vectors(one, other, paired=True, seed=0):
       pairs      of corresponding vectors
       retrieval  share of vectors whose nearest in the other set is the corresponding one
       random     of random pairs that do not correspond
-      any        of all pairs, n * m of them"""
+      any        of all pairs, n * m of them
+
+    With a single vector on a side there are no others to compare with: only `pairs` remains."""
     one, other = (F.normalize(torch.as_tensor(x).float(), dim=-1) for x in (one, other))
-    found, rng = {}, np.random.default_rng(seed)
+    found, rng, size = {}, np.random.default_rng(seed), min(len(one), len(other))
     if paired:
         found['pairs'] = Estimate.of((one * other).sum(-1).numpy())
+    if size == 1:
+        return found
+    chosen = rng.permutation(len(one))[:size], rng.permutation(len(other))[:size]
+    if paired:
         nearest = torch.cat([(part @ other.T).argmax(1) for part in one.split(1024)])
         found['retrieval'] = Estimate.of((nearest == torch.arange(len(one))).float().numpy())
-        order = rng.permutation(len(one))
-        chosen = order, np.roll(order, 1)  # next in a circle: never the vector's own partner
-    else:
-        size = min(len(one), len(other))
-        chosen = rng.permutation(len(one))[:size], rng.permutation(len(other))[:size]
+        chosen = chosen[0], np.roll(chosen[0], 1)  # next in a circle: never the vector's own partner
     found['random'] = Estimate.of((one[chosen[0]] * other[chosen[1]]).sum(-1).numpy())
     # the mean over all pairs is the product of the two mean vectors, and what vectors add to it gives its spread
     means = one.mean(0), other.mean(0)

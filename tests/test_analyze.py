@@ -174,9 +174,12 @@ def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
             return out
 
     model = tiny_model(n_embd=60, block_size=128)
-    with Largest():
-        hidden_similarity(model, np.arange(1, 101), np.arange(2, 102), match=True)
-    assert 100 * 100 <= Largest.seen <= max(3 * 100 * 100, 60 * 128)  # scores of three heads; layers x T x T is less
+    for compare in (lambda *sides: hidden_similarity(model, *sides, match=True),
+                    lambda *sides: compare_states(model, *sides, True)):
+        Largest.seen = 0
+        with Largest():
+            compare(np.arange(1, 101), np.arange(2, 102))
+        assert 100 * 100 <= Largest.seen <= 3 * 100 * 100  # the scores of three heads; with the width it is 60 times that
 
 
 def test_padding_does_not_count_and_what_cannot_be_compared_is_refused():
@@ -241,6 +244,7 @@ def test_vectors_are_compared_with_their_partners_and_with_controls():
     assert set(compare_vectors(one, other[:30], paired=False)) == {'random', 'any'}
     two = compare_vectors(np.eye(2), np.eye(2))  # the only random pairs that do not correspond
     assert two['random'].value == 0 and two['pairs'].value == 1
+    assert set(compare_vectors(np.eye(1), np.eye(1))) == {'pairs'}
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------
@@ -252,6 +256,7 @@ def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
     np.testing.assert_allclose(Estimate.of(values).value, values.mean(0))
     shifted = Estimate.of(values + 0.5) - Estimate.of(values)
     np.testing.assert_allclose(shifted.interval(), 0.5)  # the same pairs are drawn for both
+    assert np.isnan(Estimate.of(values[:1]).interval()).all()  # one value says nothing about others
     table = side_by_side([Estimate.of(values[:, 0]), None])
     assert plain(table)['mean'] == [pytest.approx(values[:, 0].mean()), None]
 
@@ -268,6 +273,7 @@ def test_lines_are_joined_while_both_sides_fit():
     assert packed((4, 3), (11, 2), (2, 8)) == [(4, 3)]  # the long line is skipped; the last pair has a side under 3
     assert packed((4, 3), (3, 11), (2, 3)) == [(6, 6)]  # and what is around it is joined
     assert packed((9, 2), (9, 9)) == [(9, 9)]
+    assert packed((4, 3), (3, 0), (2, 3)) == [(6, 6)]  # as is one without a translation
     assert packed() == packed((11, 1)) == []
     one, other = next(pack([([1], [2]), ([3, 4], [5])], 10, 1))
     assert one == [1, 3, 4] and other == [2, 5]
@@ -387,7 +393,9 @@ def test_all_studies_of_one_run_of_clones(trained, tmp_path):
                   '--word2vec=[none,mlp]', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_files(tmp_path / 'out/uneven', STUDIES)
-    assert 'Traceback' not in done.stderr and 'nan' not in done.stdout
+    assert not any(' - ' in line or line.endswith(' -') for line in done.stdout.splitlines())  # nothing is missing
+    assert all(np.isfinite(version['loss']) for version in
+               json.loads((tmp_path / 'out/uneven/word2vec.json').read_text())['versions'].values())
     found = json.loads((tmp_path / 'out/uneven/hidden.json').read_text())
     assert len(found['positions']['mean']) == 2 and found['language_2'] == 'en2' and 0.6 < found['share_1'] < 1
 
@@ -402,6 +410,27 @@ def test_two_runs_of_clones_side_by_side(studied, place, capsys):
     np.testing.assert_allclose(difference['positions']['mean'],
                                np.subtract(other['positions']['mean'], one['positions']['mean']), atol=1e-9)
     assert 'difference' in capsys.readouterr().out
+
+
+def test_clones_beside_real_languages(studied, place):
+    studied(out_dirs=['out/even', 'out/disjoint'], study='hidden', parallel=['text.en', 'text.fr'], min_tokens=4)
+    check_files(place / 'out/even', ['hidden'], together=['even', 'disjoint'])
+    difference = json.loads((place / 'out/even/hidden-even-disjoint.json').read_text())['difference']
+    assert 'matched' in difference and 'positions' not in difference
+
+
+def test_ten_clones_that_share_some_pieces_in_two_stages(made_once, tmp_path, monkeypatch, studied):
+    shutil.copytree(made_once / 'data', tmp_path / 'data', dirs_exist_ok=True)
+    names = [f'en{n}' for n in range(10)]
+    stages = [[0.5] + [0.5 / 9] * 9, [0.1] * 10]
+    done = script('train', *TINY, f'--corpora={["en"] * 10}', f'--languages={names}', f'--stages={stages}',
+                  '--cloned_fraction=0.5', '--max_steps=4', '--out_dir=out/ten', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    studied(out_dir='out/ten', study='all', language_2='en7', word2vec=['none'], pairs=1)
+    found = {name: json.loads((tmp_path / f'out/ten/{name}.json').read_text()) for name in STUDIES}
+    assert found['embeddings']['compared'] == '249 clones' and found['hidden']['language_2'] == 'en7'
+    assert found['hidden']['matched']['low'] == [None, None]  # of a single pair there is no interval
+    assert 0.1 < found['hidden']['share_1'] < 0.5
 
 
 @pytest.mark.parametrize('name', ['anchored', 'disjoint'])
@@ -429,8 +458,9 @@ def test_frequencies_hold_every_piece_once(studied, place):
     studied(out_dir='out/disjoint', study='frequency')
     found = json.loads((place / 'out/disjoint/frequency.json').read_text())
     alike = int(found['compared'].split()[0].replace(',', ''))
-    assert alike - 3 <= sum(b['pieces'] for b in found['bins']) <= alike  # bins of one piece are left out
-    assert all(a['high'] < b['low'] for a, b in zip(found['bins'], found['bins'][1:]))
+    assert alike - 3 <= sum(b['pieces'] for b in found['bins'].values()) <= alike  # bins of one piece are left out
+    bins = sorted(found['bins'].values(), key=lambda b: b['low'])
+    assert all(a['high'] < b['low'] for a, b in zip(bins, bins[1:]))
 
 
 def test_the_matching_shows_the_tokens_as_text(studied, place, capsys):
@@ -452,6 +482,8 @@ def test_the_matching_shows_the_tokens_as_text(studied, place, capsys):
     (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'text.fr'], min_tokens=99), 'min_tokens'),
     (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'blank.fr'], min_tokens=20), 'no pair'),
     (dict(out_dir='out/even', study='hidden', parallel=['a', 'b', 'c']), 'one file or two'),
+    (dict(out_dir='out/even', sentence_1='Ba de fi.', shown=[40, 60]), 'shown begins at token 40'),
+    (dict(out_dir='out/even', sentence_2='Ba de fi.'), 'give both'),
     (dict(out_dir='out/nowhere'), 'no run'),
     (dict(), 'what to analyze'),
     (dict(out_dirs=['out/even', 'out/even']), 'different names'),
