@@ -310,16 +310,17 @@ def main():
                  settings={name: globals()[name] for name in settings_of(__file__)
                            if name not in FREE | {'train_language'}})
     with lock(out_dir), memory_advice('lower batch_size or max_tokens'):
-        results = open_results(path, about)
+        results, todo = open_results(path, about), {}
         for name in names:
-            entry, task = results['tasks'].get(name), TASKS[name]
+            entry = results['tasks'].get(name)
             missing = [seed for seed in dict.fromkeys(seeds) if not entry or str(seed) not in entry['runs']]
-            if not missing:
-                continue
-            train, dev, digest = load_examples(name, pieces, limit)
-            if entry and entry['data'] != digest:
-                raise ConfigError(f'the data of {name} in {glue_dir} is not what the results in {path} were made with; '
-                                  'give that folder, or rename or delete the results')
+            if missing:  # all files are read first: what is wrong with one shall be known before hours of work
+                todo[name] = missing, *load_examples(name, pieces, limit)
+                if entry and entry['data'] != todo[name][-1]:
+                    raise ConfigError(f'the data of {name} in {glue_dir} is not what the results in {path} were made '
+                                      'with; give that folder, or rename or delete the results')
+        for name, (missing, train, dev, digest) in todo.items():
+            task = TASKS[name]
             constant = majority(task, dev.classes)
             for seed in missing:
                 done = fine_tune(gpt, name, train, dev, language, tested, seed, where, number_format)

@@ -5,10 +5,12 @@
     hf:DATASET          with Hugging Face `datasets`, a configuration a task: hf:nyu-mll/glue, or a copy of SuperGLUE
                         that is stored as Parquet
 
-The labels of the test sets are not public: the dev set is the test. A new task is one more row of TASKS.
+The labels of the test sets are not public: the dev set is the test. MNLI's two dev sets are two tasks, each with a
+training of its own. A new task is one more row of TASKS.
 """
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ class Task:
     metric: str = 'accuracy'  # the task's own; f1 is of the second class
     dev: str = 'dev|val|validation'  # names of the dev set's file, or split
     unfold: object = None  # function of a row that is no flat table -> its flat rows
+    has_torn_rows: bool = False  # rows with too few columns are left out, and counted
 
 
 def multirc_answers(row):
@@ -54,7 +57,7 @@ TASKS = {
     'cola': Task('CoLA', ['3|sentence'], '1|label', ('0', '1'), 'matthews'),
     'sst2': Task('SST-2', ['sentence'], 'label', ('0', '1')),
     'mrpc': Task('MRPC', ['#1 String|sentence1', '#2 String|sentence2'], 'Quality|label', ('0', '1'), 'f1'),
-    'qqp': Task('QQP', ['question1', 'question2'], 'is_duplicate|label', ('0', '1'), 'f1'),
+    'qqp': Task('QQP', ['question1', 'question2'], 'is_duplicate|label', ('0', '1'), 'f1', has_torn_rows=True),
     'mnli': Task(*MNLI, 'dev_matched|validation_matched'),
     'mnli_mm': Task(*MNLI, 'dev_mismatched|validation_mismatched'),
     'qnli': Task('QNLI', ['question', 'sentence'], 'label', ('entailment', 'not_entailment')),
@@ -145,7 +148,7 @@ def _file_rows(task, source, dev):
         raise ConfigError(f'there is no {folder}/{stems.split("|")[0]}.tsv (or .jsonl); GLUE and SuperGLUE have a '
                           f'folder {task.folder}, and glue_dir is the folder around it')
     headless = task.label[0].isdigit()
-    header = None
+    header, torn = None, []
     for number, line in _lines(path):
         place = f'{path}, line {number}'
         if path.suffix == '.jsonl':
@@ -162,9 +165,15 @@ def _file_rows(task, source, dev):
             header = [str(column) for column in range(len(cells))] if headless else cells
             if not headless:
                 continue
+        if len(cells) < len(header) and task.has_torn_rows:
+            torn.append(number)
+            continue
         if len(cells) != len(header):
             raise ConfigError(f'{place}: {len(cells)} columns, separated by tabs, where the first line has {len(header)}')
         yield place, dict(zip(header, cells))
+    if torn:
+        print(f'warning: {path} has {len(torn)} rows with too few columns, the first in line {torn[0]}; they are left out',
+              file=sys.stderr)
 
 
 def _lines(path):

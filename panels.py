@@ -120,12 +120,16 @@ def paper_cases():
 
 
 def accuracies(folder, case):
-    """{task: dict(majority, languages: [(mean, low, high)])} of a run's finetune.json; empty where it has none."""
+    """{task: dict(majority, languages: [(mean, low, high)])} of a run's finetune.json; empty where it has none, or was
+    fine-tuned in another language than the first, as the figure has it."""
     path, found = folder / case['run'] / 'finetune.json', {}
     if not path.exists():
         return found
     try:
-        for task, entry in json.loads(path.read_text(encoding='utf-8'))['tasks'].items():
+        results = json.loads(path.read_text(encoding='utf-8'))
+        if results.get('train_language', case['languages'][0]['language']) != case['languages'][0]['language']:
+            return found
+        for task, entry in results['tasks'].items():
             scores = [entry['languages'][row['language']] for row in case['languages']]
             found[task] = dict(majority=float(entry['majority']), languages=[
                 (float(one['mean']), *map(float, one.get('interval') or [one['mean']] * 2)) for one in scores])

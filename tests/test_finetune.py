@@ -409,13 +409,30 @@ def test_training_stops_after_as_many_looks_without_gain_as_patience_says(tuned)
     assert (one['steps'], one['best_step'], len(one['curve'])) == (8, 2, 4)
 
 
-def test_max_examples_takes_the_same_examples_for_all_seeds_and_all_of_the_dev_set(tuned, monkeypatch):
+def test_max_examples_takes_the_same_examples_for_all_seeds_and_all_of_the_dev_set(tuned, place, monkeypatch):
     seen = []
     original = finetune.fine_tune
     monkeypatch.setattr(finetune, 'fine_tune', lambda *a: seen.append(a[2].tokens) or original(*a))
-    entry = tuned(max_examples=50, seeds=[0, 1])['tasks']['sst2']
-    assert entry['train_examples'] == 50 and entry['dev_examples'] == 60
-    assert all(np.array_equal(a, b) for a, b in zip(*seen))
+    for seed in (0, 1):
+        entry = tuned(max_examples=50, seeds=[seed])['tasks']['sst2']
+        assert entry['train_examples'] == 50 and entry['dev_examples'] == 60
+        (place / 'out/run/finetune.json').unlink()
+    assert seen[0] is not seen[1] and all(np.array_equal(a, b) for a, b in zip(*seen))
+
+
+def test_a_broken_task_is_found_before_the_first_is_computed(tuned, place):
+    (place / 'glue/CoLA/dev.tsv').write_text('xx\t7\t\tBa de.\n')
+    with pytest.raises(ConfigError, match='CoLA/dev.tsv, line 1'):
+        tuned(tasks='sst2,cola')
+    assert not (place / 'out/run/finetune.json').exists()
+
+
+def test_torn_rows_of_qqp_are_left_out_and_counted(tmp_path, capsys):
+    write(tmp_path / 'QQP/train.tsv', 'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate', '1\t2\t3\tBa?\tDe?\t1', '4\t5',
+          '6\t7\t8\tFi?\tGo?\t0')
+    texts, classes = read_task('qqp', str(tmp_path))
+    assert texts == [('Ba?', 'De?'), ('Fi?', 'Go?')] and classes.tolist() == [1, 0]
+    assert '1 rows with too few columns, the first in line 3' in capsys.readouterr().err
 
 
 def test_results_of_other_settings_weights_or_data_are_not_mixed(tuned, place):
