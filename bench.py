@@ -87,16 +87,17 @@ def training_step(size, vocab, block, micro, where, number_format, compiled):
         optimizer.zero_grad(set_to_none=True)
 
     one_step()
+    synchronize(where)
     first = time.perf_counter() - START
     if where.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(where)
     step = median_seconds(one_step, where, repeats)
     bare = median_seconds(one_pass, where, repeats)
+    memory = (torch.cuda.max_memory_allocated(where) if where.type == 'cuda'
+              else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     if profile:
         show_profile(one_step, where)
     peak = measure_peak(where, number_format, seconds=1.0)
-    memory = (torch.cuda.max_memory_allocated(where) if where.type == 'cuda'
-              else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     count = micro * block
     return dict(size=size, vocab_size=vocab, block_size=block, micro_batch_size=micro, compiled=fast is not model,
                 dtype=str(number_format).removeprefix('torch.'), tokens_per_second=count / step,
@@ -123,7 +124,7 @@ def in_own_process(**case):
         done = subprocess.run([sys.executable, __file__, *(f'--{k}={v}' for k, v in settings.items())],
                               capture_output=True, text=True)
         if done.returncode:
-            return dict(case, error=done.stderr.strip().splitlines()[-1])
+            return dict(case, error=(done.stderr.strip().splitlines() or [f'ended with status {done.returncode}'])[-1])
         return json_module.loads(Path(path).read_text())
 
 
@@ -214,8 +215,9 @@ def encoding():
     return dict(megabytes_per_second=total / min(seconds) / 1e6, megabytes=total / 1e6, cores=os.cpu_count())
 
 
-def all_cases(where, number_format):
-    """Every case of the table: the sizes of the paper with 1, 2 and 10 languages of 16,384 pieces."""
+def all_cases(where, number_format, path):
+    """Every case of the table: the sizes of the paper with 1, 2 and 10 languages of 16,384 pieces. Writes the figures to
+    `path` after each."""
     cases = [dict(size=size, vocab_size=16384 * n) for size in SIZES for n in (1, 2, 10)]
     if where.type == 'cpu':  # the larger ones take minutes a step there
         cases = [case for case in cases if case['size'] == 'mini' or case['vocab_size'] <= 32768][:5]
@@ -225,10 +227,12 @@ def all_cases(where, number_format):
     with tqdm(total=len(cases) + 4, desc='bench', unit=' cases') as progress:
         for case in cases:
             figures['steps'].append(in_own_process(**case, block_size=512, micro_batch_size=micro_batch_size))
+            write_json(path, figures)
             progress.update(1)
         for name, measure in (('heads', lambda: heads(where, number_format)), ('loader', loader), ('encoding', encoding),
                               ('evaluation', lambda: evaluation(where, number_format))):
             figures[name] = measure()
+            write_json(path, figures)
             progress.update(1)
     return figures
 
@@ -255,7 +259,7 @@ def show(figures):
     print('head and loss, 2,048 tokens of mini, 32,768 entries: '
           + ', '.join(f'{name} {seconds:.3f} s' for name, seconds in figures['heads'].items()))
     print(f'sliding-window evaluation, {e["size"]}: {1e6 * e["seconds_per_scored_token"]:,.0f} us a scored token')
-    fastest = max(f['tokens_per_second_accumulated'] for f in figures['steps'] if 'error' not in f)
+    fastest = max([f['tokens_per_second_accumulated'] for f in figures['steps'] if 'error' not in f], default=0)
     print(f'batches of 128 x 512 over {d["tokens"]:,} tokens: {1e3 * d["seconds_per_batch"]:.2f} ms each, '
           f'{d["seconds_per_batch"] * fastest / (128 * 512):.3%} of the fastest step above, '
           f'{d["memory_bytes"] / 2**20:.1f} MiB, place of step {d["steps"]:,} found in '
@@ -266,19 +270,21 @@ def show(figures):
 def main():
     where = pick_device(device)
     number_format = pick_dtype(dtype, where)
+    if profile and not size:
+        raise ConfigError(f'profile looks at one training step: say which with --size={"|".join(SIZES)}')
+    path = json or ('' if size else 'out/bench.json')
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     with memory_advice('lower micro_batch_size'):
         if size:
             if size not in SIZES:
                 raise ConfigError(f'size must be one of {", ".join(SIZES)}, not {size!r}')
             figures = training_step(size, vocab_size, block_size, micro_batch_size, where, number_format, compile)
             print(HEADER + '\n' + step_line(figures))
+            if path:
+                write_json(path, figures)
         else:
-            figures = all_cases(where, number_format)
-            show(figures)
-    path = json or ('' if size else 'out/bench.json')
-    if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, figures)
+            show(all_cases(where, number_format, path))
 
 
 if __name__ == '__main__':
