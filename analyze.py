@@ -34,11 +34,11 @@ from word2vec import VERSIONS, require_gensim, word_vectors
 
 out_dir = ''  # folder of a run of train.py, for example out/demo
 out_dirs = []  # instead: several runs, side by side
-study = 'all'  # embeddings, frequency, hidden, gradients, matching, word2vec, or all of them
+study = 'all'  # embeddings, frequency, hidden, gradients, matching, word2vec, several with commas, or all of them
 language_1 = ''  # the pair of languages that is compared; empty: the run's first two
 language_2 = ''
-parallel = []  # two files aligned line by line (or hf:DATASET:COLUMN), of language_1 and language_2; clones use the
-               # first alone, and without any they take sequences of their corpus's test set
+parallel = []  # two files aligned line by line (or hf:DATASET:COLUMN), of language_1 and language_2, whose lines are
+               # joined to sequences; clones use the first alone, or without any sequences of their test set
 pairs = 500  # pairs of sequences that are compared
 max_tokens = 512  # of a sequence, at most block_size
 min_tokens = 0  # pairs with a shorter side are dropped; 0: a quarter of max_tokens, 128 of 512 in the paper
@@ -63,6 +63,7 @@ class Run:
         self.device = pick_device(device)
         self.model.to(self.device)
         settings, self.steps = state['settings'], state['step']
+        self.max_steps = settings['max_steps']
         named = {language.name: language for language in languages}
         if len(languages) < 2:
             raise ConfigError(f'{folder} has one language, {languages[0].name}: a similarity needs a run with two')
@@ -83,7 +84,8 @@ class Run:
         self.share, self.share_2 = (seen[name] / max(1, sum(seen.values())) for name in names)  # of what it has read
 
     def label(self):
-        return f'{self.name} ({self.share:.0%}/{self.share_2:.0%})'
+        begun = f', step {self.steps:,} of {self.max_steps:,}' if self.steps < self.max_steps else ''
+        return f'{self.name} ({self.share:.0%}/{self.share_2:.0%}{begun})'
 
     @functools.cached_property
     def sequences(self):
@@ -103,7 +105,7 @@ class Run:
     def sentences(self):
         """The pair of sentences that is matched: ids of the two corpora."""
         if not sentence_1:
-            sides = self.sequences[0]
+            sides = [side[:shown[1]] for side in self.sequences[0]]
         else:
             if not (sentence_2 or self.clones):
                 raise ConfigError(f'{self.first.name} and {self.second.name} are no clones: give --sentence_2 as well')
@@ -294,6 +296,7 @@ def show_gradients(labels, shares, found, what, path):
         print(rows_text(f'{label}: cosine of gradients, {what}', [str(i + 1) for i in range(similarity.value.shape[1])],
                         {kind: Estimate(similarity.value[i], similarity.draws[:, i])
                          for i, kind in enumerate(found[0]['kinds'])}))
+    print('The gradient of a key bias is 0, since the softmax does not see it; it counts as a cosine of 0.\n')
     names = ['macro', *found[0]['others']]
     print(rows_text('macro average of the blocks, and the other tensors', names, with_difference(
         labels, [side_by_side([one['macro'], *one['others'].values()]) for one in found])))
@@ -316,6 +319,8 @@ def show_word2vec(labels, shares, found, what, path):
             vectors = [one['versions'].get(version, {}).get(kind, {}) for one in found]
             if any(vectors):
                 print(table_of_vectors(f'cosine of {kind} word vectors, {version}, {what}', labels, vectors))
+                if any(one['random'].value > 0.9 for one in vectors if 'random' in one):
+                    print('all vectors still point the same way: this takes more text, see word2vec_steps\n')
                 panels[f'{version}: {kind} vectors'] = vectors
     if panels:
         pictures.alignment(panels, labels, shares, f'Word vectors, {what}', path)
@@ -350,22 +355,26 @@ def check_word2vec():
 
 def main():
     folders = [str(folder) for folder in out_dirs] or [out_dir]
-    if bool(out_dir) == bool(out_dirs):
+    if not out_dir and not out_dirs:
         raise ConfigError('say what to analyze: --out_dir=out/RUN, or --out_dirs=[out/A,out/B]')
+    if out_dir and out_dirs:
+        raise ConfigError('give one of out_dir and out_dirs, not both')
     if sentence_2 and not sentence_1:
         raise ConfigError('sentence_2 is the translation of sentence_1: give both')
-    if study not in (*STUDIES, 'all'):
-        raise ConfigError(f'study must be one of {", ".join(STUDIES)} or all, not {study!r}')
+    chosen = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
+    if not set(chosen) <= set(STUDIES):
+        raise ConfigError(f'study must be some of {", ".join(STUDIES)}, or all, not {study!r}')
     if pairs < 1 or max_tokens < 4 or word2vec_dim < 1 or word2vec_steps < 0:
         raise ConfigError('pairs and word2vec_dim must be at least 1, max_tokens 4 and word2vec_steps 0, not '
                           f'{pairs}, {word2vec_dim}, {max_tokens} and {word2vec_steps}')
     if len(shown) != 2 or not all(isinstance(end, int) for end in shown) or not 0 <= shown[0] < shown[1]:
         raise ConfigError(f'shown must be the first token and the one after the last, as in [0,24], not {shown}')
-    chosen = list(STUDIES) if study == 'all' else [study]
     if 'word2vec' in chosen:
         check_word2vec()
     runs = [Run(folder) for folder in folders]
     labels, shares = [run.label() for run in runs], [run.share for run in runs]
+    if len({(run.first.name, run.second.name) for run in runs}) > 1:
+        labels = [f'{label} {run.first.name}-{run.second.name}' for label, run in zip(labels, runs)]
     if len(set(labels)) < len(runs):
         raise ConfigError(f'the runs need folders of different names, not {", ".join(folders)}')
     for run in runs:  # what is wrong with the text shall be known before hours of work
@@ -392,7 +401,8 @@ def main():
         else:
             what += f', {compared[0]}'
         show(labels, shares, found, what, where)
-        print(f'wrote {name}.json' + f' and {where}' * where.exists() + f' in {", ".join(f"{s:.0f}" for s in seconds)} s\n')
+        print('wrote ' + ', '.join(f'{run.folder}/{name}.json ({s:.0f} s)' for run, s in zip(runs, seconds))
+              + f' and {where}' * where.exists() + '\n')
 
 
 if __name__ == '__main__':

@@ -252,7 +252,7 @@ HEADER = (f'{"size":<8}{"entries":>9}{"pass":>8}{"":>5}{"dtype":<10}{"tokens/s":
 def show(figures):
     print(f'{figures["device"]}, torch {figures["torch"]}')
     print('peak of matrix products: ' + ', '.join(f'{n} {p / 1e9:,.0f} GFLOP/s' for n, p in figures['peaks'].items()))
-    print(HEADER)
+    print(f'medians of {repeats}\n{HEADER}')
     for step in figures['steps']:
         print(step_line(step))
     e, d, c = figures['evaluation'], figures['loader'], figures['encoding']
@@ -280,7 +280,7 @@ def main():
             if size not in SIZES:
                 raise ConfigError(f'size must be one of {", ".join(SIZES)}, not {size!r}')
             figures = training_step(size, vocab_size, block_size, micro_batch_size, where, number_format, compile)
-            print(HEADER + '\n' + step_line(figures))
+            print(f'medians of {repeats}\n{HEADER}\n{step_line(figures)}')
             if path:
                 write_json(path, figures)
         else:

@@ -75,7 +75,8 @@ def _parse(name, text, default):
         # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
         bare = re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
         if not (isinstance(default, list) and bare):
-            raise ConfigError(f'{name} must be {_expected(default)}, not {text!r}') from None
+            example = f': --{name}=[{text}]' if isinstance(default, list) and '[' not in text else ''
+            raise ConfigError(f'{name} must be {_expected(default)}, not {text!r}{example}') from None
         value = [word.strip() for word in bare[1].split(',') if word.strip()]
     return _checked(name, value, default)
 

@@ -196,7 +196,7 @@ def glue_panels(cases, folder):
         if not tasks:
             continue
         names = names_of(members)
-        with panel(panels, f'{title}; mean of {", ".join(tasks)}', ylabel=TITLES['accuracy'],
+        with panel(panels, f'{title}; mean of {", ".join(tasks)} (the paper: of ten)', ylabel=TITLES['accuracy'],
                    xlabel=f'share of {names[1]} in the training tokens (%)') as axes:
             lines = [language_line(role, names[role], [
                 (100 * case['share'], *mean_accuracy(tasks_of[case['run']], tasks, role)) for case in members])

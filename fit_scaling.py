@@ -76,7 +76,7 @@ def label_of(group):
 
 def analyse(runs, law_schedule=''):
     """Fits the law of each group and gives every language of every run its token equivalence, by the law of its own
-    group or, with `law_schedule`, by that of the same group with this lr_schedule.
+    group or, with `law_schedule`, by that of the same group with this lr_schedule. Raises ConfigError without one.
 
     Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem)}, `law` None where
     `problem` says why. rows: dicts as `row_of` makes them. A law that is missing leaves None in its rows."""
@@ -96,13 +96,20 @@ def analyse(runs, law_schedule=''):
             entry['law'] = fit_power_law(entry['tokens'], entry['ppl'])
         except ValueError as error:
             entry['problem'] = str(error)
+    if law_schedule:
+        if law_schedule not in (one['settings']['lr_schedule'] for one in runs):
+            raise ConfigError(f'there is no run with lr_schedule {law_schedule!r}; choose cosine or wsd')
+        for group, entry in laws.items():
+            if group[-1] != law_schedule:
+                fitted = laws.get((*group[:-1], law_schedule), {})
+                entry.update(law=fitted.get('law'), problem=fitted.get('problem') or f'no {law_schedule} runs are like these',
+                             label=f'{entry["label"]}, by the law of {law_schedule}')
     rows = []
     for one in runs:
         published = paper_rows(one)
         for name, language in one['languages'].items():
             seen = name in trained(one)
-            *group, schedule = group_of(one, language)
-            law = laws.get((*group, law_schedule or schedule), {}).get('law') if seen else None
+            law = laws[group_of(one, language)]['law'] if seen else None
             row = row_of(one, name, law)
             if published and seen:
                 figures = published[0]['languages'][min(trained(one).index(name), 1)]
@@ -387,8 +394,6 @@ def main():
     if not runs:
         raise ConfigError(f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
                           'python train.py config/NAME.py, or name their folder with --out=')
-    if law_schedule not in ('', *(one['settings']['lr_schedule'] for one in runs)):
-        raise ConfigError(f'no run in {out}/ has law_schedule {law_schedule!r} as its lr_schedule')
     laws, rows = analyse(runs, law_schedule)
     for entry in laws.values():
         print(f'{entry["label"]}: {describe(entry["law"]) if entry["law"] else "no law: " + entry["problem"]}')

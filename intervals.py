@@ -36,7 +36,7 @@ class Estimate:
 def rows_text(title, columns, rows):
     """A table of {label: Estimate (columns,)}, half the width of the 90% interval under each value."""
     first, width = max([len(label) for label in rows] + [12]), max([len(column) + 2 for column in columns] + [8])
-    lines = [title, ' ' * first + ''.join(column.rjust(width) for column in columns)]
+    lines = [f'{title} (±: half of the 90% interval)', ' ' * first + ''.join(column.rjust(width) for column in columns)]
     for label, estimate in rows.items():
         low, high = estimate.interval()
         for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):

@@ -72,12 +72,26 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
         return test_sequences(first.corpus, pairs, max_tokens)
     sides = [first] if clones else [first, second]
     tokenizers = [language.corpus.load_tokenizer() for language in sides]
-    lines = ([pieces.encode(line) for pieces, line in zip(tokenizers, aligned)] for aligned in aligned_lines(parallel))
+    count = dict(lines=0, long=0, empty=0)
+
+    def encoded():
+        for aligned in aligned_lines(parallel):
+            tokens = [pieces.encode(line) for pieces, line in zip(tokenizers, aligned)]
+            count['lines'] += 1
+            count['long'] += max(map(len, tokens)) > max_tokens
+            count['empty'] += not all(tokens)
+            yield tokens
+
     found = [tuple(np.array(side) for side in packed)
-             for packed in itertools.islice(pack(lines, max_tokens, min_tokens), pairs)]
+             for packed in itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs)]
+    read = (f'{count["lines"]:,} lines read, {count["long"]:,} of them longer than {max_tokens} tokens and '
+            f'{count["empty"]:,} empty on a side')
     if not found:
-        raise ConfigError(f'no pair of {" and ".join(parallel)} has {min_tokens} to {max_tokens} tokens on every side; '
-                          'lower min_tokens, or give more text')
+        raise ConfigError(f'{" and ".join(parallel)}: {read}, and the others do not join to a sequence of {min_tokens} '
+                          f'to {max_tokens} tokens; the files must be in the order of the languages '
+                          f'({", ".join(language.name for language in sides)}), else lower min_tokens or give more text')
+    print(f'{" and ".join(parallel)}: {read}, the others joined to {len(found):,} sequences of {min_tokens} to '
+          f'{max_tokens} tokens')
     return [packed * 2 if clones else packed for packed in found]
 
 

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 CONTROLS = dict(random=('random pairs', 'C7', 's'), any=('all pairs, mean', 'k', '_'))
 
 
-def save(figure, title, path):
+def save(figure, title, path, intervals=True):
+    title += '; bars and bands: 90% intervals' * intervals
     figure.suptitle(textwrap.fill(title, int(10 * figure.get_figwidth())), fontsize=11)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -29,8 +30,8 @@ def error(estimate):
 def alignment(panels, labels, shares, title, path):
     """Cosine of corresponding vectors and its controls (Figure 6): bars for one run, lines over the share of the first
     language for more. panels: {title: [{measure: Estimate} of each run]}."""
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
+    columns = len(panels) // 2 if len(panels) > 2 else len(panels)  # of word vectors: a row of input, one of output
+    rows = len(panels) // columns
     figure, axes = plt.subplots(rows, columns, figsize=(1.2 + 3.2 * columns, 0.6 + 3.2 * rows), sharey=True, squeeze=False,
                                 layout='constrained')
     measures = dict(pairs=('corresponding', 'C0', 'o'), **CONTROLS)
@@ -63,8 +64,6 @@ def alignment(panels, labels, shares, title, path):
             ax.set_xlabel('share of the first language, %')
             ax.set_xticks(x, [f'{value:.0f}' for value in x])
             ax.margins(x=0.15)
-    for ax in list(axes.flat)[len(panels):]:
-        ax.axis('off')
     for ax in axes[:, 0]:
         ax.set_ylabel('cosine')
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
@@ -150,7 +149,7 @@ def gradients(labels, found, title, path):
         ax.set_yticks(np.arange(len(kinds)), kinds if ax is axes[0, 0] or not same else [''] * len(kinds), fontsize=8)
         ax.set_xlabel('block')
     figure.colorbar(image, ax=axes, label='cosine of gradients', shrink=0.6)
-    save(figure, title, path)
+    save(figure, title, path, intervals=False)
 
 
 CHARACTER = 0.088  # inches of a character of the size that is used
@@ -183,7 +182,7 @@ def matching(labels, found, shown, title, path):
         ax.axis('off')
     figure.colorbar(plt.cm.ScalarMappable(scale, colors), ax=axes, label='mean cosine over the blocks', aspect=12 * len(found),
                     shrink=0.9, pad=0.01)
-    save(figure, title, path)
+    save(figure, title, path, intervals=False)
 
 
 def room(text):

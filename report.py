@@ -20,6 +20,7 @@ from panels import cases_of, law_groups, mixes, paper_cases, stitch
 from power_law import UNIT, short
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
+law_schedule = ''  # measure all runs by the laws of this lr_schedule, cosine or wsd; empty: each by those of its own
 
 
 # --- the finding ----------------------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ def anchor(name):
 
 def page(root, folder, runs):
     """The page as text, and the finding that it begins with; writes the figures into `folder`."""
-    laws, rows = analyse(runs)
+    laws, rows = analyse(runs, law_schedule)
     cases, published = cases_of(runs, laws, rows), paper_cases()
     found = findings(cases, published) or [
         f'{len(runs)} run{"s" * (len(runs) > 1)}, none of two languages at unequal shares: nothing can be said about '

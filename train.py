@@ -275,7 +275,7 @@ def train(settings, out, processes):
         epochs = ', '.join(f'{name} {times:.2f} times' for name, times in mix.epochs(max_steps).items())
         print(f'{out}: {model.non_embedding_parameters():,} parameters and {entries:,} vocabulary entries, '
               f'{where} in {number_format}, {batch_size // micro} passes of {micro} sequences a step; '
-              f'reads its corpora: {epochs}')
+              f'reads its corpora: {epochs}' + '; the first step compiles, for up to a minute' * (compiled is not model))
         if init_from and step and not checkpoint_paths(out):
             print(f'branches off {init_from} at step {step}')
 

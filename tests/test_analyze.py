@@ -480,7 +480,7 @@ def test_the_matching_shows_the_tokens_as_text(studied, place, capsys):
     (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'short.fr']), 'same number of lines'),
     (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'empty.fr']), 'empty'),
     (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'text.fr'], min_tokens=99), 'min_tokens'),
-    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'blank.fr'], min_tokens=20), 'no pair'),
+    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'blank.fr'], min_tokens=20), '24 empty on a side'),
     (dict(out_dir='out/even', study='hidden', parallel=['a', 'b', 'c']), 'one file or two'),
     (dict(out_dir='out/even', sentence_1='Ba de fi.', shown=[40, 60]), 'shown begins at token 40'),
     (dict(out_dir='out/even', sentence_2='Ba de fi.'), 'give both'),

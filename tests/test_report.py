@@ -291,7 +291,7 @@ def test_the_papers_points_are_hollow_and_stand_only_where_the_axes_mean_the_sam
 def test_a_hollow_marker_is_announced_where_it_is_drawn(paper_like):
     alts = [attributes['alt'] for tag, attributes in paper_like[2].tags if tag == 'img']
     marked = [alt for alt in alts if alt.endswith('hollow markers: the paper')]
-    for words in ('GPT small, 1.2B tokens: perplexity', 'GPT small, 1.2B tokens: token', 'cola: accuracy',
+    for words in ('GPT small, 1.2B tokens: perplexity', 'GPT small, 1.2B tokens: token', 'cola (the paper: of ten): accuracy',
                   'books_en, GPT small: perplexity', 'books_fr: perplexity',
                   'books_en: perplexity on the test set by model'):
         assert any(words in alt for alt in marked), (words, alts)
