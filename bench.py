@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from checkpoint import write_json
 from configurator import ConfigError, run
-from data import train_tokenizer
+from data import open_shard, train_tokenizer
 from device import autocast, can_compile, describe, measure_peak, memory_advice, pick_device, pick_dtype, synchronize
 from evaluate import window_losses
 from languages import Language, LanguageMix
@@ -166,7 +166,7 @@ def loader():
     find the place of the last step."""
     with tempfile.NamedTemporaryFile() as file:
         os.truncate(file.name, 2 * PAPER_TOKENS)
-        shard = np.memmap(file.name, dtype=np.uint16, mode='r')
+        shard = open_shard(file.name)
         corpus = SimpleNamespace(name='sparse', train=shard, vocab_size=16384, folder='')
         table = np.arange(16384, dtype=np.int32)
         languages = [Language('en1', corpus, table), Language('en2', corpus, table + 16384)]

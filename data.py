@@ -12,6 +12,7 @@ import collections
 import hashlib
 import io
 import json
+import mmap
 import multiprocessing
 import os
 import re
@@ -72,10 +73,18 @@ class Corpus:
         if _fingerprint(path) != expected['fingerprint']:
             raise ConfigError(f'{path} is not the shard that was written for this corpus; '
                               f'delete {self.folder} and make it again')
-        return np.memmap(path, dtype=np.uint16, mode='r')
+        return open_shard(path, in_order=part == 'test')
 
     def load_tokenizer(self):
         return load_tokenizer(self.folder / 'tokenizer.model')
+
+
+def open_shard(path, in_order=False):
+    """The tokens of a shard, memory-mapped: (N,) uint16."""
+    shard = np.memmap(path, dtype=np.uint16, mode='r')
+    if not in_order and hasattr(mmap, 'MADV_RANDOM'):  # else the system reads far ahead of each sequence for nothing
+        shard.base.madvise(mmap.MADV_RANDOM)
+    return shard
 
 
 def _sha256(path):
