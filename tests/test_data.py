@@ -62,7 +62,9 @@ def some_texts(count, length=60):
 
 def tuned(cwd, *arguments, cores=2, wait=True, path='', before=None, timeout=120, code='', **constants):
     """data.py with other constants, so that little text takes all the paths that much text takes."""
-    code = (f'import os, sys, data, configurator\nos.cpu_count = lambda: {cores}\n'
+    code = (f'import os, signal, sys\nimport data, configurator\nos.cpu_count = lambda: {cores}\n'
+            # a shell starts what it puts into the background deaf to Ctrl-C, and its children inherit that
+            'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
             f'vars(data).update({constants!r})\n{code}\n'
             f'sys.argv = ["data.py", *{list(map(str, arguments))!r}]\nconfigurator.run(vars(data), data.main)')
     process = subprocess.Popen([sys.executable, '-c', code], cwd=cwd, text=True, stdout=subprocess.PIPE,
