@@ -108,7 +108,8 @@ def hsic_terms(x, y):
     Linear CKA is the first over the root of the product of the others. The usual estimate of it is far too high for
     fewer tokens than dimensions; these terms may be averaged over sequences first (Song et al. 2012, Nguyen et al. 2021)."""
     def kernel(states):
-        states = states.cpu().double() - states.double().mean(0)  # exact in theory; and numerically kinder
+        states = states.cpu().double()  # not every device has doubles
+        states = states - states.mean(0)  # the same in theory, and numerically kinder
         return (states @ states.T).fill_diagonal_(0)
 
     def hsic(k, l):

@@ -72,8 +72,8 @@ dtype = 'auto'  # bfloat16, float16, float32; auto: the first of them that the d
 compile = True  # torch.compile the model
 wandb_project = ''  # log to this project of Weights & Biases as well
 
-FREE = {'out_dir', 'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval', 'keep_checkpoints', 'log_interval', 'device',
-        'compile', 'micro_batch_size', 'wandb_project'}  # settings that may change between a run and its resumption
+FREE = {'out_dir', 'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval', 'keep_checkpoints',
+        'log_interval', 'device', 'compile', 'micro_batch_size', 'wandb_project'}  # settings that may change between a run and its resumption
 
 
 # --- what the settings mean -------------------------------------------------------------------------------------------
