@@ -23,10 +23,10 @@ import pictures
 from checkpoint import load_run, write_json
 from configurator import ConfigError, run
 from device import memory_advice, pick_device
-from intervals import Estimate, difference, plain, rows_text, side_by_side, with_difference
-from languages import LanguageMix
+from similarity import Estimate, difference, plain, rows_text, side_by_side, with_difference
+from data import LanguageMix
 from model import PAD
-from parallel import sequence_pairs
+from data import sequence_pairs
 from schedule import language_probabilities
 from similarity import (cka, compare_states, compare_vectors, gradient_similarity, hidden_similarity,  # noqa: F401
                         match_tokens, token_cosines)

@@ -29,10 +29,10 @@ from tqdm import tqdm
 
 from checkpoint import write_json
 from configurator import ConfigError, run
-from data import open_shard, train_tokenizer
+from prepare import train_tokenizer
 from device import autocast, can_compile, describe, measure_peak, memory_advice, pick_device, pick_dtype, synchronize
 from evaluate import window_losses
-from languages import Language, LanguageMix
+from data import Language, LanguageMix, open_shard
 from model import GPT, SIZES, GPTConfig
 
 size = ''  # one training step of this size only; empty: all cases
@@ -192,7 +192,7 @@ def anonymous_memory():
 
 
 def encoding():
-    """MB of text a second that data.py turns into tokens, all cores, on invented words (16 MB)."""
+    """MB of text a second that prepare.py turns into tokens, all cores, on invented words (16 MB)."""
     rng = random.Random(0)
     words = [''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(rng.randint(1, 4)))
              for _ in range(20000)]
@@ -208,7 +208,7 @@ def encoding():
         seconds = []
         for number in range(2):
             start = time.perf_counter()
-            subprocess.run([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data.py'),
+            subprocess.run([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'prepare.py'),
                             f'--corpus=c{number}', f'--source={text}', '--tokenizer=tokenizer.model'], cwd=folder,
                            check=True, capture_output=True)
             seconds.append(time.perf_counter() - start)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from configurator import ConfigError
-from languages import build_languages
+from data import build_languages
 from model import GPT, GPTConfig
 
 

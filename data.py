@@ -1,43 +1,32 @@
-"""Text to tokens: makes the corpus data/NAME/ from a source of documents.
+"""Languages and the mix of them that a model trains on.
 
-    python data.py                                                 # data/docs, from what is installed; no download
-    python data.py --corpus=books_en --source=FOLDER               # your own text, see sources.py for all sources
-    python data.py --corpus=books_fr --source=hf:PleIAs/French-PD-Books --max_bytes=20_000_000_000
+A language is a corpus plus a lookup table from the corpus's token ids to the model's vocabulary. Clones are several
+tables over one corpus (Section 4), real languages are tables over several corpora (Section 5); both can be mixed.
 
-data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 tokens, documents ended by <D>) and
-corpus.json, which says what they are. It is made in data/.NAME.making and renamed when it is complete. Memory does not
-grow with the corpus: the tokeniser learns from the first TOKENIZER_BYTES of text, the rest streams.
+What a training step holds is a pure function of the seed and the step: two counter-based random functions below,
+`uniforms` and `shuffled`, give the n-th draw and the n-th place of a shuffled order without any draw before it.
 """
-import collections
+
 import hashlib
-import io
+import itertools
 import json
 import mmap
-import multiprocessing
 import os
 import re
-import shutil
-import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
-from tqdm import tqdm
 
-from configurator import ConfigError, run
-from sources import documents
-
-corpus = 'docs'  # name of the corpus: it is made in data/NAME
-source = 'docs'  # where the text comes from: a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
-tokenizer = ''  # an existing SentencePiece .model file; empty: a new one is trained on the corpus
-vocab_size = 16384  # pieces of a new tokeniser, at most 65,535
-test_fraction = 0.05  # share of the documents that is kept for testing
-max_bytes = 0  # stop after so many bytes of text (UTF-8); 0: read all
+from configurator import ConfigError
+from model import PAD
+from sources import text_lines, hugging_face
 
 UNKNOWN, DOCUMENT_END = 1, 2  # token ids; 0 is padding
-TOKENIZER_BYTES = 128 << 20  # a new tokeniser learns from at most so much text
-BATCH_BYTES = 1 << 20  # text sent to an encoding process at once
 
+
+# --- corpora: memory-mapped shards ------------------------------------------------------------------------------------
 
 class Corpus:
     """A finished corpus in data/NAME: `train` and `test` (memory-mapped uint16 tokens) and `info` (corpus.json).
@@ -48,13 +37,13 @@ class Corpus:
         self.name, self.folder = name, Path(root) / name
         if not self.folder.exists():
             raise ConfigError(f'there is no corpus {self.folder}; make it with: '
-                              f'python data.py --corpus={name} --source=SOURCE (a folder of text files, docs, '
+                              f'python prepare.py --corpus={name} --source=SOURCE (a folder of text files, docs, '
                               'eltec:eng, hf:PleIAs/English-PD, ...; see --help)')
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
             self.vocab_size = self.info['tokenizer']['pieces']
             self.tokenizer_hash = self.info['tokenizer']['sha256']
-            if _sha256(self.folder / 'tokenizer.model') != self.tokenizer_hash:
+            if sha256(self.folder / 'tokenizer.model') != self.tokenizer_hash:
                 raise ConfigError(f'{self.folder}/tokenizer.model is not the tokeniser that the shards were made with; '
                                   f'put it back, or delete {self.folder} and make it again')
             self.train, self.test = self._shard('train'), self._shard('test')
@@ -70,7 +59,7 @@ class Corpus:
         if size != 2 * expected['tokens']:
             raise ConfigError(f'{path} has {size:,} bytes where {2 * expected["tokens"]:,} belong: it is truncated or '
                               f'not of this corpus; delete {self.folder} and make it again')
-        if _fingerprint(path) != expected['fingerprint']:
+        if fingerprint(path) != expected['fingerprint']:
             raise ConfigError(f'{path} is not the shard that was written for this corpus; '
                               f'delete {self.folder} and make it again')
         return open_shard(path, in_order=part == 'test')
@@ -87,12 +76,12 @@ def open_shard(path, in_order=False):
     return shard
 
 
-def _sha256(path):
+def sha256(path):
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _fingerprint(path, ends=1 << 16):
+def fingerprint(path, ends=1 << 16):
     """Hash of a shard's first and last 64 KiB: tells a foreign shard at no cost, however large it is."""
     with open(path, 'rb') as file:
         head = file.read(ends)
@@ -118,231 +107,270 @@ def load_tokenizer(path):
     return pieces
 
 
-def is_test(text):
-    """Number in [0, 1) from the document's text alone: it is in the test set if that is below `test_fraction`, so
-    the set stays the same as a corpus grows, and a document and its copy are never on both sides."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') / 2**64
+# --- languages ---------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Language:
+    name: str
+    corpus: Corpus
+    table: np.ndarray  # (corpus.vocab_size,) int32: id of each of the corpus's tokens in the model's vocabulary
 
 
-def train_tokenizer(texts, pieces):
-    """Bytes of a new SentencePiece BPE model. Text comes back as it was: nothing is normalised, what has no piece
-    falls back to bytes (a line end, too). Only U+2581, SentencePiece's mark of a space, comes back as a space."""
-    model = io.BytesIO()
-    lines = (line[i:i + 4000] for text in texts for line in text.splitlines() for i in range(0, len(line), 4000))
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines, model_writer=model, model_type='bpe', vocab_size=pieces, byte_fallback=True,
-            normalization_rule_name='identity', remove_extra_whitespaces=False, max_sentence_length=16000,
-            pad_id=0, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>',
-            num_threads=16, minloglevel=2)  # not the cores of this machine: the model holds the number, its hash too
-    except (RuntimeError, OSError) as error:
-        most, least = re.search(r'value <= (\d+)', str(error)), re.search(r'\d+ vs (\d+)', str(error))
-        advice = (f'this text supports at most {int(most[1]):,} pieces: --vocab_size={most[1]}' if most else
-                  f'its characters and the 256 bytes need at least {least[1]}: --vocab_size={least[1]}' if least else
-                  str(error).strip().splitlines()[-1])
-        raise ConfigError(f'no tokeniser of {pieces:,} pieces can be trained: {advice}') from None
-    return model.getvalue()
+def build_languages(corpora, names, vocabulary='disjoint', cloned_fraction=1.0, seed=0, root='data'):
+    """The languages of a run and the size of the model's vocabulary: (list of Language, entries).
 
-
-# --- encoding on all cores --------------------------------------------------------------------------------------------
-
-class WordEncoder(dict):
-    """Encodes text word by word, each different word once: several times the speed of encoding it whole.
-
-    It is the same where no piece reaches over a space, and the tokeniser leaves spaces as they are; a tokeniser of
-    another kind is found out by its pieces and on a PROBE, and encodes text whole. As a dict: word -> its tokens."""
-
-    PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
-    LIMIT = 1_000_000  # words that are remembered
-
-    def __init__(self, pieces):
-        self.pieces = pieces
-        spelled = [pieces.id_to_piece(i) for i in range(len(pieces))]
-        self.by_words = not any(' ' in piece or '\u2581' in piece[1:] for piece in spelled)
-        self.by_words = self.by_words and self(self.PROBE) == self._bytes(pieces.encode(self.PROBE))
-
-    @staticmethod
-    def _bytes(ids):
-        return np.array(ids, dtype=np.uint16).tobytes()
-
-    def __missing__(self, word):
-        # a word's leading space is the one that SentencePiece puts before a text; an empty word is a space alone
-        tokens = self[word] = self._bytes(self.pieces.encode(word) if word else self.pieces.encode(' ')[1:])
-        return tokens
-
-    def __call__(self, text):
-        """The uint16 tokens of a text that is not empty, as bytes."""
-        if not self.by_words:
-            return self._bytes(self.pieces.encode(text))
-        if len(self) > self.LIMIT:
-            self.clear()
-        return b''.join(map(self.__getitem__, text.split(' ')))
-
-
-def _start_worker(model):
-    global _encoder
-    _encoder = WordEncoder(load_tokenizer(model))
-
-
-def _encode(batch):
-    """[(is it test, text)] -> {is it test: (uint16 tokens as bytes, documents, bytes of text)}"""
-    encoded = {False: [], True: []}
-    size = collections.Counter()
-    end = np.uint16(DOCUMENT_END).tobytes()
-    for test, text in batch:
-        encoded[test] += [_encoder(text), end]
-        size[test] += len(text.encode())
-    return {test: (b''.join(parts), len(parts) // 2, size[test]) for test, parts in encoded.items() if parts}
-
-
-def _batches(texts):
-    batch, size = [], 0
-    for item in texts:
-        batch.append(item)
-        size += len(item[1])
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def write_shards(texts, folder):
-    """Encodes [(is it test, text)] into folder/train.bin and test.bin; returns what corpus.json says of each."""
-    names = {False: 'train', True: 'test'}
-    about = {name: dict(tokens=0, documents=0, bytes=0) for name in names.values()}
-    workers = os.cpu_count()
-    room = threading.Semaphore(3 * workers)  # imap would read the whole source ahead of the encoding
-    stopped = threading.Event()
-
-    def throttled():
-        for batch in _batches(texts):
-            room.acquire()
-            if stopped.is_set():
-                return
-            yield batch
-
-    with open(folder / 'train.bin', 'wb') as train, open(folder / 'test.bin', 'wb') as test, \
-            multiprocessing.get_context('spawn').Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool, \
-            tqdm(desc='encoding', unit='B', unit_scale=True) as progress:
-        try:
-            for encoded in pool.imap(_encode, throttled()):
-                room.release()
-                for part, (tokens, documents_, bytes_) in encoded.items():
-                    (test if part else train).write(tokens)
-                    entry = about[names[part]]
-                    entry['tokens'] += len(tokens) // 2
-                    entry['documents'] += documents_
-                    entry['bytes'] += bytes_
-                    progress.update(bytes_)
-            for file in (train, test):
-                file.flush()
-                os.fsync(file.fileno())
-        finally:  # after an error: the pool waits for the thread that waits for room
-            stopped.set()
-            room.release()
-    for name, entry in about.items():
-        entry['fingerprint'] = _fingerprint(folder / f'{name}.bin')
-    return about
-
-
-# --- the script -------------------------------------------------------------------------------------------------------
-
-def limited(texts, limit):
-    """Documents that are not empty, until `limit` bytes of them (0: all)."""
-    size = 0
-    for text in texts:
-        if text.strip():
-            yield text
-            size += len(text.encode())
-            if limit and size >= limit:
-                return
-
-
-def split(texts):
-    """(is it test, text) of the first documents, as a list, and of the others, as a generator. When none of the first
-    is chosen for the test set (a small corpus), it is the one with the lowest number. Raises ConfigError for fewer
-    than two different documents."""
-    first, size = [], 0
-    for text in tqdm(texts, desc='reading', unit=' documents'):
-        first.append((is_test(text), text))
-        size += len(text.encode())
-        if size >= TOKENIZER_BYTES and len(first) > 1:
-            break
-    if not first:
-        raise ConfigError(f'{source} is empty: there is no text in it')
-    if len(first) < 2:
-        raise ConfigError(f'{source} is a single document; at least two are needed, one of them for the test set')
-    lowest = min(number for number, _ in first)
-    first = [(number < test_fraction or number == lowest, text) for number, text in first]
-    if all(test for test, _ in first):
-        raise ConfigError(f'all documents of {source} are the same or fall into the test set; '
-                          'more documents are needed, or a lower --test_fraction')
-    numbered = ((is_test(text), text) for text in texts)
-    return first, ((number < test_fraction or number == lowest, text) for number, text in numbered)
-
-
-def main():
-    if not re.fullmatch(r'[\w.-]*\w', corpus) or corpus.startswith('.'):
-        raise ConfigError(f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}')
-    if not 3 <= vocab_size <= 65535:
-        raise ConfigError(f'vocab_size must lie between 3 and 65,535 (tokens are stored in 16 bits), not {vocab_size}')
-    if not 0 < test_fraction < 1:
-        raise ConfigError(f'test_fraction must lie between 0 and 1, not {test_fraction}')
-    if max_bytes < 0:
-        raise ConfigError(f'max_bytes must not be negative: {max_bytes}')
-    settings = dict(source=source, tokenizer=tokenizer, vocab_size=vocab_size, test_fraction=test_fraction,
-                    max_bytes=max_bytes)
-    folder, making = Path('data') / corpus, Path('data') / f'.{corpus}.making'
-    if folder.exists():
-        about = Corpus(corpus).info
-        differ = [f'{name}={about["settings"].get(name)!r}' for name in settings
-                  if about['settings'].get(name) != settings[name]]
-        if differ:
-            raise ConfigError(f'{folder} was made with other settings ({", ".join(differ)}); '
-                              'choose another --corpus or delete it')
-        print(f'{folder} is there already: {describe(about)}. Delete it to make it again.')
-        return
-    if tokenizer:
-        load_tokenizer(tokenizer)
-    shutil.rmtree(making, ignore_errors=True)  # what a killed run left
-    making.mkdir(parents=True)
-    try:
-        stream = limited(documents(source), max_bytes)
-        first, rest = split(stream)
-        if tokenizer:
-            shutil.copy(tokenizer, making / 'tokenizer.model')
+    corpora, names: one of each for every language; a corpus that is named again makes a clone of its first language.
+    vocabulary: 'disjoint', or 'anchored', where a piece that is spelled alike in two corpora is one entry (Appendix
+    D.2). cloned_fraction: share of the pieces of which a clone has a copy of its own, drawn at random; the others it
+    shares with the language it is a clone of (Appendix D.1); a smaller share is a subset of a larger one. Padding is
+    id 0 for all. Raises ConfigError."""
+    if len(corpora) != len(names) or not names:
+        raise ConfigError(f'{len(corpora)} corpora for {len(names)} languages: give one corpus for each language')
+    if len(set(names)) != len(names):
+        raise ConfigError(f'two languages have the same name: {names}')
+    if vocabulary not in ('disjoint', 'anchored'):
+        raise ConfigError(f"vocabulary must be 'disjoint' or 'anchored', not {vocabulary!r}")
+    if not 0 <= cloned_fraction <= 1:
+        raise ConfigError(f'cloned_fraction must lie between 0 and 1, not {cloned_fraction}')
+    if vocabulary == 'anchored' and len(set(corpora)) == 1:
+        raise ConfigError('an anchored vocabulary joins two corpora, and there is one; for clones set cloned_fraction')
+    opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
+    entry_of, entries = {}, 0  # spelling -> entry, for anchors
+    tables = {}  # corpus -> table of its first language
+    for name, corpus in opened.items():
+        if vocabulary == 'disjoint':
+            table = np.arange(corpus.vocab_size) + entries
+            entries += corpus.vocab_size
         else:
-            print(f'training a tokeniser of {vocab_size:,} pieces')
-            (making / 'tokenizer.model').write_bytes(train_tokenizer((t for test, t in first if not test), vocab_size))
-        shards = write_shards(_chain(first, rest), making)
-        model = making / 'tokenizer.model'
-        about = dict(corpus=corpus, settings=settings, **shards,
-                     tokenizer=dict(pieces=len(load_tokenizer(model)), sha256=_sha256(model)))
-        with open(making / 'corpus.json', 'w') as file:
-            file.write(json.dumps(about, indent=2) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(making, folder)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-    print(f'{folder}: {describe(about)}')
+            pieces, table = corpus.load_tokenizer(), np.empty(corpus.vocab_size, int)
+            for token in range(corpus.vocab_size):
+                table[token] = entry_of.setdefault(pieces.id_to_piece(token), entries)
+                entries = max(entries, int(table[token]) + 1)
+        tables[name] = table
+    languages, used = [], set()
+    for corpus, name in zip(corpora, names):
+        table = tables[corpus].copy()
+        if corpus in used:
+            cloned = np.random.default_rng(seed).permutation(len(table))[:round(cloned_fraction * len(table))]
+            table[np.sort(cloned)] = entries + np.arange(len(cloned))
+            entries += len(cloned)
+        used.add(corpus)
+        table[PAD] = PAD
+        languages.append(Language(name, opened[corpus], table.astype(np.int32)))
+    return languages, entries
 
 
-def _chain(first, rest):
-    """All of `first`, each let go of as it is used, then `rest`."""
-    first.reverse()
-    while first:
-        yield first.pop()
-    yield from rest
+# --- randomness by counter --------------------------------------------------------------------------------------------
+
+def uniforms(seed, start, count):
+    """Draws start to start + count of an endless sequence of uniform numbers in [0, 1) that `seed` names."""
+    block = start // 4  # a step of Philox's counter yields four numbers
+    generator = np.random.Generator(np.random.Philox(key=seed, counter=block))
+    return generator.random(start - 4 * block + count)[start - 4 * block:]
 
 
-def describe(about):
-    train, test = about['train'], about['test']
-    return (f'{train["tokens"]:,} training and {test["tokens"]:,} test tokens of {about["tokenizer"]["pieces"]:,} pieces, '
-            f'{train["documents"]:,} and {test["documents"]:,} documents, {train["bytes"] + test["bytes"]:,} bytes')
+def _mix(x):
+    """splitmix64's finaliser: a bijection of uint64 that scatters neighbours."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
-if __name__ == '__main__':
-    run(globals(), main)
+def shuffled(seed, places, n, rounds=6):
+    """Where a shuffled order of range(n) has its `places` (int array, each below n): a keyed bijection, so the order
+    needs no memory.
+
+    A Feistel network over a grid of a x b >= n cells, both about sqrt(n): each round shifts one coordinate by a hash
+    of the other. Cells beyond n, a share of about 2 / sqrt(n), are sent through again."""
+    b = np.uint64(max(1, int(np.ceil(np.sqrt(n)))))
+    a = np.uint64(-(-n // int(b)))
+    keys = np.random.SeedSequence(seed).generate_state(rounds, np.uint64)
+    x = np.asarray(places).astype(np.uint64)
+    again = np.ones(x.shape, bool)
+    while again.any():
+        row, column = x[again] // b, x[again] % b
+        for number, key in enumerate(keys):
+            if number % 2:
+                column = (column + _mix(row ^ key) % b) % b
+            else:
+                row = (row + _mix(column ^ key) % a) % a
+        x[again] = row * b + column
+        again = x >= np.uint64(n)
+    return x.astype(np.int64)
+
+
+# --- the mix ----------------------------------------------------------------------------------------------------------
+
+class LanguageMix:
+    """The batches of a run.
+
+    Each sequence draws its language with the probabilities of its step. A corpus is read in chunks of block_size
+    tokens in a shuffled order, each chunk once, by whichever of its languages comes next; after the last chunk it
+    starts over in a new order. So text is not seen twice before all of it was seen, clones do not see the same text,
+    and a shorter run sees the beginning of what a longer run with the same probabilities sees."""
+
+    def __init__(self, languages, probabilities, batch_size, block_size, seed):
+        """probabilities: function of the step that gives p(language), one for each of `languages`.
+
+        Raises ConfigError when a corpus is shorter than a sequence."""
+        self.languages, self.probabilities = languages, probabilities
+        self.batch_size, self.block_size, self.seed = batch_size, block_size, seed
+        self.corpora = list({id(language.corpus): language.corpus for language in languages}.values())
+        self.corpus_of = np.array([self.corpora.index(language.corpus) for language in languages])
+        self.chunks = [(len(corpus.train) - 1) // block_size for corpus in self.corpora]
+        for corpus, chunks in zip(self.corpora, self.chunks):
+            if chunks < 1:
+                raise ConfigError(f'corpus {corpus.name} has {len(corpus.train):,} training tokens, too few for one '
+                                  f'sequence of block_size {block_size}; use a smaller block_size or more text')
+        self._counted = (0, np.zeros(len(languages), np.int64))  # a step and the sequences of each language before it
+
+    def draw(self, step, count=1):
+        """Language (index) of each sequence of `count` steps: (count * batch_size,) int64."""
+        cumulative = np.cumsum([self.probabilities(s) for s in range(step, step + count)], axis=1)
+        numbers = uniforms(self.seed, step * self.batch_size, count * self.batch_size).reshape(count, -1)
+        # above the bounds of how many languages, the last bound (1, or just below by rounding) left out
+        return sum(numbers >= bound[:, None] for bound in cumulative.T[:-1]).ravel() if len(self.languages) > 1 \
+            else np.zeros(numbers.size, np.int64)
+
+    def sequences_before(self, step):
+        """Sequences of each language in all steps before `step`: (languages,) int64."""
+        at, counts = self._counted
+        if step < at:
+            at, counts = 0, np.zeros(len(self.languages), np.int64)
+        while at < step:
+            many = min(step - at, 4096)
+            counts = counts + np.bincount(self.draw(at, many), minlength=len(self.languages))
+            at += many
+        self._counted = at, counts
+        return counts
+
+    def chunk(self, corpus, number):
+        """Which chunks the `number`-th sequences (int array) read of a corpus (index) read."""
+        chunks = self.chunks[corpus]
+        found = np.empty(len(number), np.int64)
+        for epoch in np.unique(number // chunks):
+            here = number // chunks == epoch
+            found[here] = shuffled((self.seed, corpus, int(epoch)), number[here] % chunks, chunks)
+        return found
+
+    def batch(self, step, rows=slice(None)):
+        """Sequences `rows` of a step: inputs and targets, each (rows, block_size) int64, and the language (index) of
+        each row. The targets are the inputs moved by one token."""
+        before, drawn = self.sequences_before(step), self.draw(step)
+        tokens = np.empty((self.batch_size, self.block_size + 1), np.int64)
+        wanted = np.zeros(self.batch_size, bool)
+        wanted[rows] = True
+        for index, corpus in enumerate(self.corpora):
+            of_corpus = self.corpus_of[drawn] == index
+            first = before[self.corpus_of == index].sum()
+            mine = np.flatnonzero(of_corpus & wanted)
+            number = first + np.cumsum(of_corpus)[mine] - 1
+            for row, start in zip(mine, self.chunk(index, number) * self.block_size):
+                language = self.languages[drawn[row]]
+                ids = corpus.train[start:start + self.block_size + 1]
+                try:
+                    tokens[row] = language.table[ids]
+                except IndexError:
+                    raise ConfigError(f'{corpus.folder}/train.bin holds a token that its tokeniser does not have; '
+                                      f'delete {corpus.folder} and make it again') from None
+        return tokens[rows, :-1], tokens[rows, 1:], drawn[rows]
+
+    def epochs(self, step):
+        """{corpus name: how often it has been read before `step`} (float)."""
+        before = self.sequences_before(step)
+        return {corpus.name: before[self.corpus_of == i].sum() / self.chunks[i] for i, corpus in enumerate(self.corpora)}
+
+
+# --- parallel text ----------------------------------------------------------------------------------------------------
+
+
+def line_source(where):
+    """Function that opens a source of lines again and again: a text file (.gz allowed), or hf:DATASET:COLUMN."""
+    if where.startswith('hf:'):
+        return lambda: hugging_face(where.removeprefix('hf:'))
+    if not Path(where).is_file():
+        raise ConfigError(f'there is no file {where}; parallel text is given as --parallel=[FILE.en,FILE.fr]')
+    return lambda: text_lines(Path(where))
+
+
+def aligned_lines(sources):
+    """Generator of tuples, a line of each source. Raises ConfigError for a missing or empty source, and for sources of
+    unequal length; of files before the first line, since the lines after a gap would be wrong pairs."""
+    opened = [line_source(where) for where in sources]
+    lengths = {where: sum(1 for _ in lines()) for where, lines in zip(sources, opened) if not where.startswith('hf:')}
+    for where, length in lengths.items():
+        if not length or not any(line.strip() for line in line_source(where)()):
+            raise ConfigError(f'{where} is empty: there is no line of text in it')
+    uneven = f'{" and ".join(sources)} are not aligned: both need the same number of lines'
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(f'{uneven}, not {" and ".join(f"{n:,}" for n in lengths.values())}')
+    end = object()
+    for lines in itertools.zip_longest(*(lines() for lines in opened), fillvalue=end):
+        if end in lines:
+            raise ConfigError(uneven)
+        yield tuple(line.strip() for line in lines)
+
+
+def pack(lines, max_tokens, min_tokens):
+    """Joins consecutive lines, each a tuple of token lists (one for each side), to sequences of at most `max_tokens`.
+
+    Yields tuples of token lists of at least `min_tokens`. A line that is longer than `max_tokens` or empty on any side
+    is skipped as if it were not there."""
+    joined = None
+    for sides in itertools.chain(lines, [None]):
+        if sides is not None and (max(map(len, sides)) > max_tokens or not all(sides)):
+            continue
+        if joined and (sides is None or any(len(a) + len(b) > max_tokens for a, b in zip(joined, sides))):
+            if min(map(len, joined)) >= min_tokens:
+                yield joined
+            joined = None
+        if sides is not None:
+            joined = tuple(a + b for a, b in zip(joined, sides)) if joined else sides
+
+
+def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
+    """Sequences that say the same in two languages: list of at most `pairs` tuples of arrays, ids of the corpora.
+
+    first, second: Language; clones of one corpus get the same array twice. parallel: two sources, for clones also one
+    (of two they take the first) or none. Raises ConfigError when there is nothing to compare."""
+    clones = first.corpus is second.corpus
+    if len(parallel) > 2 or len(parallel) < (0 if clones else 2):
+        raise ConfigError(f'{first.name} and {second.name} are no clones: their tokens cannot be compared position by '
+                          'position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for the '
+                          'matching alone --sentence_1 and --sentence_2' if not clones
+                          else f'parallel text is one file or two, not {len(parallel)}')
+    if clones and not parallel:
+        return test_sequences(first.corpus, pairs, max_tokens)
+    sides = [first] if clones else [first, second]
+    tokenizers = [language.corpus.load_tokenizer() for language in sides]
+    count = dict(lines=0, long=0, empty=0)
+
+    def encoded():
+        for aligned in aligned_lines(parallel):
+            tokens = [pieces.encode(line) for pieces, line in zip(tokenizers, aligned)]
+            count['lines'] += 1
+            count['long'] += max(map(len, tokens)) > max_tokens
+            count['empty'] += not all(tokens)
+            yield tokens
+
+    found = [tuple(np.array(side) for side in packed)
+             for packed in itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs)]
+    read = (f'{count["lines"]:,} lines read, {count["long"]:,} of them longer than {max_tokens} tokens and '
+            f'{count["empty"]:,} empty on a side')
+    if not found:
+        raise ConfigError(f'{" and ".join(parallel)}: {read}, and the others do not join to a sequence of {min_tokens} '
+                          f'to {max_tokens} tokens; the files must be in the order of the languages '
+                          f'({", ".join(language.name for language in sides)}), else lower min_tokens or give more text')
+    print(f'{" and ".join(parallel)}: {read}, the others joined to {len(found):,} sequences of {min_tokens} to '
+          f'{max_tokens} tokens')
+    return [packed * 2 if clones else packed for packed in found]
+
+
+def test_sequences(corpus, pairs, max_tokens):
+    """At most `pairs` sequences of a corpus's test set, spread evenly over it, each twice."""
+    starts = np.arange(len(corpus.test) // max_tokens) * max_tokens
+    if not len(starts):
+        raise ConfigError(f'the test set of {corpus.name} has {len(corpus.test):,} tokens, fewer than one sequence of '
+                          f'max_tokens {max_tokens}')
+    chosen = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
+    return [(np.array(corpus.test[start:start + max_tokens]),) * 2 for start in chosen]

@@ -77,7 +77,7 @@ def steps_done(name):
 
 
 def main():
-    if python('data.py', 'config/demo_data.py').returncode:
+    if python('prepare.py', 'config/demo_data.py').returncode:
         raise ConfigError('the corpus could not be made, see above')
     train_all(training_runs(), at_once=2 if (os.cpu_count() or 1) > 1 else 1)
     for script in ('fit_scaling.py', 'report.py'):

@@ -18,7 +18,7 @@ from checkpoint import load_run
 from configurator import ConfigError, run
 from device import autocast, memory_advice, pick_device, pick_dtype
 from data import DOCUMENT_END
-from languages import build_languages
+from data import build_languages
 from model import GPT, GPTConfig
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10

@@ -16,8 +16,8 @@ from configurator import ConfigError, run
 from figures import (FIGURES, MONOLINGUAL, STUDIES, TABLES, anchor_panels, combination_panels, glue_panels,
                      law_panels, ratio_panels, row_command, scale_panels)
 from fit_scaling import analyse, describe, load_paper_runs, load_runs, paper_rows, trained, with_interval
-from panels import cases_of, law_groups, mixes, paper_cases, stitch
-from power_law import UNIT, short
+from figures import cases_of, law_groups, mixes, paper_cases, stitch
+from fit_scaling import UNIT, short
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
 law_schedule = ''  # measure all runs by the laws of this lr_schedule, cosine or wsd; empty: each by those of its own

@@ -57,7 +57,7 @@ def files(path):
         if not names:
             raise ConfigError(f'{path} holds no .txt or .jsonl file (.gz allowed)')
         for name in names:
-            yield from _jsonl(name) if '.jsonl' in name.suffixes else [''.join(_lines(name))]
+            yield from _jsonl(name) if '.jsonl' in name.suffixes else [''.join(text_lines(name))]
     elif not path.is_file():
         raise ConfigError(f'there is no file or folder {path}; other sources are docs, eltec:LANGUAGE and hf:DATASET')
     elif '.jsonl' in path.suffixes:
@@ -66,7 +66,7 @@ def files(path):
         yield from _pieces(path)
 
 
-def _lines(path):
+def text_lines(path):
     """Lines of a UTF-8 file, a byte-order mark dropped, any line end read as \\n."""
     opener = gzip.open if path.suffix == '.gz' else open
     try:
@@ -82,7 +82,7 @@ def _pieces(path):
     """A text file has no documents of its own: it is cut at the first line end after PIECE characters, and inside
     a longer line at a space."""
     piece, size = [], 0
-    for line in _lines(path):
+    for line in text_lines(path):
         start = 0
         while len(line) - start > 4 * PIECE:
             cut = line.rfind(' ', start + 1, start + PIECE) + 1 or start + PIECE
@@ -97,7 +97,7 @@ def _pieces(path):
 
 
 def _jsonl(path):
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:

@@ -1,5 +1,5 @@
 # The tiny model on 100 English novels, ten to twenty minutes a run on two CPU cores: clones, one language alone, any ratio.
-# First: python data.py --corpus=eltec_eng --source=eltec:eng --vocab_size=2048
+# First: python prepare.py --corpus=eltec_eng --source=eltec:eng --vocab_size=2048
 # Then, for example: python train.py config/eltec.py --stages=[[0.5,0.5]] --out_dir=out/eltec_50_50
 corpora = ['eltec_eng', 'eltec_eng']
 languages = ['en1', 'en2']

@@ -81,13 +81,13 @@ def one_core():
 
 @pytest.fixture(scope='session')
 def made_once(tmp_path_factory):
-    """A folder with data/en and data/fr, made by data.py with 500 pieces each; about 70,000 tokens, half of the words
+    """A folder with data/en and data/fr, made by prepare.py with 500 pieces each; about 70,000 tokens, half of the words
     are the same. To be read only, see `workplace`."""
     root = tmp_path_factory.mktemp('corpora')
     english, french = invented_words(1), invented_words(2)
     for name, words in dict(en=english, fr=english[0::2] + french[1::2]).items():
         text = write_documents(root / f'text_{name}', 100, words=words, seed=name)
-        done = script('data', f'--corpus={name}', f'--source={text}', '--vocab_size=500', cwd=root)
+        done = script('prepare', f'--corpus={name}', f'--source={text}', '--vocab_size=500', cwd=root)
         assert done.returncode == 0, done.stderr
     return root
 

@@ -17,10 +17,10 @@ import similarity
 from analyze import gradient_similarity, hidden_similarity, match_tokens, training_counts
 from configurator import ConfigError, settings_of
 from conftest import refused, script, write_documents
-from intervals import Estimate, plain, side_by_side
-from languages import Language, LanguageMix
+from similarity import Estimate, plain, side_by_side
+from data import Language, LanguageMix
 from model import GPT, GPTConfig
-from parallel import aligned_lines, pack, sequence_pairs
+from data import aligned_lines, pack, sequence_pairs
 from similarity import cka, compare_states, compare_vectors, hsic_terms, retrieval, token_cosines
 from word2vec import NEGATIVES, BagOfWords, batches, torch_word2vec, word_vectors
 

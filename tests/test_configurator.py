@@ -133,7 +133,7 @@ def test_text_is_taken_as_it_stands(small, text):
 
 
 def test_a_dash_will_do_for_an_underscore():
-    values, _ = read_settings(REPO / 'data.py', vars(importlib.import_module('data')), ['--vocab-size=300'])
+    values, _ = read_settings(REPO / 'prepare.py', vars(importlib.import_module('data')), ['--vocab-size=300'])
     assert values['vocab_size'] == 300
 
 
@@ -227,7 +227,7 @@ def test_the_settings_have_the_names_that_the_configs_rely_on():
 # --- the real scripts and configs -----------------------------------------------------------------------------------
 
 def test_help_of_a_real_script_runs_nothing(tmp_path):
-    done = script('data', '--vocab_size=777', '--help', cwd=tmp_path)
+    done = script('prepare', '--vocab_size=777', '--help', cwd=tmp_path)
     assert done.returncode == 0 and '--vocab_size=777' in done.stdout and "--corpus='docs'" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -255,5 +255,5 @@ def test_config_is_for_its_script_and_says_what_it_is(path):
 def test_reading_settings_changes_no_defaults():
     defaults = dict(vars(importlib.import_module('data')))
     with pytest.raises(ConfigError):
-        read_settings(REPO / 'data.py', defaults, ['--vocab_size=3', '--nothing=4'])
+        read_settings(REPO / 'prepare.py', defaults, ['--vocab_size=3', '--nothing=4'])
     assert defaults['vocab_size'] == importlib.import_module('data').vocab_size != 3

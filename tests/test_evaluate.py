@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import languini_name, refused, script
 from data import DOCUMENT_END
 from evaluate import perplexity
-from languages import build_languages
+from data import build_languages
 from model import GPT, GPTConfig
 
 SHAPE = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16)

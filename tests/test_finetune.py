@@ -20,7 +20,7 @@ from conftest import REPO, environment, invented_words, refused, script
 from data import DOCUMENT_END
 from finetune import Classifier, Examples, encode, epoch_batches, interval
 from glue import TASKS, read_task
-from languages import build_languages
+from data import build_languages
 from model import GPT, PAD, GPTConfig
 
 TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '--mlp_dim=32', '--block_size=32',

@@ -8,7 +8,7 @@ import pytest
 from conftest import refused, script
 
 from fit_scaling import analyse, kind_of, load_paper_laws, load_paper_runs, load_runs, paper_rows, recompute_paper
-from power_law import UNIT, PowerLaw, coverage, fit_power_law
+from fit_scaling import UNIT, PowerLaw, coverage, fit_power_law
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
 SIXTEEN = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.5, 2, 3]  # the paper's own

@@ -14,12 +14,12 @@ import train
 from conftest import REPO, refused, script
 from test_fit_scaling import EN, FOUR, SMALL, write_mono, write_run
 
-import panels
+import figures as panels
 import report
 from configurator import ConfigError, read_settings
 from figures import FIGURES, ratio_panels
 from fit_scaling import analyse, load_paper_laws, load_runs
-from power_law import PowerLaw
+from fit_scaling import PowerLaw
 from report import findings, mix_text, sentence
 
 TINY = dict(n_layer=4, n_head=4, head_dim=32, n_embd=128, mlp_dim=512, block_size=128, vocab_size=2048)

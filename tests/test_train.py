@@ -115,7 +115,7 @@ def test_a_signal_is_not_kept_waiting_for_the_end_of_a_long_step(workplace):
 
 
 def test_a_refused_run_leaves_nothing(workplace):
-    refused(train('--corpora=[en,nowhere]', '--out_dir=out/r', cwd=workplace), 'no corpus', 'data.py')
+    refused(train('--corpora=[en,nowhere]', '--out_dir=out/r', cwd=workplace), 'no corpus', 'prepare.py')
     refused(train('--lr_schedule=wsd', '--init_from=out/trunk', '--out_dir=out/r', cwd=workplace), 'no run out/trunk')
     assert not (workplace / 'out/r').exists()
 
@@ -265,7 +265,7 @@ def test_a_branch_of_a_trunk_equals_a_run_of_its_own(workplace):
 
 
 @pytest.mark.parametrize('args, words', [
-    (['--corpora=[nowhere,en]'], 'python data.py --corpus=nowhere'),
+    (['--corpora=[nowhere,en]'], 'python prepare.py --corpus=nowhere'),
     (['--stages=[[0.5,0.4]]'], 'add up to 1'),
     (['--stages=[[1.0]]'], '2 probabilities'),
     (['--block_size=100000'], 'block_size 100000'),
