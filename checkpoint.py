@@ -1,4 +1,5 @@
 """Checkpoints and the files of a run's folder: written aside, synced, renamed; read with a check of every byte."""
+
 import fcntl
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from configurator import ConfigError
-from data import build_languages
+from data import alone, build_languages
 from model import GPT, GPTConfig
 
 
@@ -42,18 +43,25 @@ def write_file(path, write):
 
 
 def write_json(path, value):
-    write_file(path, lambda file: file.write((json.dumps(value, indent=2) + '\n').encode()))
+    """Writes `value` as JSON, lists of numbers on one line each."""
+    text = re.sub(
+        r'\[[^][{}"]*\]', lambda numbers: ' '.join(numbers[0].split()), json.dumps(value, indent=2)
+    )
+    write_file(path, lambda file: file.write(f'{text}\n'.encode()))
 
 
 def checkpoint_paths(out):
-    """{step: path} of the checkpoints in a run's folder, by step."""
-    found = {int(re.search(r'(\d+)\.pt$', p.name)[1]): p for p in Path(out).glob('checkpoint_*.pt')}
-    return dict(sorted(found.items()))
+    """{step: path} of the checkpoints in a run's folder, by step; other files are ignored."""
+    files = Path(out).glob('checkpoint_*.pt')
+    names = {path: re.fullmatch(r'checkpoint_(\d+)\.pt', path.name) for path in files}
+    return dict(sorted((int(name[1]), path) for path, name in names.items() if name))
 
 
 def save_checkpoint(out, state, keep=()):
     """Writes out/checkpoint_STEP.pt; of the older ones the last and those of the steps `keep` stay."""
-    write_file(Path(out) / f'checkpoint_{state["step"]:07d}.pt', lambda file: torch.save(state, file))
+    write_file(
+        Path(out) / f'checkpoint_{state["step"]:07d}.pt', lambda file: torch.save(state, file)
+    )
     older = [step for step in checkpoint_paths(out) if step < state['step']]
     for step in older[:-1]:
         if step not in keep:
@@ -76,7 +84,9 @@ def last_checkpoint(out, at_most=None):
     """The newest whole checkpoint of a run (dict), or None; says so where it passes over a damaged one.
 
     Raises ConfigError when all that there are are damaged."""
-    paths = [path for step, path in checkpoint_paths(out).items() if at_most is None or step <= at_most]
+    paths = [
+        path for step, path in checkpoint_paths(out).items() if at_most is None or step <= at_most
+    ]
     for path in reversed(paths):
         try:
             return read_checkpoint(path)
@@ -94,6 +104,8 @@ def load_run(out):
         raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
     chosen = state['settings']
     languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
+    if chosen.get('only'):
+        languages, entries = alone(languages, chosen['only'])
     check_corpora(state, languages, out)
     model = GPT(GPTConfig(**state['model_config']))
     model.load_state_dict(state['model'])
@@ -105,16 +117,20 @@ LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 's
 
 def corpora_identity(languages):
     """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of the corpora of a run."""
-    return {lang.corpus.name: [lang.corpus.tokenizer_hash, lang.corpus.info['train']['fingerprint']]
-            for lang in languages}
+    return {
+        lang.corpus.name: [lang.corpus.tokenizer_hash, lang.corpus.info['train']['fingerprint']]
+        for lang in languages
+    }
 
 
 def check_corpora(state, languages, out):
     """Raises ConfigError when a corpus is not the one that the run in `out` was made with."""
     for name, identity in corpora_identity(languages).items():
         if state['corpora'].get(name) != identity:
-            raise ConfigError(f'data/{name} is not the corpus that {out} was trained on; '
-                              'give that one back its name, or choose another out_dir')
+            raise ConfigError(
+                f'data/{name} is not the corpus that {out} was trained on; '
+                'give that one back its name, or choose another out_dir'
+            )
 
 
 def lock(out):

@@ -5,6 +5,7 @@ Python that sets some of them; later files win over earlier ones and the command
 settings as they stand when it is read, so `max_steps = 2 * max_steps` works. Names that begin with an underscore are
 the config's own. `--help` prints every setting with its comment and its present value.
 """
+
 import ast
 import difflib
 import functools
@@ -31,10 +32,14 @@ def settings_of(script):
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             break
-        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.islower()):
+        if not (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id.islower()
+        ):
             continue
-        rest = [lines[node.end_lineno - 1].encode()[node.end_col_offset:].decode()]
-        for line in lines[node.end_lineno:]:
+        rest = [lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()]
+        for line in lines[node.end_lineno :]:
             if not re.match(r'\s+#', line):
                 break
             rest.append(line)
@@ -54,7 +59,9 @@ def _checked(name, value, default):
     if kind is list and isinstance(value, (list, tuple)):
         inner = {str: str, list: (list, tuple)}.get(type(default[0])) if default else None
         if inner and not all(isinstance(element, inner) for element in value):
-            raise ConfigError(f'{name} must be a list of {"text" if inner is str else "lists"}, not {value!r}')
+            raise ConfigError(
+                f'{name} must be a list of {"text" if inner is str else "lists"}, not {value!r}'
+            )
         return list(value)
     if type(value) is kind:
         return value
@@ -75,8 +82,12 @@ def _parse(name, text, default):
         # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
         bare = re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
         if not (isinstance(default, list) and bare):
-            example = f': --{name}=[{text}]' if isinstance(default, list) and '[' not in text else ''
-            raise ConfigError(f'{name} must be {_expected(default)}, not {text!r}{example}') from None
+            example = (
+                f': --{name}=[{text}]' if isinstance(default, list) and '[' not in text else ''
+            )
+            raise ConfigError(
+                f'{name} must be {_expected(default)}, not {text!r}{example}'
+            ) from None
         value = [word.strip() for word in bare[1].split(',') if word.strip()]
     return _checked(name, value, default)
 
@@ -84,7 +95,9 @@ def _parse(name, text, default):
 def _known(name, values, where):
     if name not in values:
         near = difflib.get_close_matches(name, values, 1, 0.0)
-        raise ConfigError(f'{where}: there is no setting {name!r}; the nearest is {near[0]!r} (--help lists all)')
+        raise ConfigError(
+            f'{where}: there is no setting {name!r}; the nearest is {near[0]!r} (--help lists all)'
+        )
 
 
 def _apply_file(path, values):
@@ -108,54 +121,75 @@ def _apply_file(path, values):
 def read_settings(script, defaults, arguments):
     """The settings that a command line asks for.
 
-    script: path of the script, `defaults`: {name: value} that it starts from, `arguments`: what follows the script's
-    name. Returns (values, names of the config files without folder and .py). Raises ConfigError, or SystemExit for
-    --help."""
+    script: path of the script. defaults: {name: value} that it starts from. arguments: what follows
+    the script's name. Returns (values, stems, overrides): stems are the names of the config files
+    without folder and .py, overrides {name: value} what the command line changed. Raises
+    ConfigError, or SystemExit for --help."""
     comments = settings_of(script)
     values = {name: defaults[name] for name in comments}
-    stems, help_asked = [], False
-    for argument in sorted(arguments, key=lambda a: a.startswith('-')):  # files first: the command line wins
+    files = [argument for argument in arguments if not argument.startswith('-')]
+    flags = [argument for argument in arguments if argument.startswith('-')]
+    for path in files:
+        _apply_file(path, values)
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in files]
+    of_files, help_asked = dict(values), False
+    for argument in flags:  # after the files: the command line wins
         name, equals, text = argument.removeprefix('--').partition('=')
+        name = name.replace('-', '_')
         if argument in ('--help', '-h'):
             help_asked = True
-        elif not argument.startswith('-'):
-            _apply_file(argument, values)
-            stems.append(os.path.splitext(os.path.basename(argument))[0])
-        elif not argument.startswith('--') or not name:
+            continue
+        if not argument.startswith('--') or not name:
             raise ConfigError(f'{argument} is neither a config file nor --key=value')
-        else:
-            name = name.replace('-', '_')
-            _known(name, values, 'command line')
-            if not equals:
-                raise ConfigError(f'{argument} needs a value, with an equals sign and no space: --{name}=VALUE')
-            values[name] = _parse(name, text, values[name])
+        _known(name, values, 'command line')
+        if not equals:
+            raise ConfigError(
+                f'{argument} needs a value, with an equals sign and no space: --{name}=VALUE'
+            )
+        values[name] = _parse(name, text, values[name])
     if help_asked:
         print(f'usage: python {os.path.basename(script)} [CONFIG.py ...] [--key=value ...]\n')
         for name, comment in comments.items():
             print(f'  --{name}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
-    return values, stems
+    overrides = {name: value for name, value in values.items() if value != of_files[name]}
+    return values, stems, overrides
+
+
+def run_name(stems, overrides):
+    """Name of a run: its config files, then what the command line changed in them.
+
+    clones_90_10 with --max_steps=9132 is `clones_90_10-max_steps_9132`."""
+    parts = stems or ['default']
+    for name, value in overrides.items():
+        text = re.sub(r'[^\w.]+', '_', str(value)).strip('_')
+        parts = [*parts, f'{name}_{text}']
+    return '-'.join(parts)
 
 
 def run(namespace, main):
-    """Sets the globals of a script (`namespace`) from the command line, then runs `main()`.
+    """Sets the globals of a script (`namespace`) from the command line, then runs `main`.
 
-    `main` gets the stems of the config files if it takes an argument. A ConfigError becomes one line on stderr and
-    exit status 1; Ctrl-C becomes status 130."""
+    `main` gets the stems of the config files and the overrides of the command line if it takes
+    arguments. A ConfigError becomes one line on stderr and exit status 1; Ctrl-C becomes 130."""
     if not sys.stderr.isatty():  # a log file needs no progress bar ten times a second
+        # TQDM_MININTERVAL would do, but tqdm reads it when it is imported, before this.
         tqdm.__init__ = functools.partialmethod(tqdm.__init__, mininterval=20)
+    script = os.path.basename(namespace['__file__'])
     try:
-        values, stems = read_settings(namespace['__file__'], namespace, sys.argv[1:])
+        values, stems, overrides = read_settings(namespace['__file__'], namespace, sys.argv[1:])
         namespace.update(values)
-        return main(stems) if main.__code__.co_argcount else main()
+        return main(stems, overrides) if main.__code__.co_argcount else main()
     except ConfigError as error:
-        print(f'{os.path.basename(namespace["__file__"])}: {error}', file=sys.stderr)
+        print(f'{script}: {error}', file=sys.stderr)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno is None:
             raise
-        print(f'{os.path.basename(namespace["__file__"])}: {error.strerror}{": " if error.filename else ""}'
-              f'{error.filename or ""}; what was finished before is kept', file=sys.stderr)
+        place = f': {error.filename}' if error.filename else ''
+        print(
+            f'{script}: {error.strerror}{place}; what was finished before is kept', file=sys.stderr
+        )
     sys.exit(1)

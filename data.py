@@ -1,10 +1,9 @@
-"""Languages and the mix of them that a model trains on.
+"""What training reads: token shards, languages and the mix of them, aligned text.
 
-A language is a corpus plus a lookup table from the corpus's token ids to the model's vocabulary. Clones are several
-tables over one corpus (Section 4), real languages are tables over several corpora (Section 5); both can be mixed.
-
-What a training step holds is a pure function of the seed and the step: two counter-based random functions below,
-`uniforms` and `shuffled`, give the n-th draw and the n-th place of a shuffled order without any draw before it.
+A corpus is a pair of memory-mapped uint16 shards in data/NAME/, made by prepare.py. A language is a
+corpus plus a lookup table from the corpus's token ids to the model's vocabulary: clones are several
+tables over one corpus, each with an offset of its own (Section 4), real languages are tables over
+several corpora (Section 5), and both can be mixed.
 """
 
 import hashlib
@@ -21,47 +20,57 @@ import sentencepiece
 
 from configurator import ConfigError
 from model import PAD
-from sources import text_lines, hugging_face
+from schedule import language_probabilities
+from sources import hugging_face, text_lines
 
-UNKNOWN, DOCUMENT_END = 1, 2  # token ids; 0 is padding
+UNKNOWN, DOCUMENT_END = 1, 2  # token ids of every corpus; 0 is padding
 
 
-# --- corpora: memory-mapped shards ------------------------------------------------------------------------------------
+# --- corpora: memory-mapped shards ----------------------------------------------------------------
+
 
 class Corpus:
-    """A finished corpus in data/NAME: `train` and `test` (memory-mapped uint16 tokens) and `info` (corpus.json).
+    """A finished corpus in data/NAME: `train` and `test` (memory-mapped uint16 tokens) and `info`
+    (corpus.json).
 
     Raises ConfigError when it is missing, or not what its corpus.json says."""
 
     def __init__(self, name, root='data'):
         self.name, self.folder = name, Path(root) / name
+        again = f'delete {self.folder} and make it again'
         if not self.folder.exists():
-            raise ConfigError(f'there is no corpus {self.folder}; make it with: '
-                              f'python prepare.py --corpus={name} --source=SOURCE (a folder of text files, docs, '
-                              'eltec:eng, hf:PleIAs/English-PD, ...; see --help)')
+            raise ConfigError(
+                f'there is no corpus {self.folder}; make it with: python prepare.py '
+                f'--corpus={name} --source=SOURCE (a folder of text files, docs, eltec:eng, '
+                'hf:PleIAs/English-PD, ...; see --help)'
+            )
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
             self.vocab_size = self.info['tokenizer']['pieces']
             self.tokenizer_hash = self.info['tokenizer']['sha256']
-            if sha256(self.folder / 'tokenizer.model') != self.tokenizer_hash:
-                raise ConfigError(f'{self.folder}/tokenizer.model is not the tokeniser that the shards were made with; '
-                                  f'put it back, or delete {self.folder} and make it again')
+            tokenizer = self.folder / 'tokenizer.model'
+            if sha256(tokenizer) != self.tokenizer_hash:
+                raise ConfigError(
+                    f'{tokenizer} is not the tokeniser that the shards were made with; '
+                    f'put it back, or {again}'
+                )
             self.train, self.test = self._shard('train'), self._shard('test')
         except FileNotFoundError as error:
-            raise ConfigError(f'{error.filename} is missing; delete {self.folder} and make it again') from None
+            raise ConfigError(f'{error.filename} is missing; {again}') from None
         except (ValueError, KeyError, TypeError):
-            raise ConfigError(f'{self.folder}/corpus.json is damaged; delete {self.folder} and make it again') from None
+            raise ConfigError(f'{self.folder}/corpus.json is damaged; {again}') from None
 
     def _shard(self, part):
-        path = self.folder / f'{part}.bin'
-        expected = self.info[part]
+        path, expected = self.folder / f'{part}.bin', self.info[part]
         size = path.stat().st_size if path.exists() else 0
+        again = f'delete {self.folder} and make it again'
         if size != 2 * expected['tokens']:
-            raise ConfigError(f'{path} has {size:,} bytes where {2 * expected["tokens"]:,} belong: it is truncated or '
-                              f'not of this corpus; delete {self.folder} and make it again')
+            raise ConfigError(
+                f'{path} has {size:,} bytes where {2 * expected["tokens"]:,} belong: it is '
+                f'truncated or not of this corpus; {again}'
+            )
         if fingerprint(path) != expected['fingerprint']:
-            raise ConfigError(f'{path} is not the shard that was written for this corpus; '
-                              f'delete {self.folder} and make it again')
+            raise ConfigError(f'{path} is not the shard that was written for this corpus; {again}')
         return open_shard(path, in_order=part == 'test')
 
     def load_tokenizer(self):
@@ -71,7 +80,8 @@ class Corpus:
 def open_shard(path, in_order=False):
     """The tokens of a shard, memory-mapped: (N,) uint16."""
     shard = np.memmap(path, dtype=np.uint16, mode='r')
-    if not in_order and hasattr(mmap, 'MADV_RANDOM'):  # else the system reads far ahead of each sequence for nothing
+    if not in_order and hasattr(mmap, 'MADV_RANDOM'):
+        # Without this advice the system reads far ahead of every sequence, for nothing.
         shard.base.madvise(mmap.MADV_RANDOM)
     return shard
 
@@ -82,7 +92,7 @@ def sha256(path):
 
 
 def fingerprint(path, ends=1 << 16):
-    """Hash of a shard's first and last 64 KiB: tells a foreign shard at no cost, however large it is."""
+    """Hash of a shard's first and last 64 KiB, which tells a foreign shard of any size at once."""
     with open(path, 'rb') as file:
         head = file.read(ends)
         file.seek(max(0, os.path.getsize(path) - ends))
@@ -90,7 +100,9 @@ def fingerprint(path, ends=1 << 16):
 
 
 def load_tokenizer(path):
-    """SentencePiece model of `path`; raises ConfigError unless ids 0 to 2 are padding, unknown and end of document."""
+    """SentencePiece model of `path`.
+
+    Raises ConfigError unless ids 0 to 2 are padding, unknown and end of document."""
     if not os.path.isfile(path):
         raise ConfigError(f'there is no tokeniser {path}')
     try:
@@ -98,34 +110,50 @@ def load_tokenizer(path):
     except (OSError, RuntimeError):
         raise ConfigError(f'{path} is not a SentencePiece model') from None
     if len(pieces) > 65535:
-        raise ConfigError(f'{path} has {len(pieces):,} pieces; tokens are stored in 16 bits, so at most 65,535 fit')
-    ordinary = [i for i in (0, DOCUMENT_END) if len(pieces) < 3 or not pieces.is_control(i) and
-                not re.fullmatch('<.*>', pieces.id_to_piece(i))]
-    if ordinary or pieces.unk_id() != UNKNOWN:
-        raise ConfigError(f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; '
-                          'train it with pad_id=0, unk_id=1, eos_id=2')
+        raise ConfigError(
+            f'{path} has {len(pieces):,} pieces; tokens are stored in 16 bits, so at most 65,535 fit'
+        )
+
+    def is_special(token):
+        special_name = re.fullmatch('<.*>', pieces.id_to_piece(token))
+        return pieces.is_control(token) or special_name
+
+    ends_known = len(pieces) >= 3 and is_special(PAD) and is_special(DOCUMENT_END)
+    if not ends_known or pieces.unk_id() != UNKNOWN:
+        raise ConfigError(
+            f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; '
+            'train it with pad_id=0, unk_id=1, eos_id=2'
+        )
     return pieces
 
 
-# --- languages ---------------------------------------------------------------------------------------------------------
+# --- languages ------------------------------------------------------------------------------------
+
 
 @dataclass
 class Language:
     name: str
     corpus: Corpus
-    table: np.ndarray  # (corpus.vocab_size,) int32: id of each of the corpus's tokens in the model's vocabulary
+    table: (
+        np.ndarray
+    )  # (corpus.vocab_size,) int32: the entry in the model's vocabulary of each token
 
 
-def build_languages(corpora, names, vocabulary='disjoint', cloned_fraction=1.0, seed=0, root='data'):
+def build_languages(
+    corpora, names, vocabulary='disjoint', cloned_fraction=1.0, seed=0, root='data'
+):
     """The languages of a run and the size of the model's vocabulary: (list of Language, entries).
 
-    corpora, names: one of each for every language; a corpus that is named again makes a clone of its first language.
-    vocabulary: 'disjoint', or 'anchored', where a piece that is spelled alike in two corpora is one entry (Appendix
-    D.2). cloned_fraction: share of the pieces of which a clone has a copy of its own, drawn at random; the others it
-    shares with the language it is a clone of (Appendix D.1); a smaller share is a subset of a larger one. Padding is
-    id 0 for all. Raises ConfigError."""
+    corpora, names: one of each for every language; a corpus that is named again makes a clone of
+    its first language. vocabulary: 'disjoint', or 'anchored', where a piece that is spelled alike
+    in two corpora is one entry (Appendix D.2). cloned_fraction: share of the pieces of which a
+    clone has a copy of its own, drawn at random; the others it shares with the language it is a
+    clone of (Appendix D.1); a smaller share is a subset of a larger one. Padding is id 0 for all.
+    Raises ConfigError."""
     if len(corpora) != len(names) or not names:
-        raise ConfigError(f'{len(corpora)} corpora for {len(names)} languages: give one corpus for each language')
+        raise ConfigError(
+            f'{len(corpora)} corpora for {len(names)} languages: give one corpus for each language'
+        )
     if len(set(names)) != len(names):
         raise ConfigError(f'two languages have the same name: {names}')
     if vocabulary not in ('disjoint', 'anchored'):
@@ -133,152 +161,149 @@ def build_languages(corpora, names, vocabulary='disjoint', cloned_fraction=1.0, 
     if not 0 <= cloned_fraction <= 1:
         raise ConfigError(f'cloned_fraction must lie between 0 and 1, not {cloned_fraction}')
     if vocabulary == 'anchored' and len(set(corpora)) == 1:
-        raise ConfigError('an anchored vocabulary joins two corpora, and there is one; for clones set cloned_fraction')
+        raise ConfigError(
+            'an anchored vocabulary joins two corpora, and there is one; for clones set '
+            'cloned_fraction'
+        )
     opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
-    entry_of, entries = {}, 0  # spelling -> entry, for anchors
-    tables = {}  # corpus -> table of its first language
+    tables, entries = {}, 0  # corpus -> table of its first language
+    entry_of_spelling = {}  # anchors: one entry for each spelling
     for name, corpus in opened.items():
         if vocabulary == 'disjoint':
-            table = np.arange(corpus.vocab_size) + entries
+            tables[name] = np.arange(corpus.vocab_size) + entries
             entries += corpus.vocab_size
         else:
-            pieces, table = corpus.load_tokenizer(), np.empty(corpus.vocab_size, int)
-            for token in range(corpus.vocab_size):
-                table[token] = entry_of.setdefault(pieces.id_to_piece(token), entries)
-                entries = max(entries, int(table[token]) + 1)
-        tables[name] = table
-    languages, used = [], set()
+            pieces = corpus.load_tokenizer()
+            spellings = [pieces.id_to_piece(token) for token in range(corpus.vocab_size)]
+            for spelling in spellings:
+                entry_of_spelling.setdefault(spelling, len(entry_of_spelling))
+            tables[name] = np.array([entry_of_spelling[spelling] for spelling in spellings])
+            entries = len(entry_of_spelling)
+    languages, has_language = [], set()
     for corpus, name in zip(corpora, names):
         table = tables[corpus].copy()
-        if corpus in used:
-            cloned = np.random.default_rng(seed).permutation(len(table))[:round(cloned_fraction * len(table))]
-            table[np.sort(cloned)] = entries + np.arange(len(cloned))
+        if corpus in has_language:  # a clone: an offset for each piece that it does not share
+            shuffled = np.random.default_rng(seed).permutation(len(table))
+            cloned = np.sort(shuffled[: round(cloned_fraction * len(table))])
+            table[cloned] = entries + np.arange(len(cloned))
             entries += len(cloned)
-        used.add(corpus)
+        has_language.add(corpus)
         table[PAD] = PAD
         languages.append(Language(name, opened[corpus], table.astype(np.int32)))
     return languages, entries
 
 
-# --- randomness by counter --------------------------------------------------------------------------------------------
-
-def uniforms(seed, start, count):
-    """Draws start to start + count of an endless sequence of uniform numbers in [0, 1) that `seed` names."""
-    block = start // 4  # a step of Philox's counter yields four numbers
-    generator = np.random.Generator(np.random.Philox(key=seed, counter=block))
-    return generator.random(start - 4 * block + count)[start - 4 * block:]
+def alone(languages, name):
+    """A language in a vocabulary of its own: (list of that one Language, entries)."""
+    language = next(language for language in languages if language.name == name)
+    entries = language.corpus.vocab_size
+    return [Language(name, language.corpus, np.arange(entries, dtype=np.int32))], entries
 
 
-def _mix(x):
-    """splitmix64's finaliser: a bijection of uint64 that scatters neighbours."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+# --- the mix --------------------------------------------------------------------------------------
 
-
-def shuffled(seed, places, n, rounds=6):
-    """Where a shuffled order of range(n) has its `places` (int array, each below n): a keyed bijection, so the order
-    needs no memory.
-
-    A Feistel network over a grid of a x b >= n cells, both about sqrt(n): each round shifts one coordinate by a hash
-    of the other. Cells beyond n, a share of about 2 / sqrt(n), are sent through again."""
-    b = np.uint64(max(1, int(np.ceil(np.sqrt(n)))))
-    a = np.uint64(-(-n // int(b)))
-    keys = np.random.SeedSequence(seed).generate_state(rounds, np.uint64)
-    x = np.asarray(places).astype(np.uint64)
-    again = np.ones(x.shape, bool)
-    while again.any():
-        row, column = x[again] // b, x[again] % b
-        for number, key in enumerate(keys):
-            if number % 2:
-                column = (column + _mix(row ^ key) % b) % b
-            else:
-                row = (row + _mix(column ^ key) % a) % a
-        x[again] = row * b + column
-        again = x >= np.uint64(n)
-    return x.astype(np.int64)
-
-
-# --- the mix ----------------------------------------------------------------------------------------------------------
 
 class LanguageMix:
-    """The batches of a run.
+    """The batches of a run, decided by the seed before its first step.
 
-    Each sequence draws its language with the probabilities of its step. A corpus is read in chunks of block_size
-    tokens in a shuffled order, each chunk once, by whichever of its languages comes next; after the last chunk it
-    starts over in a new order. So text is not seen twice before all of it was seen, clones do not see the same text,
-    and a shorter run sees the beginning of what a longer run with the same probabilities sees."""
+    Each sequence draws its language with the probabilities of its step. A corpus is read in chunks
+    of block_size tokens in a shuffled order. Each chunk belongs to one language for good, in
+    proportion to what the languages of the corpus will read, so clones never read the same text. A
+    language reads all of its chunks before it reads them again in a new order. With
+    `parallel_epochs` the clones of a corpus share its chunks: after the first epoch a chunk may
+    come back in another language, which is parallel text. A run of one stage begins like every
+    longer run with the same probabilities."""
 
-    def __init__(self, languages, probabilities, batch_size, block_size, seed):
-        """probabilities: function of the step that gives p(language), one for each of `languages`.
+    def __init__(
+        self, languages, stages, max_steps, batch_size, block_size, seed, parallel_epochs=False
+    ):
+        """stages: a row of p(language) for each of the equally long stages of the run.
 
-        Raises ConfigError when a corpus is shorter than a sequence."""
-        self.languages, self.probabilities = languages, probabilities
-        self.batch_size, self.block_size, self.seed = batch_size, block_size, seed
-        self.corpora = list({id(language.corpus): language.corpus for language in languages}.values())
-        self.corpus_of = np.array([self.corpora.index(language.corpus) for language in languages])
-        self.chunks = [(len(corpus.train) - 1) // block_size for corpus in self.corpora]
-        for corpus, chunks in zip(self.corpora, self.chunks):
-            if chunks < 1:
-                raise ConfigError(f'corpus {corpus.name} has {len(corpus.train):,} training tokens, too few for one '
-                                  f'sequence of block_size {block_size}; use a smaller block_size or more text')
-        self._counted = (0, np.zeros(len(languages), np.int64))  # a step and the sequences of each language before it
+        Raises ConfigError when a language that is drawn has not a single chunk to read."""
+        self.languages, self.block_size, self.seed = languages, block_size, seed
+        probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
+        bounds = np.cumsum(probabilities, axis=1)
+        draws = np.random.default_rng(seed).random((max_steps, batch_size))
+        self.drawn = np.zeros(draws.shape, np.int16)  # language (index) of each sequence
+        for index in range(len(languages) - 1):  # the last bound is 1, or just below by rounding
+            self.drawn += draws >= bounds[:, index, None]
+        counts = [(self.drawn == index).sum(1) for index in range(len(languages))]
+        self.before = np.zeros((max_steps + 1, len(languages)), np.int64)  # sequences before a step
+        self.before[1:] = np.cumsum(counts, axis=1).T
+        self._share_chunks(np.mean(stages, axis=0), parallel_epochs)
 
-    def draw(self, step, count=1):
-        """Language (index) of each sequence of `count` steps: (count * batch_size,) int64."""
-        cumulative = np.cumsum([self.probabilities(s) for s in range(step, step + count)], axis=1)
-        numbers = uniforms(self.seed, step * self.batch_size, count * self.batch_size).reshape(count, -1)
-        # above the bounds of how many languages, the last bound (1, or just below by rounding) left out
-        return sum(numbers >= bound[:, None] for bound in cumulative.T[:-1]).ravel() if len(self.languages) > 1 \
-            else np.zeros(numbers.size, np.int64)
+    def _share_chunks(self, shares, parallel_epochs):
+        """Gives the chunks of every corpus to its readers: each of its languages, or all in one."""
+        self.readers = []  # (languages that read in turn, their chunks)
+        corpora = list({id(lang.corpus): lang.corpus for lang in self.languages}.values())
+        for number, corpus in enumerate(corpora):
+            members = [i for i, lang in enumerate(self.languages) if lang.corpus is corpus]
+            chunks = (len(corpus.train) - 1) // self.block_size
+            order = np.random.default_rng((self.seed, number)).permutation(max(0, chunks))
+            groups = [members] if parallel_epochs else [[member] for member in members]
+            sizes = np.array([shares[group].sum() for group in groups])
+            ends = np.round(np.cumsum(sizes) / max(sizes.sum(), 1e-9) * len(order)).astype(int)
+            for group, part in zip(groups, np.split(order, ends[:-1])):
+                if not len(part) and self.before[-1, group].any():
+                    raise ConfigError(
+                        f'corpus {corpus.name} has {len(corpus.train):,} training tokens, too few '
+                        f'to give {self.languages[group[0]].name} a sequence of block_size '
+                        f'{self.block_size}; use a smaller block_size or more text'
+                    )
+                self.readers.append((group, np.sort(part)))
+        self.reader_of = np.zeros(len(self.languages), int)
+        for reader, (group, _) in enumerate(self.readers):
+            self.reader_of[group] = reader
+        self._orders = {}  # (reader, epoch) -> its chunks in the order of reading
 
-    def sequences_before(self, step):
-        """Sequences of each language in all steps before `step`: (languages,) int64."""
-        at, counts = self._counted
-        if step < at:
-            at, counts = 0, np.zeros(len(self.languages), np.int64)
-        while at < step:
-            many = min(step - at, 4096)
-            counts = counts + np.bincount(self.draw(at, many), minlength=len(self.languages))
-            at += many
-        self._counted = at, counts
-        return counts
-
-    def chunk(self, corpus, number):
-        """Which chunks the `number`-th sequences (int array) read of a corpus (index) read."""
-        chunks = self.chunks[corpus]
-        found = np.empty(len(number), np.int64)
-        for epoch in np.unique(number // chunks):
-            here = number // chunks == epoch
-            found[here] = shuffled((self.seed, corpus, int(epoch)), number[here] % chunks, chunks)
-        return found
+    def _chunks(self, reader, numbers):
+        """The chunks that the `numbers`-th sequences (int array) of a reader read."""
+        own = self.readers[reader][1]
+        chosen = np.empty(len(numbers), np.int64)
+        for epoch in np.unique(numbers // len(own)):
+            if (reader, epoch) not in self._orders:
+                self._orders.pop((reader, epoch - 2), None)
+                generator = np.random.default_rng((self.seed, reader, int(epoch), 1))
+                self._orders[reader, epoch] = generator.permutation(own)
+            in_epoch = numbers // len(own) == epoch
+            chosen[in_epoch] = self._orders[reader, epoch][numbers[in_epoch] % len(own)]
+        return chosen
 
     def batch(self, step, rows=slice(None)):
-        """Sequences `rows` of a step: inputs and targets, each (rows, block_size) int64, and the language (index) of
-        each row. The targets are the inputs moved by one token."""
-        before, drawn = self.sequences_before(step), self.draw(step)
-        tokens = np.empty((self.batch_size, self.block_size + 1), np.int64)
-        wanted = np.zeros(self.batch_size, bool)
-        wanted[rows] = True
-        for index, corpus in enumerate(self.corpora):
-            of_corpus = self.corpus_of[drawn] == index
-            first = before[self.corpus_of == index].sum()
-            mine = np.flatnonzero(of_corpus & wanted)
-            number = first + np.cumsum(of_corpus)[mine] - 1
-            for row, start in zip(mine, self.chunk(index, number) * self.block_size):
-                language = self.languages[drawn[row]]
-                ids = corpus.train[start:start + self.block_size + 1]
-                try:
-                    tokens[row] = language.table[ids]
-                except IndexError:
-                    raise ConfigError(f'{corpus.folder}/train.bin holds a token that its tokeniser does not have; '
-                                      f'delete {corpus.folder} and make it again') from None
-        return tokens[rows, :-1], tokens[rows, 1:], drawn[rows]
+        """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
+        block_size) int64, and the language (index) of each. Targets are the inputs moved by one."""
+        drawn = self.drawn[step]
+        numbers = np.empty(len(drawn), np.int64)
+        for reader, (group, _) in enumerate(self.readers):
+            mine = self.reader_of[drawn] == reader
+            numbers[mine] = self.before[step, group].sum() + np.arange(mine.sum())
+        drawn, numbers = drawn[rows], numbers[rows]
+        tokens = np.empty((len(drawn), self.block_size + 1), np.int64)
+        for reader in np.unique(self.reader_of[drawn]):
+            mine = np.flatnonzero(self.reader_of[drawn] == reader)
+            for row, chunk in zip(mine, self._chunks(reader, numbers[mine])):
+                tokens[row] = self._read(self.languages[drawn[row]], chunk)
+        return tokens[:, :-1], tokens[:, 1:], drawn
+
+    def _read(self, language, chunk):
+        start = chunk * self.block_size
+        try:
+            return language.table[language.corpus.train[start : start + self.block_size + 1]]
+        except IndexError:
+            folder = language.corpus.folder
+            raise ConfigError(
+                f'{folder}/train.bin holds a token that its tokeniser does not have; '
+                f'delete {folder} and make it again'
+            ) from None
 
     def epochs(self, step):
-        """{corpus name: how often it has been read before `step`} (float)."""
-        before = self.sequences_before(step)
-        return {corpus.name: before[self.corpus_of == i].sum() / self.chunks[i] for i, corpus in enumerate(self.corpora)}
+        """{language: how often it has read its text before `step`} (float)."""
+        times = {}
+        for group, chunks in self.readers:
+            for index in group:
+                read = self.before[step, group].sum()
+                times[self.languages[index].name] = read / max(1, len(chunks))
+        return times
 
 
 # --- parallel text ----------------------------------------------------------------------------------------------------
@@ -289,7 +314,9 @@ def line_source(where):
     if where.startswith('hf:'):
         return lambda: hugging_face(where.removeprefix('hf:'))
     if not Path(where).is_file():
-        raise ConfigError(f'there is no file {where}; parallel text is given as --parallel=[FILE.en,FILE.fr]')
+        raise ConfigError(
+            f'there is no file {where}; parallel text is given as --parallel=[FILE.en,FILE.fr]'
+        )
     return lambda: text_lines(Path(where))
 
 
@@ -297,7 +324,11 @@ def aligned_lines(sources):
     """Generator of tuples, a line of each source. Raises ConfigError for a missing or empty source, and for sources of
     unequal length; of files before the first line, since the lines after a gap would be wrong pairs."""
     opened = [line_source(where) for where in sources]
-    lengths = {where: sum(1 for _ in lines()) for where, lines in zip(sources, opened) if not where.startswith('hf:')}
+    lengths = {
+        where: sum(1 for _ in lines())
+        for where, lines in zip(sources, opened)
+        if not where.startswith('hf:')
+    }
     for where, length in lengths.items():
         if not length or not any(line.strip() for line in line_source(where)()):
             raise ConfigError(f'{where} is empty: there is no line of text in it')
@@ -320,7 +351,9 @@ def pack(lines, max_tokens, min_tokens):
     for sides in itertools.chain(lines, [None]):
         if sides is not None and (max(map(len, sides)) > max_tokens or not all(sides)):
             continue
-        if joined and (sides is None or any(len(a) + len(b) > max_tokens for a, b in zip(joined, sides))):
+        if joined and (
+            sides is None or any(len(a) + len(b) > max_tokens for a, b in zip(joined, sides))
+        ):
             if min(map(len, joined)) >= min_tokens:
                 yield joined
             joined = None
@@ -335,10 +368,13 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     (of two they take the first) or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
     if len(parallel) > 2 or len(parallel) < (0 if clones else 2):
-        raise ConfigError(f'{first.name} and {second.name} are no clones: their tokens cannot be compared position by '
-                          'position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for the '
-                          'matching alone --sentence_1 and --sentence_2' if not clones
-                          else f'parallel text is one file or two, not {len(parallel)}')
+        raise ConfigError(
+            f'{first.name} and {second.name} are no clones: their tokens cannot be compared position by '
+            'position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for the '
+            'matching alone --sentence_1 and --sentence_2'
+            if not clones
+            else f'parallel text is one file or two, not {len(parallel)}'
+        )
     if clones and not parallel:
         return test_sequences(first.corpus, pairs, max_tokens)
     sides = [first] if clones else [first, second]
@@ -353,16 +389,24 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
             count['empty'] += not all(tokens)
             yield tokens
 
-    found = [tuple(np.array(side) for side in packed)
-             for packed in itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs)]
-    read = (f'{count["lines"]:,} lines read, {count["long"]:,} of them longer than {max_tokens} tokens and '
-            f'{count["empty"]:,} empty on a side')
+    found = [
+        tuple(np.array(side) for side in packed)
+        for packed in itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs)
+    ]
+    read = (
+        f'{count["lines"]:,} lines read, {count["long"]:,} of them longer than {max_tokens} tokens and '
+        f'{count["empty"]:,} empty on a side'
+    )
     if not found:
-        raise ConfigError(f'{" and ".join(parallel)}: {read}, and the others do not join to a sequence of {min_tokens} '
-                          f'to {max_tokens} tokens; the files must be in the order of the languages '
-                          f'({", ".join(language.name for language in sides)}), else lower min_tokens or give more text')
-    print(f'{" and ".join(parallel)}: {read}, the others joined to {len(found):,} sequences of {min_tokens} to '
-          f'{max_tokens} tokens')
+        raise ConfigError(
+            f'{" and ".join(parallel)}: {read}, and the others do not join to a sequence of {min_tokens} '
+            f'to {max_tokens} tokens; the files must be in the order of the languages '
+            f'({", ".join(language.name for language in sides)}), else lower min_tokens or give more text'
+        )
+    print(
+        f'{" and ".join(parallel)}: {read}, the others joined to {len(found):,} sequences of {min_tokens} to '
+        f'{max_tokens} tokens'
+    )
     return [packed * 2 if clones else packed for packed in found]
 
 
@@ -370,7 +414,9 @@ def test_sequences(corpus, pairs, max_tokens):
     """At most `pairs` sequences of a corpus's test set, spread evenly over it, each twice."""
     starts = np.arange(len(corpus.test) // max_tokens) * max_tokens
     if not len(starts):
-        raise ConfigError(f'the test set of {corpus.name} has {len(corpus.test):,} tokens, fewer than one sequence of '
-                          f'max_tokens {max_tokens}')
+        raise ConfigError(
+            f'the test set of {corpus.name} has {len(corpus.test):,} tokens, fewer than one sequence of '
+            f'max_tokens {max_tokens}'
+        )
     chosen = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
-    return [(np.array(corpus.test[start:start + max_tokens]),) * 2 for start in chosen]
+    return [(np.array(corpus.test[start : start + max_tokens]),) * 2 for start in chosen]

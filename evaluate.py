@@ -6,6 +6,7 @@
 A window of block_size targets moves over the test stream by `last_n`, and only its last `last_n` targets are counted,
 so that each is predicted from a long context. The standard error is over documents, whose tokens are not independent.
 """
+
 import json
 import math
 
@@ -44,22 +45,28 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
     Raises ConfigError when the stream is shorter than a window."""
     T = model.config.block_size
     if len(stream) < T + 1:
-        raise ConfigError(f'the test set has {len(stream):,} tokens, fewer than one window of block_size {T}')
+        raise ConfigError(
+            f'the test set has {len(stream):,} tokens, fewer than one window of block_size {T}'
+        )
     if not 0 < last_n <= T:
         raise ConfigError(f'last_n must lie between 1 and block_size {T}, not {last_n}')
     starts = np.arange(0, len(stream) - T, last_n)
     if max_windows and max_windows < len(starts):
         starts = starts[np.linspace(0, len(starts) - 1, max_windows).astype(int)]
     device = next(model.parameters()).device
-    batch_size = batch_size or max(1, (4096 if device.type == 'cpu' else 65536) // T)  # a CPU's caches are small
+    batch_size = batch_size or max(
+        1, (4096 if device.type == 'cpu' else 65536) // T
+    )  # a CPU's caches are small
     losses = torch.zeros(len(starts), last_n)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     for first in range(rank * batch_size, len(starts), world * batch_size):
-        chosen = starts[first:first + batch_size]
-        window = torch.from_numpy(np.stack([stream[s:s + T + 1] for s in chosen]).astype(np.int64)).to(device)
+        chosen = starts[first : first + batch_size]
+        window = torch.from_numpy(
+            np.stack([stream[s : s + T + 1] for s in chosen]).astype(np.int64)
+        ).to(device)
         with torch.no_grad(), context or autocast(device, torch.float32):
             _, part = model(window[:, :-1], window[:, 1:], last_n=last_n, per_token=True)
-        losses[first:first + batch_size] = part.float().cpu()
+        losses[first : first + batch_size] = part.float().cpu()
         if progress is not None:
             progress.update(len(chosen) * world)
     if world > 1:
@@ -70,25 +77,47 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
 
 
 def perplexity(model, language, last_n=0, batch_size=0, max_windows=0, context=None, progress=None):
-    """Perplexity of a language on its test set, as a dict: ppl, loss (nats a token), their standard errors over
-    documents, bits_per_byte, scored_tokens, documents (with a scored token)."""
+    """Perplexity of a language on its test set, as a dict.
+
+    ppl, loss (nats a token) and their standard errors over documents; bits_per_byte; scored_tokens,
+    windows, last_n; and of each document with a scored token, in the order of the test set,
+    document_loss (sum, nats) and document_tokens, so that runs can be compared on the same
+    documents."""
     T = model.config.block_size
     test = language.corpus.test
     last_n = last_n or max(1, T // 4)
-    losses, starts = window_losses(model, _Translated(test, language.table), last_n, batch_size, max_windows, context,
-                                   progress)
+    stream = _Translated(test, language.table)
+    losses, starts = window_losses(
+        model, stream, last_n, batch_size, max_windows, context, progress
+    )
     positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
-    document = np.concatenate([[0], np.cumsum(np.asarray(test) == DOCUMENT_END)])[positions].ravel()
+    ends = np.cumsum(np.asarray(test) == DOCUMENT_END)
+    document = np.concatenate([[0], ends])[positions].ravel()
     total = np.bincount(document, losses.ravel().astype(np.float64))
     count = np.bincount(document)
     total, count = total[count > 0], count[count > 0]
-    n, loss = int(count.sum()), total.sum() / count.sum()
-    docs = len(count)
-    # a ratio of sums over documents: the spread of what each document adds to it
-    error = math.sqrt(((total - loss * count) ** 2).sum() * docs / (docs - 1)) / n if docs > 1 else float('nan')
+    scored, documents = int(count.sum()), len(count)
+    loss = total.sum() / scored
+    # The loss is a ratio of sums over documents: its error is the spread of what each one adds.
+    error = float('nan')
+    if documents > 1:
+        spread = ((total - loss * count) ** 2).sum() * documents / (documents - 1)
+        error = math.sqrt(spread) / scored
     about = language.corpus.info['test']
-    return dict(ppl=math.exp(min(loss, 700)), ppl_se=math.exp(min(loss, 700)) * error, loss=loss, loss_se=error,
-                bits_per_byte=loss / math.log(2) * about['tokens'] / about['bytes'], scored_tokens=n, documents=docs)
+    ppl = math.exp(min(loss, 700))
+    return dict(
+        ppl=ppl,
+        ppl_se=ppl * error,
+        loss=loss,
+        loss_se=error,
+        bits_per_byte=loss / math.log(2) * about['tokens'] / about['bytes'],
+        scored_tokens=scored,
+        documents=documents,
+        windows=len(starts),
+        last_n=last_n,
+        document_loss=[round(value, 4) for value in total.tolist()],
+        document_tokens=count.tolist(),
+    )
 
 
 class _Translated:
@@ -104,24 +133,36 @@ class _Translated:
         return self.table[self.tokens[index]]
 
 
-def perplexities(model, languages, last_n=0, batch_size=0, max_windows=0, context=None, quiet=False):
+def perplexities(
+    model, languages, last_n=0, batch_size=0, max_windows=0, context=None, quiet=False
+):
     """{language: perplexity dict} with a progress bar; `model` may be compiled."""
     T = model.config.block_size
     last_n = last_n or max(1, T // 4)
     windows = [max(0, len(language.corpus.test) - T - 1) // last_n + 1 for language in languages]
     total = sum(min(w, max_windows) if max_windows else w for w in windows)
-    with tqdm(total=total, desc='evaluating', unit=' windows', disable=quiet, leave=False) as progress:
-        return {language.name: perplexity(model, language, last_n, batch_size, max_windows, context, progress)
-                for language in languages}
+    with tqdm(
+        total=total, desc='evaluating', unit=' windows', disable=quiet, leave=False
+    ) as progress:
+        return {
+            language.name: perplexity(
+                model, language, last_n, batch_size, max_windows, context, progress
+            )
+            for language in languages
+        }
 
 
 def table(scores):
     """The perplexities as lines of text."""
-    lines = [f'{"language":<12}{"PPL":>10}{"± s.e.":>9}{"bits/byte":>11}{"nats/token":>12}{"scored tokens":>15}'
-             f'{"documents":>11}']
+    lines = [
+        f'{"language":<12}{"PPL":>10}{"± s.e.":>9}{"bits/byte":>11}{"nats/token":>12}{"scored tokens":>15}'
+        f'{"documents":>11}'
+    ]
     for name, s in scores.items():
-        lines.append(f'{name:<12}{s["ppl"]:>10.2f}{s["ppl_se"]:>9.2f}{s["bits_per_byte"]:>11.3f}{s["loss"]:>12.4f}'
-                     f'{s["scored_tokens"]:>15,}{s["documents"]:>11,}')
+        lines.append(
+            f'{name:<12}{s["ppl"]:>10.2f}{s["ppl_se"]:>9.2f}{s["bits_per_byte"]:>11.3f}{s["loss"]:>12.4f}'
+            f'{s["scored_tokens"]:>15,}{s["documents"]:>11,}'
+        )
     return '\n'.join(lines)
 
 
@@ -132,21 +173,32 @@ def load_languini(path, corpora, names, vocabulary, cloned_fraction, head_dim):
     except FileNotFoundError:
         raise ConfigError(f'there is no file {path}') from None
     except Exception as error:
-        raise ConfigError(f'{path} is not a checkpoint of weights ({type(error).__name__})') from None
+        raise ConfigError(
+            f'{path} is not a checkpoint of weights ({type(error).__name__})'
+        ) from None
     for key in ('model', 'model_state_dict', 'state_dict'):
         state = state.get(key, state) if isinstance(state, dict) else {}
-    shape = {name.rpartition('_orig_mod.')[2].removeprefix('module.'): tuple(t.shape)
-             for name, t in state.items() if torch.is_tensor(t)}
+    shape = {
+        name.rpartition('_orig_mod.')[2].removeprefix('module.'): tuple(t.shape)
+        for name, t in state.items()
+        if torch.is_tensor(t)
+    }
     built, entries = build_languages(corpora, names, vocabulary, cloned_fraction)
     try:
         V, C = shape['input_embedding.weight']
         width, mlp = shape['layers.0.attn.linear_Q.weight'][0], shape['layers.0.mlp.c_fc.weight'][0]
-        config = GPTConfig(n_layer=sum(name.endswith('ln1.weight') for name in shape), n_head=width // head_dim,
-                           head_dim=head_dim, n_embd=C, mlp_dim=mlp, vocab_size=V,
-                           block_size=shape['position_embedding.weight'][0])
+        config = GPTConfig(
+            n_layer=sum(name.endswith('ln1.weight') for name in shape),
+            n_head=width // head_dim,
+            head_dim=head_dim,
+            n_embd=C,
+            mlp_dim=mlp,
+            vocab_size=V,
+            block_size=shape['position_embedding.weight'][0],
+        )
         model = GPT(config).load_languini(state)
     except (KeyError, IndexError, ValueError) as error:
-        raise ConfigError(f'{path} is not a checkpoint of the paper\'s code: {error}') from None
+        raise ConfigError(f"{path} is not a checkpoint of the paper's code: {error}") from None
     if V != entries:
         raise ConfigError(f'{path} has {V:,} vocabulary entries, these languages have {entries:,}')
     return model.eval(), built
@@ -156,13 +208,21 @@ def main():
     if bool(out_dir) == bool(languini):
         raise ConfigError('say what to evaluate: --out_dir=out/RUN, or --languini=FILE')
     if languini:
-        model, built = load_languini(languini, corpora, languages, vocabulary, cloned_fraction, head_dim)
+        model, built = load_languini(
+            languini, corpora, languages, vocabulary, cloned_fraction, head_dim
+        )
     else:
         model, built, _ = load_run(out_dir)
     where = pick_device(device)
     with memory_advice('lower batch_size'):
-        scores = perplexities(model.to(where), built, last_n, batch_size, max_windows,
-                              autocast(where, pick_dtype(dtype, where)))
+        scores = perplexities(
+            model.to(where),
+            built,
+            last_n,
+            batch_size,
+            max_windows,
+            autocast(where, pick_dtype(dtype, where)),
+        )
     print(table(scores))
     if out_dir:
         with open(f'{out_dir}/evaluation.json', 'w') as file:

@@ -1,16 +1,21 @@
-"""What is decided by the step number alone: the learning rate and the mix of languages (Sections 3 and 4.5)."""
+"""What the step number alone decides: the learning rate and the mix of languages (Sections 3, 4.5)."""
+
 import math
 
 
-def learning_rate(step, max_steps, peak=6e-4, floor=6e-6, warmup_steps=500, shape='cosine', decay_fraction=0.2):
+def learning_rate(
+    step, max_steps, peak=6e-4, floor=6e-6, warmup_steps=500, shape='cosine', decay_fraction=0.2
+):
     """Learning rate of one step: linear warm-up to `peak`, then down to `floor` at `max_steps`.
 
-    step: 0 <= step < max_steps. shape 'cosine' falls over all steps after the warm-up (Section 3); 'wsd' stays at the
-    peak and falls linearly over the last `decay_fraction` of the run, so that runs of different length are the same
-    until they begin to fall."""
+    step: 0 <= step < max_steps. shape 'cosine' falls over all steps after the warm-up (Section 3);
+    'wsd' stays at the peak and falls linearly over the last `decay_fraction` of the run, so that
+    runs of different length are the same until they begin to fall."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    start = warmup_steps if shape == 'cosine' else max(warmup_steps, decay_start(max_steps, decay_fraction))
+    start = warmup_steps
+    if shape == 'wsd':
+        start = max(warmup_steps, decay_start(max_steps, decay_fraction))
     done = min(1.0, max(0.0, (step - start) / max(1, max_steps - start)))
     if shape == 'cosine':
         done = (1 - math.cos(math.pi * done)) / 2
@@ -23,6 +28,7 @@ def decay_start(max_steps, decay_fraction=0.2):
 
 
 def language_probabilities(step, max_steps, stages):
-    """p(language) at a step (tuple of floats): the run is cut into equally long stages, one row of `stages` each."""
+    """p(language) at a step (tuple of floats): the run is cut into equally long stages, a row of
+    `stages` for each."""
     stage = min(len(stages) - 1, step * len(stages) // max_steps)
     return tuple(stages[stage])
