@@ -234,12 +234,13 @@ class LanguageMix:
 
     def _share_chunks(self, shares, parallel_epochs):
         """Gives the chunks of every corpus to its readers: each of its languages, or all in one."""
-        self.readers = []  # (languages that read in turn, their chunks)
+        self.readers = []  # (languages that read in turn, their chunks in the order of reading)
         corpora = list({id(lang.corpus): lang.corpus for lang in self.languages}.values())
         for number, corpus in enumerate(corpora):
             members = [i for i, lang in enumerate(self.languages) if lang.corpus is corpus]
             chunks = (len(corpus.train) - 1) // self.block_size
-            order = np.random.default_rng((self.seed, number)).permutation(max(0, chunks))
+            order = np.arange(max(0, chunks), dtype=np.uint32)
+            np.random.default_rng((self.seed, number)).shuffle(order)
             groups = [members] if parallel_epochs else [[member] for member in members]
             sizes = np.array([shares[group].sum() for group in groups])
             ends = np.round(np.cumsum(sizes) / max(sizes.sum(), 1e-9) * len(order)).astype(int)
@@ -250,11 +251,11 @@ class LanguageMix:
                         f'to give {self.languages[group[0]].name} a sequence of block_size '
                         f'{self.block_size}; use a smaller block_size or more text'
                     )
-                self.readers.append((group, np.sort(part)))
+                self.readers.append((group, part))
         self.reader_of = np.zeros(len(self.languages), int)
         for reader, (group, _) in enumerate(self.readers):
             self.reader_of[group] = reader
-        self._orders = {}  # (reader, epoch) -> its chunks in the order of reading
+        self._orders = {}  # (reader, epoch) -> the chunks in the order of that epoch
 
     def _chunks(self, reader, numbers):
         """The chunks that the `numbers`-th sequences (int array) of a reader read."""
@@ -262,9 +263,9 @@ class LanguageMix:
         chosen = np.empty(len(numbers), np.int64)
         for epoch in np.unique(numbers // len(own)):
             if (reader, epoch) not in self._orders:
+                generator = np.random.default_rng((self.seed, reader, int(epoch)))
+                self._orders[reader, epoch] = generator.permutation(own) if epoch else own
                 self._orders.pop((reader, epoch - 2), None)
-                generator = np.random.default_rng((self.seed, reader, int(epoch), 1))
-                self._orders[reader, epoch] = generator.permutation(own)
             in_epoch = numbers // len(own) == epoch
             chosen[in_epoch] = self._orders[reader, epoch][numbers[in_epoch] % len(own)]
         return chosen
@@ -272,7 +273,7 @@ class LanguageMix:
     def batch(self, step, rows=slice(None)):
         """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
         block_size) int64, and the language (index) of each. Targets are the inputs moved by one."""
-        drawn = self.drawn[step]
+        drawn = self.drawn[step].astype(np.int64)
         numbers = np.empty(len(drawn), np.int64)
         for reader, (group, _) in enumerate(self.readers):
             mine = self.reader_of[drawn] == reader

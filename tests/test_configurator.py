@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from configurator import ConfigError, read_settings
+from configurator import ConfigError, read_settings, run_name
 from conftest import REPO, environment, refused, script
 
 SMALL_SCRIPT = '''
@@ -27,10 +27,10 @@ place = 'here'  # where
 CONSTANT = 3  # no setting
 
 
-def main(stems):
+def main(stems, overrides):
     later = 1  # no setting either
     print(json.dumps(dict(steps=steps, rate=rate, fast=fast, names=names, rows=rows, kept=kept, place=place,
-                          stems=stems)))
+                          stems=stems, overrides=overrides)))
 
 
 if __name__ == '__main__':
@@ -60,9 +60,10 @@ def small(tmp_path, monkeypatch, capsys):
     return call
 
 
-def settings(done):
+def settings(done, *more):
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    printed = json.loads(done.stdout)
+    return {name: value for name, value in printed.items() if name != 'overrides' or name in more}
 
 
 def one_line(done, *words):
@@ -133,7 +134,7 @@ def test_text_is_taken_as_it_stands(small, text):
 
 
 def test_a_dash_will_do_for_an_underscore():
-    values, _ = read_settings(REPO / 'prepare.py', vars(importlib.import_module('data')), ['--vocab-size=300'])
+    values, _, _ = read_settings(REPO / 'prepare.py', vars(importlib.import_module('prepare')), ['--vocab-size=300'])
     assert values['vocab_size'] == 300
 
 
@@ -173,6 +174,16 @@ def test_a_config_may_compute_with_names_of_its_own(small):
     assert found['names'] == ['n0', 'n1', 'n2', 'n3'] and found['steps'] == 5 and found['rows'] == [[0.5, 0.5]]
 
 
+def test_a_run_is_named_after_its_configs_and_what_the_command_line_changes(small):
+    done = settings(small('a.py', '--steps=7', '--fast=True', '--rows=[[0.5,0.5]]', a='rate = 1'), 'overrides')
+    assert done['overrides'] == {'steps': 7, 'rows': [[0.5, 0.5]]}  # fast is True without the override, too
+    assert run_name(done['stems'], done['overrides']) == 'a-steps_7-rows_0.5_0.5'
+    assert run_name([], {}) == 'default' and run_name(['a', 'b'], {}) == 'a-b'
+    other = settings(small('--rows=[[0.5,0.5]]', '--steps=7', 'a.py', a='rate = 1'), 'overrides')
+    assert other['overrides'] == done['overrides']  # in the order of the settings, not of the command line
+    assert list(other['overrides']) == list(done['overrides'])
+
+
 def test_a_missing_config_file_is_named(small):
     one_line(small('no_such.py'), 'no config file no_such.py')
     one_line(small('steps=3'), 'no config file steps=3', '--key=value')
@@ -201,14 +212,17 @@ def test_help_prints_each_setting_with_its_comment_and_its_present_value(small):
                          '--kept=[]': 'what to keep', "--place='there'": 'where'}
 
 
-@pytest.mark.parametrize('name', ['data', 'train', 'evaluate'])
+SCRIPTS = sorted(path.stem for path in REPO.glob('*.py') if '    run(globals(), main)' in path.read_text())
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
 def test_every_setting_of_the_real_scripts_has_a_comment(name, capsys):
     module = importlib.import_module(name)
     with pytest.raises(SystemExit) as stop:
         read_settings(module.__file__, vars(module), ['--help'])
     lines = capsys.readouterr().out.splitlines()
     named = [number for number, line in enumerate(lines) if line.startswith('  --')]
-    assert stop.value.code == 0 and len(named) > 5
+    assert stop.value.code == 0 and len(named) > 1
     assert all(len(lines[number + 1].strip()) > 3 for number in named), lines
 
 
@@ -217,10 +231,10 @@ def test_the_settings_have_the_names_that_the_configs_rely_on():
         train='''corpora languages vocabulary cloned_fraction stages size n_layer n_head head_dim n_embd mlp_dim
             block_size batch_size micro_batch_size max_steps warmup_steps learning_rate min_learning_rate
             eval_interval checkpoint_interval out_dir seed device dtype compile''',
-        data='corpus source tokenizer vocab_size test_fraction max_bytes')
+        prepare='corpus source tokenizer vocab_size test_fraction max_bytes')
     for name, names in expected.items():
         module = importlib.import_module(name)
-        values, _ = read_settings(module.__file__, vars(module), [])
+        values, *_ = read_settings(module.__file__, vars(module), [])
         assert set(names.split()) <= set(values)
 
 
@@ -233,7 +247,7 @@ def test_help_of_a_real_script_runs_nothing(tmp_path):
 
 
 def test_importing_a_script_runs_nothing(tmp_path):
-    done = subprocess.run([sys.executable, '-c', 'import data, train, evaluate'], cwd=tmp_path, env=environment(),
+    done = subprocess.run([sys.executable, '-c', 'import prepare, train, evaluate'], cwd=tmp_path, env=environment(),
                           capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
     assert list(tmp_path.iterdir()) == []
@@ -241,9 +255,9 @@ def test_importing_a_script_runs_nothing(tmp_path):
 
 @pytest.mark.parametrize('path', sorted((REPO / 'config').glob('*.py')), ids=lambda path: path.stem)
 def test_config_is_for_its_script_and_says_what_it_is(path):
-    module = importlib.import_module('data' if path.name == 'demo_data.py' else 'train')
-    before, _ = read_settings(module.__file__, vars(module), [])
-    values, stems = read_settings(module.__file__, vars(module), [str(path)])
+    module = importlib.import_module('prepare' if path.name == 'demo_data.py' else 'train')
+    before, *_ = read_settings(module.__file__, vars(module), [])
+    values, stems, _ = read_settings(module.__file__, vars(module), [str(path)])
     assert stems == [path.stem]
     assert values != before, f'{path.name} sets nothing'
     assert path.read_text().startswith('# ')
@@ -253,7 +267,7 @@ def test_config_is_for_its_script_and_says_what_it_is(path):
 
 
 def test_reading_settings_changes_no_defaults():
-    defaults = dict(vars(importlib.import_module('data')))
+    defaults = dict(vars(importlib.import_module('prepare')))
     with pytest.raises(ConfigError):
         read_settings(REPO / 'prepare.py', defaults, ['--vocab_size=3', '--nothing=4'])
-    assert defaults['vocab_size'] == importlib.import_module('data').vocab_size != 3
+    assert defaults['vocab_size'] == importlib.import_module('prepare').vocab_size != 3

@@ -330,7 +330,7 @@ def test_the_commands_of_the_gaps_are_accepted_by_the_scripts_they_name(tmp_path
     monkeypatch.chdir(REPO)
     folders, defaults = {}, {name: getattr(train, name) for name in train.SETTINGS}
     for line in {line for line in lines if line.startswith('train.py')}:
-        values, stems = read_settings(REPO / 'train.py', defaults, line.split()[1:])
+        values, stems, _ = read_settings(REPO / 'train.py', defaults, line.split()[1:])
         folder = values['out_dir'] or 'out/' + '-'.join(stems)
         assert folders.setdefault(folder, values) == values, folder  # no two runs in a folder
     assert {'out/table1_row03', 'out/table3_row14-data_3x', 'out/clones_70', 'out/fr_disjoint_20', 'out/anchors_0.5',
