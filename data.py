@@ -363,23 +363,26 @@ def pack(lines, max_tokens, min_tokens):
 
 
 def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
-    """Sequences that say the same in two languages: list of at most `pairs` tuples of arrays, ids of the corpora.
+    """Sequences that say the same in two languages: list of at most `pairs` (side_1, side_2,
+    document), two arrays of ids of the corpora and a number (int).
 
-    first, second: Language; clones of one corpus get the same array twice. parallel: two sources, for clones also one
-    (of two they take the first) or none. Raises ConfigError when there is nothing to compare."""
+    Sequences of one number come from one document. Parallel text does not mark its documents, so
+    each of its pairs has a number of its own. first, second: Language; clones of one corpus get
+    the same array twice. parallel: two sources, for clones also one (of two they take the first)
+    or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
-    if len(parallel) > 2 or len(parallel) < (0 if clones else 2):
+    if not clones and len(parallel) != 2:
         raise ConfigError(
-            f'{first.name} and {second.name} are no clones: their tokens cannot be compared position by '
-            'position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for the '
-            'matching alone --sentence_1 and --sentence_2'
-            if not clones
-            else f'parallel text is one file or two, not {len(parallel)}'
+            f'{first.name} and {second.name} are no clones: their tokens cannot be compared '
+            'position by position, give two files aligned line by line, '
+            '--parallel=[FILE.en,FILE.fr], or for the matching alone --sentence_1 and --sentence_2'
         )
+    if len(parallel) > 2:
+        raise ConfigError(f'parallel text is one file or two, not {len(parallel)}')
     if clones and not parallel:
         return test_sequences(first.corpus, pairs, max_tokens)
-    sides = [first] if clones else [first, second]
-    tokenizers = [language.corpus.load_tokenizer() for language in sides]
+    languages = [first] if clones else [first, second]
+    tokenizers = [language.corpus.load_tokenizer() for language in languages]
     count = dict(lines=0, long=0, empty=0)
 
     def encoded():
@@ -390,34 +393,34 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
             count['empty'] += not all(tokens)
             yield tokens
 
-    found = [
-        tuple(np.array(side) for side in packed)
-        for packed in itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs)
-    ]
+    joined = list(itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs))
+    files, names = ' and '.join(parallel), ', '.join(language.name for language in languages)
     read = (
-        f'{count["lines"]:,} lines read, {count["long"]:,} of them longer than {max_tokens} tokens and '
-        f'{count["empty"]:,} empty on a side'
+        f'{files}: {count["lines"]:,} lines read, {count["long"]:,} of them longer than '
+        f'{max_tokens} tokens and {count["empty"]:,} empty on a side, and the others'
     )
-    if not found:
+    if not joined:
         raise ConfigError(
-            f'{" and ".join(parallel)}: {read}, and the others do not join to a sequence of {min_tokens} '
-            f'to {max_tokens} tokens; the files must be in the order of the languages '
-            f'({", ".join(language.name for language in sides)}), else lower min_tokens or give more text'
+            f'{read} do not join to a sequence of {min_tokens} to {max_tokens} tokens; the files '
+            f'must be in the order of the languages ({names}), else lower min_tokens or give more '
+            'text'
         )
-    print(
-        f'{" and ".join(parallel)}: {read}, the others joined to {len(found):,} sequences of {min_tokens} to '
-        f'{max_tokens} tokens'
-    )
-    return [packed * 2 if clones else packed for packed in found]
+    print(f'{read} joined to {len(joined):,} sequences of {min_tokens} to {max_tokens} tokens')
+    arrays = [[np.array(side) for side in sides] for sides in joined]
+    return [(sides[0], sides[-1], number) for number, sides in enumerate(arrays)]
 
 
 def test_sequences(corpus, pairs, max_tokens):
-    """At most `pairs` sequences of a corpus's test set, spread evenly over it, each twice."""
+    """At most `pairs` sequences of a corpus's test set, spread evenly over it: list of (sequence,
+    the same, number of the document that its middle token belongs to)."""
     starts = np.arange(len(corpus.test) // max_tokens) * max_tokens
     if not len(starts):
         raise ConfigError(
-            f'the test set of {corpus.name} has {len(corpus.test):,} tokens, fewer than one sequence of '
-            f'max_tokens {max_tokens}'
+            f'the test set of {corpus.name} has {len(corpus.test):,} tokens, fewer than one '
+            f'sequence of max_tokens {max_tokens}'
         )
-    chosen = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
-    return [(np.array(corpus.test[start : start + max_tokens]),) * 2 for start in chosen]
+    starts = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
+    ends = np.flatnonzero(np.asarray(corpus.test) == DOCUMENT_END)
+    documents = np.searchsorted(ends, starts + max_tokens // 2)
+    sequences = [np.array(corpus.test[start : start + max_tokens]) for start in starts]
+    return [(ids, ids, int(number)) for ids, number in zip(sequences, documents)]
