@@ -1,86 +1,89 @@
-"""Text to tokens: makes the corpus data/NAME/ from a source of documents.
+"""Text to tokens: makes the corpus data/NAME/ from a source of documents (see sources.py for all).
 
-    python prepare.py                                                 # data/docs, from what is installed; no download
-    python prepare.py --corpus=books_en --source=FOLDER               # your own text, see sources.py for all sources
-    python prepare.py --corpus=books_fr --source=hf:PleIAs/French-PD-Books --max_bytes=20_000_000_000
+    python prepare.py                                 # data/docs, from what is installed
+    python prepare.py --corpus=books_en --source=FOLDER
+    python prepare.py --corpus=books_fr --source=hf:PleIAs/French-PD-Books --max_bytes=2e10
 
-data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 tokens, documents ended by <D>) and
-corpus.json, which says what they are. It is made in data/.NAME.making and renamed when it is complete. Memory does not
-grow with the corpus: the tokeniser learns from the first TOKENIZER_BYTES of text, the rest streams.
+data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 tokens, documents
+ended by <D>) and corpus.json, which says what they are. It is made in data/.NAME.making and renamed
+when it is complete. Memory does not grow with the corpus: the tokeniser learns from the first
+TOKENIZER_BYTES of training text, the rest streams.
+
+A hash of a document's text decides whether it is tested on, so the test set stays the same as a
+corpus grows, and a document and its copy are never on both sides. A single text file has no
+documents: neighbouring pieces of it share names and plot, so its last `test_fraction` is the test
+set, in one part. The file is read twice for that, first to count its pieces.
 """
+
 import collections
 import hashlib
 import io
-import json
+import itertools
 import multiprocessing
 import os
 import re
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 from tqdm import tqdm
 
-from configurator import ConfigError, run
+from checkpoint import lock, write_json
+from configurator import ConfigError, run, settings_of
 from data import DOCUMENT_END, UNKNOWN, Corpus, fingerprint, load_tokenizer, sha256
-from sources import documents
+from sources import documents, is_text_file
 
 corpus = 'docs'  # name of the corpus: it is made in data/NAME
-source = 'docs'  # where the text comes from: a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
+source = 'docs'  # a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
 tokenizer = ''  # an existing SentencePiece .model file; empty: a new one is trained on the corpus
 vocab_size = 16384  # pieces of a new tokeniser, at most 65,535
-test_fraction = 0.05  # share of the documents that is kept for testing
+test_fraction = 0.05  # share of the documents, or of a single text file, that is kept for testing
 max_bytes = 0  # stop after so many bytes of text (UTF-8); 0: read all
 
 TOKENIZER_BYTES = 128 << 20  # a new tokeniser learns from at most so much text
 BATCH_BYTES = 1 << 20  # text sent to an encoding process at once
 
 
-
-
-
-
-
-
-
-
-
-
-def is_test(text):
-    """Number in [0, 1) from the document's text alone: it is in the test set if that is below `test_fraction`, so
-    the set stays the same as a corpus grows, and a document and its copy are never on both sides."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') / 2**64
-
-
 def train_tokenizer(texts, pieces):
-    """Bytes of a new SentencePiece BPE model. Text comes back as it was: nothing is normalised, what has no piece
-    falls back to bytes (a line end, too). Only U+2581, SentencePiece's mark of a space, comes back as a space."""
-    model = io.BytesIO()
-    lines = (line[i:i + 4000] for text in texts for line in text.splitlines() for i in range(0, len(line), 4000))
+    """Bytes of a new SentencePiece BPE model. Raises ConfigError when the text does not suffice.
+
+    Text comes back from its tokens as it was: nothing is normalised, and a character without a
+    piece (a line end, too) falls back to bytes. Only U+2581, SentencePiece's mark of a space, comes
+    back as a space."""
+    lines = (line for text in texts for line in text.splitlines())
+    parts = (line[i : i + 4000] for line in lines for i in range(0, len(line), 4000))
+    model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
+    kind = dict(model_type='bpe', vocab_size=pieces, byte_fallback=True, max_sentence_length=16000)
+    exact = dict(normalization_rule_name='identity', remove_extra_whitespaces=False)
+    special = dict(pad_id=0, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
+    # The model stores its number of threads: the same number on all machines makes the same file.
+    quiet = dict(num_threads=16, minloglevel=2)
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines, model_writer=model, model_type='bpe', vocab_size=pieces, byte_fallback=True,
-            normalization_rule_name='identity', remove_extra_whitespaces=False, max_sentence_length=16000,
-            pad_id=0, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>',
-            num_threads=16, minloglevel=2)  # not the cores of this machine: the model holds the number, its hash too
+        train(sentence_iterator=parts, model_writer=model, **kind, **exact, **special, **quiet)
     except (RuntimeError, OSError) as error:
-        most, least = re.search(r'value <= (\d+)', str(error)), re.search(r'\d+ vs (\d+)', str(error))
-        advice = (f'this text supports at most {int(most[1]):,} pieces: --vocab_size={most[1]}' if most else
-                  f'its characters and the 256 bytes need at least {least[1]}: --vocab_size={least[1]}' if least else
-                  str(error).strip().splitlines()[-1])
+        advice = str(error).strip().splitlines()[-1]
+        if most := re.search(r'value <= (\d+)', str(error)):
+            advice = f'this text supports at most {int(most[1]):,} pieces: --vocab_size={most[1]}'
+        elif least := re.search(r'\d+ vs (\d+)', str(error)):
+            advice = f'its characters and bytes need at least {least[1]}: --vocab_size={least[1]}'
         raise ConfigError(f'no tokeniser of {pieces:,} pieces can be trained: {advice}') from None
     return model.getvalue()
 
 
-# --- encoding on all cores --------------------------------------------------------------------------------------------
+# --- encoding on all cores ------------------------------------------------------------------------
+
+
+def _bytes(ids):
+    return np.array(ids, dtype=np.uint16).tobytes()
+
 
 class WordEncoder(dict):
-    """Encodes text word by word, each different word once: several times the speed of encoding it whole.
+    """Encodes text word by word, each different word once; as a dict: word -> its tokens.
 
-    It is the same where no piece reaches over a space, and the tokeniser leaves spaces as they are; a tokeniser of
-    another kind is found out by its pieces and on a PROBE, and encodes text whole. As a dict: word -> its tokens."""
+    That is several times faster than encoding it whole, and the same where no piece reaches over a
+    space and the tokeniser leaves spaces as they are. The pieces and a PROBE tell whether they are
+    so; text of another tokeniser is encoded whole."""
 
     PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
     LIMIT = 1_000_000  # words that are remembered
@@ -89,21 +92,19 @@ class WordEncoder(dict):
         self.pieces = pieces
         spelled = [pieces.id_to_piece(i) for i in range(len(pieces))]
         self.by_words = not any(' ' in piece or '\u2581' in piece[1:] for piece in spelled)
-        self.by_words = self.by_words and self(self.PROBE) == self._bytes(pieces.encode(self.PROBE))
-
-    @staticmethod
-    def _bytes(ids):
-        return np.array(ids, dtype=np.uint16).tobytes()
+        self.by_words = self.by_words and self(self.PROBE) == _bytes(pieces.encode(self.PROBE))
 
     def __missing__(self, word):
-        # a word's leading space is the one that SentencePiece puts before a text; an empty word is a space alone
-        tokens = self[word] = self._bytes(self.pieces.encode(word) if word else self.pieces.encode(' ')[1:])
-        return tokens
+        # SentencePiece puts a space before a text, which serves as the word's own. An empty word is
+        # a space alone.
+        ids = self.pieces.encode(word) if word else self.pieces.encode(' ')[1:]
+        self[word] = _bytes(ids)
+        return self[word]
 
     def __call__(self, text):
         """The uint16 tokens of a text that is not empty, as bytes."""
         if not self.by_words:
-            return self._bytes(self.pieces.encode(text))
+            return _bytes(self.pieces.encode(text))
         if len(self) > self.LIMIT:
             self.clear()
         return b''.join(map(self.__getitem__, text.split(' ')))
@@ -115,68 +116,65 @@ def _start_worker(model):
 
 
 def _encode(batch):
-    """[(is it test, text)] -> {is it test: (uint16 tokens as bytes, documents, bytes of text)}"""
-    encoded = {False: [], True: []}
-    size = collections.Counter()
-    end = np.uint16(DOCUMENT_END).tobytes()
-    for test, text in batch:
-        encoded[test] += [_encoder(text), end]
-        size[test] += len(text.encode())
-    return {test: (b''.join(parts), len(parts) // 2, size[test]) for test, parts in encoded.items() if parts}
+    """[(part, text)] -> {part: (uint16 tokens as bytes, counts for corpus.json)}"""
+    encoded = {}
+    for part in ('train', 'test'):
+        texts = [text for chosen, text in batch if chosen == part]
+        tokens = b''.join(_encoder(text) + _bytes([DOCUMENT_END]) for text in texts)
+        size = sum(len(text.encode()) for text in texts)
+        encoded[part] = tokens, dict(tokens=len(tokens) // 2, documents=len(texts), bytes=size)
+    return encoded
 
 
 def _batches(texts):
     batch, size = [], 0
-    for item in texts:
-        batch.append(item)
-        size += len(item[1])
+    for part, text in texts:
+        batch.append((part, text))
+        size += len(text)
         if size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
-    if batch:
-        yield batch
+    yield batch
+
+
+def _encoded(pool, batches, ahead):
+    """Results of _encode in the order of the batches, of which at most `ahead` are under way."""
+    pending = collections.deque()
+    for batch in batches:
+        pending.append(pool.apply_async(_encode, [batch]))
+        if len(pending) == ahead:
+            yield pending.popleft().get()
+    while pending:
+        yield pending.popleft().get()
 
 
 def write_shards(texts, folder):
-    """Encodes [(is it test, text)] into folder/train.bin and test.bin; returns what corpus.json says of each."""
-    names = {False: 'train', True: 'test'}
-    about = {name: dict(tokens=0, documents=0, bytes=0) for name in names.values()}
-    workers = os.cpu_count()
-    room = threading.Semaphore(3 * workers)  # imap would read the whole source ahead of the encoding
-    stopped = threading.Event()
+    """Encodes [(part, text)] into folder/train.bin and test.bin.
 
-    def throttled():
-        for batch in _batches(texts):
-            room.acquire()
-            if stopped.is_set():
-                return
-            yield batch
-
-    with open(folder / 'train.bin', 'wb') as train, open(folder / 'test.bin', 'wb') as test, \
-            multiprocessing.get_context('spawn').Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool, \
-            tqdm(desc='encoding', unit='B', unit_scale=True) as progress:
-        try:
-            for encoded in pool.imap(_encode, throttled()):
-                room.release()
-                for part, (tokens, documents_, bytes_) in encoded.items():
-                    (test if part else train).write(tokens)
-                    entry = about[names[part]]
-                    entry['tokens'] += len(tokens) // 2
-                    entry['documents'] += documents_
-                    entry['bytes'] += bytes_
-                    progress.update(bytes_)
-            for file in (train, test):
-                file.flush()
-                os.fsync(file.fileno())
-        finally:  # after an error: the pool waits for the thread that waits for room
-            stopped.set()
-            room.release()
-    for name, entry in about.items():
-        entry['fingerprint'] = fingerprint(folder / f'{name}.bin')
-    return about
+    Returns {part: dict(tokens, documents, bytes, fingerprint)}, as corpus.json has it."""
+    about = {'train': collections.Counter(), 'test': collections.Counter()}
+    workers, spawn = os.cpu_count(), multiprocessing.get_context('spawn')
+    with (
+        open(folder / 'train.bin', 'wb') as train,
+        open(folder / 'test.bin', 'wb') as test,
+        spawn.Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool,
+        tqdm(desc='encoding', unit='B', unit_scale=True) as progress,
+    ):
+        files = dict(train=train, test=test)
+        for encoded in _encoded(pool, _batches(texts), 3 * workers):
+            for part, (tokens, counts) in encoded.items():
+                files[part].write(tokens)
+                about[part].update(counts)
+                progress.update(counts['bytes'])
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    marks = {part: fingerprint(folder / f'{part}.bin') for part in about}
+    return {part: dict(counts, fingerprint=marks[part]) for part, counts in about.items()}
 
 
-# --- the script -------------------------------------------------------------------------------------------------------
+# --- the split ------------------------------------------------------------------------------------
+
 
 def limited(texts, limit):
     """Documents that are not empty, until `limit` bytes of them (0: all)."""
@@ -189,89 +187,138 @@ def limited(texts, limit):
                 return
 
 
-def split(texts):
-    """(is it test, text) of the first documents, as a list, and of the others, as a generator. When none of the first
-    is chosen for the test set (a small corpus), it is the one with the lowest number. Raises ConfigError for fewer
-    than two different documents."""
+def test_number(text):
+    """Number in [0, 1) from a text alone; below `test_fraction` a document is in the test set."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') / 2**64
+
+
+def training_pieces():
+    """How many pieces of a single text file come before its test set; None for other sources."""
+    if not is_text_file(source):
+        return None
+    pieces = tqdm(limited(documents(source), max_bytes), desc='counting', unit=' pieces')
+    count = sum(1 for _ in pieces)
+    return count - max(1, round(test_fraction * count))
+
+
+def split(texts, training=None):
+    """(part, text) of the first documents, as a list, and of the others, as a generator.
+
+    The first are those that a tokeniser may learn from. training: how many documents precede the
+    test set; None: their hashes decide, and when none of the first is chosen (a small corpus), the
+    one with the lowest number is tested on. Raises ConfigError when a part would be empty."""
     first, size = [], 0
     for text in tqdm(texts, desc='reading', unit=' documents'):
-        first.append((is_test(text), text))
+        first.append(text)
         size += len(text.encode())
         if size >= TOKENIZER_BYTES and len(first) > 1:
             break
     if not first:
         raise ConfigError(f'{source} is empty: there is no text in it')
     if len(first) < 2:
-        raise ConfigError(f'{source} is a single document; at least two are needed, one of them for the test set')
-    lowest = min(number for number, _ in first)
-    first = [(number < test_fraction or number == lowest, text) for number, text in first]
-    if all(test for test, _ in first):
-        raise ConfigError(f'all documents of {source} are the same or fall into the test set; '
-                          'more documents are needed, or a lower --test_fraction')
-    numbered = ((is_test(text), text) for text in texts)
-    return first, ((number < test_fraction or number == lowest, text) for number, text in numbered)
+        raise ConfigError(
+            f'{source} is a single document; at least two are needed, one of them for the test set'
+        )
+    lowest = min(map(test_number, first))
+
+    def part_of(place, text):
+        if training is None:
+            number = test_number(text)
+            tested = number < test_fraction or number == lowest
+        else:
+            tested = place >= training
+        return 'test' if tested else 'train'
+
+    chosen = [(part_of(place, text), text) for place, text in enumerate(first)]
+    if all(part == 'test' for part, _ in chosen):
+        raise ConfigError(
+            f'all documents of {source} are the same or fall into the test set; '
+            'more documents are needed, or a lower --test_fraction'
+        )
+    others = enumerate(texts, len(first))
+    return chosen, ((part_of(place, text), text) for place, text in others)
 
 
-def main():
+# --- the script -----------------------------------------------------------------------------------
+
+
+def check_settings():
     if not re.fullmatch(r'[\w.-]*\w', corpus) or corpus.startswith('.'):
-        raise ConfigError(f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}')
+        raise ConfigError(
+            f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}'
+        )
     if not 3 <= vocab_size <= 65535:
-        raise ConfigError(f'vocab_size must lie between 3 and 65,535 (tokens are stored in 16 bits), not {vocab_size}')
+        raise ConfigError(f'vocab_size must lie between 3 and 65,535 (16 bits), not {vocab_size}')
     if not 0 < test_fraction < 1:
         raise ConfigError(f'test_fraction must lie between 0 and 1, not {test_fraction}')
     if max_bytes < 0:
         raise ConfigError(f'max_bytes must not be negative: {max_bytes}')
-    settings = dict(source=source, tokenizer=tokenizer, vocab_size=vocab_size, test_fraction=test_fraction,
-                    max_bytes=max_bytes)
-    folder, making = Path('data') / corpus, Path('data') / f'.{corpus}.making'
-    if folder.exists():
-        about = Corpus(corpus).info
-        differ = [f'{name}={about["settings"].get(name)!r}' for name in settings
-                  if about['settings'].get(name) != settings[name]]
-        if differ:
-            raise ConfigError(f'{folder} was made with other settings ({", ".join(differ)}); '
-                              'choose another --corpus or delete it')
-        print(f'{folder} is there already: {describe(about)}. Delete it to make it again.')
-        return
     if tokenizer:
         load_tokenizer(tokenizer)
-    shutil.rmtree(making, ignore_errors=True)  # what a killed run left
-    making.mkdir(parents=True)
-    try:
-        stream = limited(documents(source), max_bytes)
-        first, rest = split(stream)
-        if tokenizer:
-            shutil.copy(tokenizer, making / 'tokenizer.model')
-        else:
-            print(f'training a tokeniser of {vocab_size:,} pieces')
-            (making / 'tokenizer.model').write_bytes(train_tokenizer((t for test, t in first if not test), vocab_size))
-        shards = write_shards(_chain(first, rest), making)
-        model = making / 'tokenizer.model'
-        about = dict(corpus=corpus, settings=settings, **shards,
-                     tokenizer=dict(pieces=len(load_tokenizer(model)), sha256=sha256(model)))
-        with open(making / 'corpus.json', 'w') as file:
-            file.write(json.dumps(about, indent=2) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(making, folder)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-    print(f'{folder}: {describe(about)}')
-
-
-def _chain(first, rest):
-    """All of `first`, each let go of as it is used, then `rest`."""
-    first.reverse()
-    while first:
-        yield first.pop()
-    yield from rest
 
 
 def describe(about):
     train, test = about['train'], about['test']
-    return (f'{train["tokens"]:,} training and {test["tokens"]:,} test tokens of {about["tokenizer"]["pieces"]:,} pieces, '
-            f'{train["documents"]:,} and {test["documents"]:,} documents, {train["bytes"] + test["bytes"]:,} bytes')
+    return (
+        f'{train["tokens"]:,} training and {test["tokens"]:,} test tokens of '
+        f'{about["tokenizer"]["pieces"]:,} pieces, {train["documents"]:,} and '
+        f'{test["documents"]:,} documents, {train["bytes"] + test["bytes"]:,} bytes'
+    )
+
+
+def is_made(folder, settings):
+    """Whether the corpus is there; raises ConfigError when it was made with other settings."""
+    if not folder.exists():
+        return False
+    info = Corpus(corpus).info
+    made = info['settings']
+    changed = [
+        f'{name}={made.get(name)!r}' for name in settings if made.get(name) != settings[name]
+    ]
+    if changed:
+        raise ConfigError(
+            f'{folder} was made with other settings ({", ".join(changed)}); '
+            'choose another --corpus or delete it'
+        )
+    print(f'{folder} is there already: {describe(info)}. Delete it to make it again.')
+    return True
+
+
+def make(folder, settings):
+    """Writes the files of the corpus into `folder`; returns what corpus.json says."""
+    first, others = split(limited(documents(source), max_bytes), training_pieces())
+    model = folder / 'tokenizer.model'
+    if tokenizer:
+        shutil.copy(tokenizer, model)
+    else:
+        print(f'training a tokeniser of {vocab_size:,} pieces')
+        texts = (text for part, text in first if part == 'train')
+        model.write_bytes(train_tokenizer(texts, vocab_size))
+    about = dict(corpus=corpus, settings=settings)
+    about.update(write_shards(itertools.chain(first, others), folder))
+    about['tokenizer'] = dict(pieces=len(load_tokenizer(model)), sha256=sha256(model))
+    write_json(folder / 'corpus.json', about)
+    return about
+
+
+def main():
+    check_settings()
+    settings = {name: globals()[name] for name in settings_of(__file__) if name != 'corpus'}
+    folder, making = Path('data') / corpus, Path('data') / f'.{corpus}.making'
+    making.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock(making)
+    except ConfigError:
+        raise ConfigError(f'another process is making {folder}; wait for it to end') from None
+    try:
+        if not is_made(folder, settings):
+            about = make(making, settings)
+            os.rename(making, folder)
+            (folder / '.lock').unlink()
+            print(f'{folder}: {describe(about)}')
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+        held.close()
 
 
 if __name__ == '__main__':

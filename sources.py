@@ -1,17 +1,20 @@
-"""Where text comes from: every source is a stream of documents (str), read one at a time in a fixed order.
+"""Where text comes from: a source is a stream of documents (str), one at a time in a fixed order.
 
-    FILE.txt            one text file, cut at line ends into documents of about 16 KB
-    FILE.jsonl          one document a line, in its field `text`
-    FOLDER              every .txt and .jsonl below it, by path; a .txt is a document
-    docs                the documentation strings of the packages that requirements.txt installs
-    eltec:eng, eltec:fra, ...   100 novels of the European Literary Text Collection, downloaded;
-    eltec:FOLDER        or from a local copy (a folder with level1/*.xml)
-    hf:OWNER/DATASET[/CONFIGURATION][:COLUMN]   streamed with Hugging Face `datasets`; a column of columns is
-                        named with dots: hf:Helsinki-NLP/europarl/en-fr:translation.en
+FILE.txt                    one text file, cut at line ends into pieces of about 16 KB
+FILE.jsonl                  a document a line, in its field `text`
+FOLDER                      all .txt (a document each) and .jsonl files below it, by path
+docs                        documentation strings of the packages that requirements.txt installs
+eltec:eng, eltec:fra, ...   100 novels of the European Literary Text Collection, downloaded
+eltec:FOLDER                a local copy of them (a folder with level1/*.xml)
+hf:OWNER/DATASET[/CONFIGURATION][:COLUMN]
+                            streamed with Hugging Face `datasets`; dots name a column of columns:
+                            hf:Helsinki-NLP/europarl/en-fr:translation.en
 
 Files may also end in .gz.
 """
+
 import ast
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -31,12 +34,13 @@ from pathlib import Path
 
 from configurator import ConfigError
 
-PIECE = 16384  # characters: where one text file is cut into documents
+REQUIREMENTS = Path(__file__).with_name('requirements.txt')
+PIECE = 16384  # characters: where one text file is cut
 ELTEC_URL = 'https://github.com/COST-ELTeC/ELTeC-{}/archive/HEAD.tar.gz'
 
 
 def documents(source):
-    """Generator of the documents (str) of a source, see above. Raises ConfigError for what cannot be read."""
+    """Generator of the documents (str) of a source. Raises ConfigError for what cannot be read."""
     kind, _, rest = source.partition(':')
     if source == 'docs':
         return docs()
@@ -44,43 +48,49 @@ def documents(source):
         return eltec(rest)
     if kind == 'hf':
         return hugging_face(rest)
-    return files(source)
+    return files(Path(source))
 
 
-# --- text files -------------------------------------------------------------------------------------------------------
+# --- text files -----------------------------------------------------------------------------------
+
+
+def is_text_file(source):
+    """Whether a source is a single text file, whose documents are pieces of one text."""
+    path = Path(source)
+    return source != 'docs' and path.is_file() and '.jsonl' not in path.suffixes
+
 
 def files(path):
     """Documents of a text file, a .jsonl file or a folder of them."""
-    path = Path(path)
     if path.is_dir():
-        names = [p for p in sorted(path.rglob('*')) if re.search(r'\.(txt|jsonl)(\.gz)?$', p.name) and p.is_file()]
+        names = [name for name in sorted(path.rglob('*')) if name.is_file()]
+        names = [name for name in names if re.search(r'\.(txt|jsonl)(\.gz)?$', name.name)]
         if not names:
             raise ConfigError(f'{path} holds no .txt or .jsonl file (.gz allowed)')
         for name in names:
-            yield from _jsonl(name) if '.jsonl' in name.suffixes else [''.join(text_lines(name))]
+            yield from [''.join(text_lines(name))] if is_text_file(name) else _jsonl(name)
     elif not path.is_file():
-        raise ConfigError(f'there is no file or folder {path}; other sources are docs, eltec:LANGUAGE and hf:DATASET')
-    elif '.jsonl' in path.suffixes:
-        yield from _jsonl(path)
+        others = 'other sources are docs, eltec:LANGUAGE and hf:DATASET'
+        raise ConfigError(f'there is no file or folder {path}; {others}')
     else:
-        yield from _pieces(path)
+        yield from _pieces(path) if is_text_file(path) else _jsonl(path)
 
 
 def text_lines(path):
-    """Lines of a UTF-8 file, a byte-order mark dropped, any line end read as \\n."""
+    """Lines of a UTF-8 file, without a byte-order mark; any line end is read as \\n."""
     opener = gzip.open if path.suffix == '.gz' else open
     try:
         with opener(path, 'rt', encoding='utf-8-sig') as file:
             yield from file
     except UnicodeDecodeError as error:
-        raise ConfigError(f'{path} is not UTF-8 text ({error.reason}); convert it first, for example with iconv') from None
+        advice = 'convert it first, for example with iconv'
+        raise ConfigError(f'{path} is not UTF-8 text ({error.reason}); {advice}') from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ConfigError(f'{path} is not a whole gzip file: {error}') from None
 
 
 def _pieces(path):
-    """A text file has no documents of its own: it is cut at the first line end after PIECE characters, and inside
-    a longer line at a space."""
+    """Cuts a text file at the first line end after PIECE characters; a longer line at a space."""
     piece, size = [], 0
     for line in text_lines(path):
         start = 0
@@ -100,49 +110,51 @@ def _jsonl(path):
     for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
+        place = f'{path}, line {number}'
         try:
             text = json.loads(line)['text']
         except (ValueError, KeyError, TypeError):
-            raise ConfigError(f'{path}, line {number}: not a JSON object with a field "text"') from None
+            raise ConfigError(f'{place}: not a JSON object with a field "text"') from None
         if not isinstance(text, str) or re.search('[\ud800-\udfff]', text):
-            raise ConfigError(f'{path}, line {number}: the field "text" is not text')
+            raise ConfigError(f'{place}: the field "text" is not text')
         yield text
 
 
-# --- docs: prose that every installation has --------------------------------------------------------------------------
+# --- docs: prose that every installation has ------------------------------------------------------
 
-def docs(requirements=Path(__file__).with_name('requirements.txt')):
-    """The documentation strings of the installed packages of a requirements file and of what they need; a module is
-    a document. A paragraph that came before is dropped, in the order of packages, paths and lines."""
+
+def docs(requirements=REQUIREMENTS):
+    """The documentation strings of the packages of a requirements file and of what they need.
+
+    A module is a document. A paragraph is kept where it comes first, in the order of packages,
+    paths and lines."""
     paths = []
-    for name in sorted(_requirements(requirements)):
-        distribution = importlib.metadata.distribution(name)
-        paths += sorted(str(distribution.locate_file(f)) for f in distribution.files or [] if f.suffix == '.py')
+    for name in sorted(_distributions(requirements)):
+        package = importlib.metadata.distribution(name)
+        modules = [file for file in package.files or [] if file.suffix == '.py']
+        paths += sorted(str(package.locate_file(file)) for file in modules)
     seen = set()
-    # fork would carry the threads of a caller that has used torch
+    # A fork would carry the threads of a caller that has used torch.
     with multiprocessing.get_context('spawn').Pool() as pool:
         for paragraphs in pool.imap(_module_paragraphs, paths, chunksize=16):
-            fresh = []
-            for paragraph in paragraphs:
-                key = hashlib.blake2b(paragraph.encode(), digest_size=8).digest()
-                if key not in seen:
-                    seen.add(key)
-                    fresh.append(paragraph)
-            if fresh:
-                yield '\n\n'.join(fresh) + '\n'
+            hashes = [hashlib.blake2b(p.encode(), digest_size=8).digest() for p in paragraphs]
+            new = {key: p for key, p in zip(hashes, paragraphs) if key not in seen}
+            seen.update(new)
+            if new:
+                yield '\n\n'.join(new.values()) + '\n'
 
 
-def _requirements(path):
-    """Names of the installed distributions that a requirements file asks for, directly or through others."""
-    todo = [line for line in path.read_text().splitlines() if line and not line.startswith('#')]
-    names = set()
-    while todo:
-        requirement = todo.pop()
+def _distributions(requirements):
+    """Names of the installed packages that a file asks for, directly or through others."""
+    lines = requirements.read_text().splitlines()
+    asked, names = [line for line in lines if line and not line.startswith('#')], set()
+    while asked:
+        requirement = asked.pop()
         name = re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
         if name in names or 'extra ==' in requirement:
             continue
         try:
-            todo += importlib.metadata.requires(name) or []
+            asked += importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform
         names.add(name)
@@ -151,72 +163,79 @@ def _requirements(path):
 
 def _module_paragraphs(path):
     try:
-        with open(path, encoding='utf-8') as file:
-            tree = ast.parse(file.read())
+        tree = ast.parse(Path(path).read_text(encoding='utf-8'))
     except (OSError, SyntaxError, ValueError):
         return []
-    return [p for text in _docstrings(tree) for p in _prose(inspect.cleandoc(text))]
+    texts = map(inspect.cleandoc, _docstrings(tree))
+    return [paragraph for text in texts for paragraph in _prose(text)]
 
 
 def _docstrings(node):
-    """Documentation strings of a module in the order of its lines, those passed to add_docstr and its like as well."""
+    """Documentation strings of a module by line, also those given to add_docstr and its like."""
     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         text = ast.get_docstring(node, clean=False)
         if text:
             yield text
-    for child in getattr(node, 'body', []) if isinstance(getattr(node, 'body', []), list) else []:
-        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Call):
-            if 'doc' in ast.unparse(child.value.func):
-                for part in ast.walk(child.value):
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) > 80:
-                        yield part.value
-        else:
+    body = getattr(node, 'body', [])
+    for child in body if isinstance(body, list) else []:
+        if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Call)):
             yield from _docstrings(child)
+        elif 'doc' in ast.unparse(child.value.func):
+            constants = [part for part in ast.walk(child.value) if isinstance(part, ast.Constant)]
+            texts = [part.value for part in constants if isinstance(part.value, str)]
+            yield from (text for text in texts if len(text) > 80)
 
 
 def _prose(text):
     """The paragraphs of a documentation string that are prose: no code, no tables, no mark-up."""
+    code = ('>>>', '...', '$ ', '.. code', '.. math', '.. plot', '+--', '===')
     for paragraph in re.split(r'\n[ \t]*\n', text):
         lines = [line.strip() for line in paragraph.splitlines()]
-        if any(line.startswith(('>>>', '...', '$ ', '.. code', '.. math', '.. plot', '+--', '===')) for line in lines):
+        if any(line.startswith(code) for line in lines):
             continue
-        lines = [line for line in lines if not re.fullmatch(r'[-=~^*#+| .:]*|\.\. .*|:[a-z]+:', line)]
+        mark_up = r'[-=~^*#+| .:]*|\.\. .*|:[a-z]+:'
+        lines = [line for line in lines if not re.fullmatch(mark_up, line)]
         joined = re.sub(r':[\w:]+:`~?([^`<]*)[^`]*`', r'\1', ' '.join(lines))
-        joined = re.sub(r'[`*]+', '', joined)
-        joined = re.sub(r'\s+', ' ', joined).strip()
+        joined = re.sub(r'\s+', ' ', re.sub(r'[`*]+', '', joined)).strip()
         words = re.findall(r"\b[a-zA-Z][a-z']*\b", joined)
         if len(words) >= 6 and sum(map(len, words)) > 0.6 * len(joined):
             yield joined
 
 
-# --- ELTeC: TEI novels ------------------------------------------------------------------------------------------------
+# --- ELTeC: TEI novels ----------------------------------------------------------------------------
 
-def eltec(where):
-    """Novels of ELTeC: a language code (downloaded from GitHub) or the path of a local copy; level 1, the body."""
-    if not where:
+
+def eltec(place):
+    """Novels of ELTeC, the body of level 1. place: a language (downloaded) or a local copy."""
+    if not place:
         raise ConfigError('eltec: needs a language or a folder, for example eltec:eng')
-    if os.path.exists(where):
-        names = sorted(itertools.chain(Path(where).glob('level1/*.xml'), Path(where).glob('*.xml')))
-        if not names:
-            raise ConfigError(f'{where} holds no ELTeC novels: there is no level1/*.xml in it')
-        for name in names:
-            yield _tei_body(name.read_bytes(), name)
+    if os.path.exists(place):
+        copies = itertools.chain(Path(place).glob('level1/*.xml'), Path(place).glob('*.xml'))
+        novels = sorted(path for path in copies if path.is_file())
+        if not novels:
+            raise ConfigError(f'{place} holds no ELTeC novels: there is no level1/*.xml in it')
+        for path in novels:
+            yield _tei_body(path.read_bytes(), path)
         return
-    if not re.fullmatch('[A-Za-z0-9-]+', where):
-        raise ConfigError(f'there is no folder {where}; a language is written like eltec:eng')
-    url = ELTEC_URL.format(where)
+    if not re.fullmatch('[A-Za-z0-9-]+', place):
+        raise ConfigError(f'there is no folder {place}; a language is written like eltec:eng')
+    url = ELTEC_URL.format(place)
+    broken = (OSError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
     try:
-        with urllib.request.urlopen(url, timeout=60) as response, tarfile.open(fileobj=response, mode='r|gz') as archive:
+        with (
+            urllib.request.urlopen(url, timeout=60) as response,
+            tarfile.open(fileobj=response, mode='r|gz') as archive,
+        ):
             for member in archive:
-                if re.search(r'/level1/[^/]*\.xml$', member.name):
+                if re.search(r'/level1/[^/]*\.xml$', member.name) and member.isfile():
                     yield _tei_body(archive.extractfile(member).read(), member.name)
-    except (OSError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
-        raise ConfigError(f'{url} cannot be read ({error}); fetch the repository elsewhere and give its folder: '
-                          f'--source=eltec:FOLDER') from None
+    except broken as error:
+        advice = 'fetch the repository elsewhere and give its folder: --source=eltec:FOLDER'
+        raise ConfigError(f'{url} cannot be read ({error}); {advice}') from None
 
 
 def _tei_body(xml, name):
-    """Text of the <body> of a TEI file: a paragraph, verse line or heading a line; notes are left out."""
+    """Text of the <body> of a TEI file, without notes: a paragraph, verse or heading a line."""
     try:
         body = ElementTree.fromstring(xml).find('.//{*}text/{*}body')
     except ElementTree.ParseError as error:
@@ -225,18 +244,20 @@ def _tei_body(xml, name):
         raise ConfigError(f'{name} is not TEI: it has no <text><body>')
     lines = [[]]
 
-    def walk(element, inside):  # inside: of a line
-        tag = element.tag.rpartition('}')[2] if isinstance(element.tag, str) else 'note'  # a comment has no name
+    def walk(element, inside_line):
+        # A comment has no name.
+        tag = element.tag.rpartition('}')[2] if isinstance(element.tag, str) else 'note'
         if tag == 'note':
             return
-        own = not inside or tag in ('p', 'l', 'head')
-        if own:
+        own_line = not inside_line or tag in ('p', 'l', 'head')
+        if own_line:
             lines.append([])
         lines[-1].append(element.text or '')
+        holds_lines = tag in ('body', 'div', 'quote', 'lg', 'floatingText')
         for child in element:
-            walk(child, not own or tag not in ('body', 'div', 'quote', 'lg', 'floatingText'))
+            walk(child, not own_line or not holds_lines)
             lines[-1].append(child.tail or '')
-        if own:
+        if own_line:
             lines.append([])
 
     walk(body, False)
@@ -244,30 +265,50 @@ def _tei_body(xml, name):
     return '\n'.join(line for line in joined if line) + '\n'
 
 
-# --- Hugging Face -----------------------------------------------------------------------------------------------------
+# --- Hugging Face ---------------------------------------------------------------------------------
 
-def hugging_face(name):
-    """Rows of the split `train` of a dataset, streamed. name: OWNER/DATASET[/CONFIGURATION][:COLUMN[.COLUMN]]."""
-    name, _, column = name.partition(':')
+
+@contextlib.contextmanager
+def hub(name, advice):
+    """The module `datasets`, for the data set `name`; its failures become a ConfigError."""
     try:
         import datasets
     except ImportError:
         raise ConfigError('hf: sources need the package datasets: pip install datasets') from None
     try:
-        repository = '/'.join(name.split('/')[:2])
-        for row in datasets.load_dataset(repository, *name.split('/')[2:], split='train', streaming=True):
-            column = column or next((c for c in ('text', 'complete_text') if c in row), '')
-            for key in column.split('.'):
-                if not isinstance(row, dict) or key not in row:
-                    raise ConfigError(f'{name} has no column {column!r}; give one of '
-                                      f'{sorted(row) if isinstance(row, dict) else key}: --source=hf:{name}:COLUMN')
-                row = row[key]
-            if not isinstance(row or '', str):
-                raise ConfigError(f'the column {column!r} of {name} is not text; give another: --source=hf:{name}:COLUMN')
-            yield row or ''
+        yield datasets
     except ConfigError:
         raise
     except Exception as error:  # the library raises many kinds; to the user they are one
-        raise ConfigError(f'the dataset {name} cannot be streamed ({type(error).__name__}: '
-                          f'{str(error).splitlines()[0] if str(error) else "no reason given"}); check the name and the '
-                          'connection, or save it as .jsonl and give that file') from None
+        lines = str(error).splitlines() or ['no reason given']
+        reason = f'{type(error).__name__}: {lines[0]}); check the name and the connection'
+        raise ConfigError(f'the dataset {name} cannot be loaded ({reason}, or {advice}') from None
+
+
+def hugging_face(name):
+    """Texts of the split `train` of a dataset, streamed; '' where a row has none.
+
+    name: OWNER/DATASET[/CONFIGURATION][:COLUMN[.COLUMN]]; without a column it is `text` or
+    `complete_text`."""
+    name, _, column = name.partition(':')
+    owner, *rest = name.split('/')
+    with hub(name, 'save it as .jsonl and give that file') as datasets:
+        repository = '/'.join([owner, *rest[:1]])
+        rows = datasets.load_dataset(repository, *rest[1:], split='train', streaming=True)
+        for row in rows:
+            usual = [usual for usual in ('text', 'complete_text') if usual in row]
+            column = column or (usual[0] if usual else '')
+            text = row
+            for key in column.split('.'):
+                names = sorted(text) if isinstance(text, dict) else []
+                if key not in names:
+                    known = (
+                        f'there is {", ".join(names) or "none below"}: --source=hf:{name}:COLUMN'
+                    )
+                    raise ConfigError(f'{name} has no column {column!r}; {known}')
+                text = text[key]
+            if not isinstance(text or '', str):
+                raise ConfigError(
+                    f'{name}: column {column!r} is not text; name another behind a colon'
+                )
+            yield text or ''
