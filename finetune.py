@@ -1,16 +1,20 @@
-"""Zero-shot transfer: fine-tunes a run in one language and tests it in the others (Section 4.2, Figure 1 right).
+"""Zero-shot transfer: fine-tunes a run in one language and tests it in the others (Section 4.2,
+Figure 1 right).
 
-    python finetune.py --out_dir=out/RUN --glue_dir=FOLDER                          # every task found in FOLDER
-    python finetune.py --out_dir=out/RUN --glue_dir=FOLDER --tasks=cola,sst2 --train_language=en1 --seeds=[0,1,2]
+    python finetune.py --out_dir=out/RUN --glue_dir=FOLDER      # every task found in FOLDER
+    python finetune.py --out_dir=out/RUN --glue_dir=FOLDER --tasks=cola,sst2 --seeds=[0,1,2]
 
-A classification head on the last token is trained together with the model on the tasks of glue.py. A clone gets the
-tokens of the training language through its own lookup table: it is tested on labels that it never saw. Training
-stops early on the dev set of the training language; the test sets' labels are not public, so that dev set is also
-where the model is scored, and the training language's own score is optimistic: it is the best of several looks. The
-other languages are scored once, at the step that the training language chose.
+A classification head on the last token is trained together with the model on the tasks of glue.py.
+A clone gets the tokens of the training language through its own lookup table: it is tested on
+labels that it never saw. Training stops early on the dev set of the training language. The test
+sets' labels are not public, so the model is scored on that dev set, too, and the training
+language's own score is optimistic: it is the best of several looks. The other languages are scored
+once, at the step that the training language chose.
 
 Results go to out/RUN/finetune.json after each task and seed; what is there is not computed again.
+Intervals (90%) are those of a mean over examples and seeds, see `interval`.
 """
+
 import copy
 import hashlib
 import json
@@ -29,12 +33,12 @@ from checkpoint import load_run, lock, write_json
 from configurator import ConfigError, run, settings_of
 from data import DOCUMENT_END
 from device import autocast, memory_advice, pick_device, pick_dtype
-from glue import TASKS, accuracy, chosen_tasks, majority, read_task, scores
+from glue import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task, scores
 from model import PAD
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
-tasks = 'all'  # names of tasks (see glue.py) with commas between them; all: those that glue_dir holds
-glue_dir = ''  # folder with GLUE's and SuperGLUE's own folders in it, or hf:DATASET, for example hf:nyu-mll/glue
+tasks = 'all'  # names of tasks (see glue.py) with commas between; all: those that glue_dir holds
+glue_dir = ''  # folder with the folders of GLUE and SuperGLUE, or hf:DATASET, as hf:nyu-mll/glue
 train_language = ''  # the language to fine-tune in; empty: the first of the run
 seeds = [12]  # each fine-tunes once: order of the examples, the head's first weights, dropout
 learning_rate = 5e-5  # constant
@@ -48,72 +52,81 @@ max_examples = 0  # train on so many examples, the same for all seeds; 0: all
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'  # bfloat16, float16, float32; auto: the first of them that the device is made for
 
-FREE = {'out_dir', 'tasks', 'glue_dir', 'seeds', 'device'}  # settings that may change between calls
+FREE = {'out_dir', 'tasks', 'glue_dir', 'seeds', 'device', 'train_language'}  # may change
+RESAMPLES = 1000  # draws of the dev set's examples
 
 
 def check_settings():
     if not out_dir:
         raise ConfigError('say which run to fine-tune: --out_dir=out/RUN')
     if not glue_dir:
-        raise ConfigError("say where the tasks are: --glue_dir=FOLDER with GLUE's own folders (CoLA, SST-2, ...), "
-                          'or --glue_dir=hf:nyu-mll/glue')
-    if not seeds or not all(type(seed) is int and 0 <= seed < 2 ** 32 for seed in seeds):
-        raise ConfigError(f'seeds must be whole numbers, at least one, each of 0 to 4,294,967,295, not {seeds}')
-    for name in ('batch_size', 'max_epochs', 'eval_interval', 'patience'):
-        if globals()[name] < 1:
-            raise ConfigError(f'{name} must be at least 1, not {globals()[name]}')
-    if max_tokens < 4:
-        raise ConfigError(f'max_tokens must be at least 4, for a pair and its two ends, not {max_tokens}')
-    if max_examples < 0 or learning_rate <= 0 or not 0 <= dropout < 1:
-        raise ConfigError(f'max_examples must not be negative, learning_rate positive and dropout between 0 and 1, '
-                          f'not {max_examples}, {learning_rate}, {dropout}')
+        raise ConfigError(
+            'say where the tasks are: --glue_dir=FOLDER or --glue_dir=hf:nyu-mll/glue'
+        )
+    if not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
+        raise ConfigError(f'seeds must be whole numbers of 0 to 4,294,967,295, not {seeds}')
+    lowest = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_tokens=4)
+    for name, least in dict(lowest, max_examples=0).items():
+        if globals()[name] < least:
+            raise ConfigError(f'{name} must be at least {least}, not {globals()[name]}')
+    if learning_rate <= 0:
+        raise ConfigError(f'learning_rate must be positive, not {learning_rate}')
+    if not 0 <= dropout < 1:
+        raise ConfigError(f'dropout must lie between 0 and 1, not {dropout}')
 
 
-# --- examples ---------------------------------------------------------------------------------------------------------
+# --- examples -------------------------------------------------------------------------------------
+
 
 class Examples:
-    """Tokens of a task's examples (uint16 ids of the corpus, before any language's table), and their classes."""
+    """Examples of a task: tokens (uint16 ids of the corpus, before any language's table), classes
+    (N,) and groups (N,): examples with the same first text (a passage, a premise) are a group."""
 
-    def __init__(self, tokens, classes):
+    def __init__(self, tokens, classes=None, texts=()):
         self.tokens, self.classes = tokens, classes
-        self.lengths = np.array([len(one) for one in tokens])
+        self.lengths = np.array([len(ids) for ids in tokens])
+        numbers = {}
+        self.groups = np.array([numbers.setdefault(text[0], len(numbers)) for text in texts])
 
     def batch(self, rows, table):
-        """Examples `rows` in the language of `table`: ids (B, T) int64, padded on the right, and the place of the last
-        token of each, (B,) int64."""
-        # of all lengths only each eighth: for every shape that a CPU meets, some memory stays taken
-        longest = min(-(-self.lengths[rows].max() // 8) * 8, self.lengths.max())
+        """Examples `rows` in the language of `table`: ids (B, T) int64, padded on the right, and
+        the place of the last token of each, (B,) int64."""
+        longest = self.lengths[rows].max()
+        # Round up to a multiple of 8: every new shape costs memory that a CPU's allocator keeps.
+        longest = min(-(-longest // 8) * 8, self.lengths.max())
         ids = np.full((len(rows), longest), PAD)
         for line, row in zip(ids, rows):
-            line[:self.lengths[row]] = self.tokens[row]
-        return torch.from_numpy(table[ids].astype(np.int64)), torch.from_numpy(self.lengths[rows] - 1)
+            line[: self.lengths[row]] = self.tokens[row]
+        last = torch.from_numpy(self.lengths[rows] - 1)
+        return torch.from_numpy(table[ids].astype(np.int64)), last
 
 
 def encode(pieces, texts, limit):
-    """Tokens of each example: a text, or both of a pair, each followed by <D>, at most `limit` in all.
+    """Tokens of each example: a text, or both of a pair, each followed by <D>, at most `limit`.
 
-    What is too long is cut at the end, of a pair the longer text first; no <D> is cut. `texts`: tuples of one or two.
-    Returns a list of uint16 arrays."""
+    What is too long is cut at its end, of a pair the longer text first; no <D> is cut. texts:
+    tuples of one or two. Returns a list of uint16 arrays."""
     room = limit - len(texts[0])
     columns = [pieces.encode([example[i] for example in texts]) for i in range(len(texts[0]))]
     encoded = []
     for first, *second in zip(*columns):
-        second = [ids[:max(room - len(first), room // 2)] for ids in second]
-        parts = [first[:room - sum(map(len, second))], *second]
-        encoded.append(np.array([token for ids in parts for token in ids + [DOCUMENT_END]], dtype=np.uint16))
+        second = [ids[: max(room - len(first), room // 2)] for ids in second]
+        parts = [first[: room - sum(map(len, second))], *second]
+        tokens = [token for ids in parts for token in [*ids, DOCUMENT_END]]
+        encoded.append(np.array(tokens, dtype=np.uint16))
     return encoded
 
 
 def epoch_batches(lengths, batch_size, rng, pool=16):
     """The batches (arrays of rows) of one pass over examples of these lengths, in random order.
 
-    A batch is as long as its longest example. So that little of it is padding, each `pool` batches drawn at random
-    are sorted by length and then cut into batches."""
+    A batch is as long as its longest example. So that little of it is padding, each `pool` batches
+    drawn at random are sorted by length and then cut into batches."""
     order, batches = rng.permutation(len(lengths)), []
     for start in range(0, len(order), pool * batch_size):
-        drawn = order[start:start + pool * batch_size]
+        drawn = order[start : start + pool * batch_size]
         drawn = drawn[np.argsort(lengths[drawn], kind='stable')]
-        batches += [drawn[i:i + batch_size] for i in range(0, len(drawn), batch_size)]
+        batches += [drawn[i : i + batch_size] for i in range(0, len(drawn), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -124,13 +137,15 @@ def load_examples(name, pieces, limit):
         rows = np.random.default_rng(0).permutation(len(classes))[:max_examples]
         texts, classes = [texts[row] for row in rows], classes[rows]
     sets, digest = [], hashlib.sha256()
-    for those, truth in ((texts, classes), read_task(name, glue_dir, dev=True)):
-        digest.update(json.dumps([those, truth.tolist()]).encode())
-        sets.append(Examples(encode(pieces, those, limit), truth))
+    for examples in ((texts, classes), read_task(name, glue_dir, dev=True)):
+        texts, classes = examples
+        digest.update(json.dumps([texts, classes.tolist()]).encode())
+        sets.append(Examples(encode(pieces, texts, limit), classes, texts))
     return *sets, digest.hexdigest()
 
 
-# --- the model --------------------------------------------------------------------------------------------------------
+# --- the model ------------------------------------------------------------------------------------
+
 
 class Classifier(nn.Module):
     """A GPT with a head for classes in place of the one for tokens, which it takes off."""
@@ -147,7 +162,7 @@ class Classifier(nn.Module):
         """idx: (B, T) ids; last: (B,) place of each row's last token. Returns logits (B, classes).
 
         Attention is causal: what is padded behind the last token cannot change them."""
-        for x in self.gpt.residual_stream(idx):
+        for x in self.gpt.residual_stream(idx):  # noqa: B007
             pass
         x = x[torch.arange(len(idx), device=idx.device), last]
         return self.head(self.dropout(self.gpt.ln_f(x)))
@@ -155,42 +170,49 @@ class Classifier(nn.Module):
 
 def predict(model, examples, table, context):
     """Logits (N, classes) float32 of all examples in the language of `table`, without dropout."""
-    where, training = model.head.weight.device, model.training
+    model_device, training = model.head.weight.device, model.training
     model.eval()
     logits = np.empty((len(examples.tokens), model.head.out_features), np.float32)
-    order = np.argsort(examples.lengths, kind='stable')[::-1]  # the longest first: memory that suffices once suffices
+    tokens_at_once = 4096 if model_device.type == 'cpu' else 65536
+    # The longest come first: memory that suffices for them suffices for the others.
+    order = np.argsort(examples.lengths, kind='stable')[::-1]
     while len(order):
-        count = max(1, (4096 if where.type == 'cpu' else 65536) // examples.lengths[order[0]])
+        count = max(1, tokens_at_once // examples.lengths[order[0]])
         rows, order = order[:count], order[count:]
         ids, last = examples.batch(rows, table)
         with torch.no_grad(), context:
-            logits[rows] = model(ids.to(where), last.to(where)).float().cpu()
+            logits[rows] = model(ids.to(model_device), last.to(model_device)).float().cpu()
     model.train(training)
     return logits
 
 
-def fine_tune(gpt, name, train, dev, language, tested, seed, where, number_format):
-    """Fine-tunes a copy of `gpt` on a task in one language and scores it on the dev set in each language of `tested`.
+def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, compute_dtype):
+    """Fine-tunes a copy of `gpt` on a task in one language; scores it in each language of `tested`.
 
-    Returns dict(steps, best_step, seconds, curve of (step, dev accuracy in the training language), languages:
-    {name: scores}). Raises ConfigError when training diverges."""
+    Returns dict(steps, best_step, seconds, curve of (step, dev accuracy in the training language),
+    languages: {name: scores}, predictions: {name: the class of each dev example, a digit}).
+    Raises ConfigError when training diverges."""
     task, started = TASKS[name], time.perf_counter()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = Classifier(copy.deepcopy(gpt), len(task.labels), dropout).to(where).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=1e-8,
-                                 fused=where.type in ('cpu', 'cuda'))
-    scaler = torch.amp.GradScaler(where.type, enabled=number_format == torch.float16)
-    context = autocast(where, number_format)
+    model = Classifier(copy.deepcopy(gpt), len(task.labels), dropout).to(compute_device).train()
+    adam = dict(lr=learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    fused = compute_device.type in ('cpu', 'cuda')
+    optimizer = torch.optim.Adam(model.parameters(), **adam, fused=fused)
+    scaler = torch.amp.GradScaler(compute_device.type, enabled=compute_dtype == torch.float16)
+    context = autocast(compute_device, compute_dtype)
     total = max_epochs * math.ceil(len(train.tokens) / batch_size)
-    batches = (rows for _ in range(max_epochs) for rows in epoch_batches(train.lengths, batch_size, rng))
-    curve, best, best_step, worse_looks, weights = [], -1.0, 0, 0, None
-    with tqdm(batches, total=total, desc=f'{name}, seed {seed}', unit=' steps', dynamic_ncols=True, leave=False) as bar:
+    epochs = (epoch_batches(train.lengths, batch_size, rng) for _ in range(max_epochs))
+    batches = (rows for batches in epochs for rows in batches)
+    curve, best, best_step, looks_without_gain, weights = [], -1.0, 0, 0, None
+    with tqdm(batches, total=total, desc=f'{name}, seed {seed}', unit=' steps', leave=False) as bar:
         for step, rows in enumerate(bar, 1):
             ids, last = train.batch(rows, language.table)
-            with context:  # not compiled: of a CPU's time for a step that saves a tenth, and compiling takes 250 steps
-                logits = model(ids.to(where), last.to(where))
-            loss = F.cross_entropy(logits.float(), torch.from_numpy(train.classes[rows]).to(where))
+            # Not compiled: a CPU would save a tenth of a step, and compiling takes 250 steps.
+            with context:
+                logits = model(ids.to(compute_device), last.to(compute_device))
+            truth = torch.from_numpy(train.classes[rows]).to(compute_device)
+            loss = F.cross_entropy(logits.float(), truth)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
@@ -199,70 +221,135 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, where, number_forma
                 continue
             logits = predict(model, dev, language.table, context)
             if not np.isfinite(logits).all():
-                raise ConfigError(f'{name}, seed {seed}: training has diverged by step {step}; lower learning_rate')
-            curve.append((step, accuracy(dev.classes, logits.argmax(1))))
-            worse_looks += 1
-            if curve[-1][1] > best:
-                best, best_step, worse_looks = curve[-1][1], step, 0
+                advice = f'training has diverged by step {step}; lower learning_rate'
+                raise ConfigError(f'{name}, seed {seed}: {advice}')
+            accuracy = float(np.mean(dev.classes == logits.argmax(1)))
+            curve.append((step, accuracy))
+            looks_without_gain += 1
+            if accuracy > best:
+                best, best_step, looks_without_gain = accuracy, step, 0
                 weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-            bar.set_postfix_str(f'loss {loss.item():.3f}, {language.name} {curve[-1][1]:.3f}, best {best:.3f}')
-            if worse_looks == patience:
+            bar.set_postfix_str(f'loss {loss.item():.3f}, {language.name} {accuracy:.3f}')
+            if looks_without_gain == patience:
                 break
     model.load_state_dict(weights)
-    found = {one.name: predict(model, dev, one.table, context).argmax(1) for one in tested}
-    return dict(steps=step, best_step=best_step, seconds=round(time.perf_counter() - started, 1), curve=curve,
-                languages={key: scores(task, dev.classes, classes) for key, classes in found.items()})
+    result = dict(steps=step, best_step=best_step, seconds=0, curve=curve)
+    result |= dict(languages={}, predictions={})
+    for other in tested:
+        classes = predict(model, dev, other.table, context).argmax(1)
+        result['languages'][other.name] = scores(task, dev.classes, classes)
+        result['predictions'][other.name] = ''.join(map(str, classes))
+    result['seconds'] = round(time.perf_counter() - started, 1)
+    return result
 
 
-# --- results ----------------------------------------------------------------------------------------------------------
-
-def interval(values, examples):
-    """90% interval [low, high] of a mean accuracy: Student's t over seeds; Wilson's over the examples of the dev set
-    where there is one seed only."""
-    mean = np.mean(values)
-    if len(values) > 1:
-        half = student_t.ppf(0.95, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    else:
-        z2 = 1.6449 ** 2 / examples
-        half = math.sqrt(z2 * mean * (1 - mean) + z2 ** 2 / 4) / (1 + z2)
-        mean = (mean + z2 / 2) / (1 + z2)
-    return [float(max(0, mean - half)), float(min(1, mean + half))]
+# --- intervals ------------------------------------------------------------------------------------
 
 
-def summarise(entry):
-    """Adds to a task's entry what its finished seeds say of each language: the lists are in the order of `seeds`."""
+def resampled(entry, language):
+    """{metric: (values, draws)} of a task's finished seeds in a language.
+
+    values: (S,), one for each seed; draws: (RESAMPLES, S) of them on resampled examples of the dev
+    set. Whole groups are drawn, the same for all seeds, languages and runs with this dev set: the
+    difference of two draws is one of paired examples."""
+    truth = np.array(list(entry['truth']), int)
+    predictions = [list(result['predictions'][language]) for result in entry['runs'].values()]
+    columns = outcomes(truth, np.array(predictions, int))  # (S, N, 5)
+    groups = np.array(entry['groups'])
+    count = groups.max() + 1
+    sums = np.zeros((count, *columns[:, 0].shape))  # (groups, S, 5)
+    np.add.at(sums, groups, columns.swapaxes(0, 1))
+    rng, draws = np.random.default_rng(0), np.empty((RESAMPLES, *sums[0].shape))
+    for draw in draws:
+        weights = np.bincount(rng.integers(count, size=count), minlength=count)
+        draw[:] = np.tensordot(weights, sums, 1)
+    metrics = {name: METRICS[name] for name in ('accuracy', entry['metric'])}
+    return {name: (metric(sums.sum(0)), metric(draws)) for name, metric in metrics.items()}
+
+
+def interval(values, draws, lowest=-1):
+    """90% interval [low, high], within `lowest` and 1, of a mean over examples and seeds.
+
+    values: (S,), draws: (RESAMPLES, S), as of `resampled`. The spread over seeds holds their own
+    noise and the part of the examples' error that differs by seed; it enters with Student's t. What
+    all seeds share of the examples' error, the covariance of their draws, is added to it. With one
+    seed the interval is over the examples alone."""
+    deviations, count = draws.mean(1) - draws.mean(), len(values)
+    if count > 1:
+        covariance = np.cov(draws.T)
+        shared = (covariance.sum() - np.trace(covariance)) / (count * (count - 1))
+        deviations *= math.sqrt(max(shared, 0) / max(deviations.var(), 1e-12))
+        quantiles = student_t.ppf((np.arange(RESAMPLES) + 0.5) / RESAMPLES, count - 1)
+        noise = np.random.default_rng(1).permutation(quantiles)
+        deviations += noise * np.std(values, ddof=1) / math.sqrt(count)
+    ends = np.mean(values) + np.percentile(deviations, [5, 95])
+    return np.clip(ends, lowest, 1).tolist()
+
+
+def summarise(entry, trained):
+    """Adds to a task's entry what its finished seeds, in their order, say of each language.
+
+    `difference` is a language's accuracy less that of the language `trained`, with its interval."""
     entry['runs'] = dict(sorted(entry['runs'].items(), key=lambda item: int(item[0])))
     entry['seeds'] = [int(seed) for seed in entry['runs']]
-    entry['interval_over'] = 'seeds' if len(entry['seeds']) > 1 else 'examples'
-    runs, entry['languages'] = list(entry['runs'].values()), {}
-    for language in runs[0]['languages']:
-        by_metric = {metric: [one['languages'][language][metric] for one in runs]
-                     for metric in runs[0]['languages'][language]}
-        values = by_metric['accuracy']
-        entry['languages'][language] = dict(scores=by_metric[entry['metric']], **by_metric, mean=float(np.mean(values)),
-                                            interval=interval(values, entry['dev_examples']))
+    entry['interval_over'] = 'examples and seeds' if len(entry['seeds']) > 1 else 'examples'
+    languages = next(iter(entry['runs'].values()))['languages']
+    drawn = {language: resampled(entry, language) for language in languages}
+    entry['languages'] = {}
+    for language, metrics in drawn.items():
+        summary = {metric: values.tolist() for metric, (values, _) in metrics.items()}
+        values, draws = metrics['accuracy']
+        summary.update(mean=values.mean(), interval=interval(values, draws, 0))
+        base_values, base_draws = drawn[trained]['accuracy']
+        ends = interval(values - base_values, draws - base_draws)
+        summary['difference'] = dict(mean=(values - base_values).mean(), interval=ends)
+        values, draws = metrics[entry['metric']]
+        lowest = -1 if entry['metric'] == 'matthews' else 0
+        summary.update(scores=values.tolist(), score=values.mean())
+        summary['score_interval'] = interval(values, draws, lowest)
+        entry['languages'][language] = summary
+
+
+def mean_over_tasks(cells):
+    """(mean, interval) over tasks, whose errors are independent. cells: (value, interval) each."""
+    values = np.array([value for value, _ in cells])
+    ends = np.array([ends for _, ends in cells])
+    low, high = np.sqrt(((ends - values[:, None]) ** 2).sum(0)) / len(values)
+    return values.mean(), (values.mean() - low, values.mean() + high)
 
 
 def table(results, names):
-    """The tasks `names` as lines of text: mean accuracy and its interval in each language, and below it the mean of
-    the task's own metric where that is another; at the end the mean accuracy over the tasks."""
-    entries = {name: results['tasks'][name] for name in names}
-    languages = list(next(iter(entries.values()))['languages'])
-    lines = [f'{"task":<9}{"metric":<10}{"majority":>8}  ' + ''.join(f'{name:<24}' for name in languages) + 'seeds']
-    for name, entry in entries.items():
-        cells = [f'{one["mean"]:.3f} [{one["interval"][0]:.3f}, {one["interval"][1]:.3f}]'
-                 for one in map(entry['languages'].get, languages)]
-        lines.append(f'{name:<9}{"accuracy":<10}{entry["majority"]:>8.3f}  ' + ''.join(f'{cell:<24}' for cell in cells)
-                     + str(len(entry['seeds'])))
-        if entry['metric'] != 'accuracy':
-            cells = [f'{np.mean(entry["languages"][language]["scores"]):.3f}' for language in languages]
-            lines.append(f'{"":<9}{entry["metric"]:<10}{entry["majority_score"]:>8.3f}  '
-                         + ''.join(f'{cell:<24}' for cell in cells).rstrip())
-    if len(entries) > 1:
-        means = [np.mean([entry['languages'][language]['mean'] for entry in entries.values()]) for language in languages]
-        lines.append(f'{"mean":<9}{"accuracy":<10}{np.mean([e["majority"] for e in entries.values()]):>8.3f}  '
-                     + ''.join(f'{mean:<24.3f}' for mean in means).rstrip())
-    return '\n'.join(lines)
+    """The tasks `names` as text, a line for each language: accuracy, how far it is from that of the
+    training language, and the task's own metric; at the end the mean accuracy over the tasks."""
+    trained, accuracies = results['train_language'], {}
+    line = '{:<9}{:<10}{:<14}{:<26}{:>8}  {}'.format
+    lines = [line('task', 'metric', 'language', 'mean [90% interval]', 'majority', 'interval over')]
+
+    def add(task, metric, language, value, ends, constant='', over=''):
+        cell = f'{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]'
+        lines.append(line(task, metric, language, cell, constant and f'{constant:.3f}', over))
+
+    for name in names:
+        entry = results['tasks'][name]
+        over = f'{entry["interval_over"]} ({len(entry["seeds"])})'
+        for language, summary in entry['languages'].items():
+            cell = summary['mean'], summary['interval']
+            accuracies.setdefault(language, []).append(cell)
+            add(name, 'accuracy', language, *cell, entry['majority'], over)
+            if language != trained:
+                cell = summary['difference'].values()
+                add(name, 'accuracy', f'{language} - {trained}', *cell)
+            if entry['metric'] != 'accuracy':
+                cell = summary['score'], summary['score_interval']
+                add(name, entry['metric'], language, *cell, entry['majority_score'])
+    if len(names) > 1:
+        constant = np.mean([results['tasks'][name]['majority'] for name in names])
+        for language, cells in accuracies.items():
+            add('mean', 'accuracy', language, *mean_over_tasks(cells), constant)
+    return '\n'.join(text.rstrip() for text in lines)
+
+
+# --- the script -----------------------------------------------------------------------------------
 
 
 def weights_hash(model):
@@ -273,22 +360,40 @@ def weights_hash(model):
 
 
 def open_results(path, about):
-    """The results in `path`, or new ones, for a run described by `about`. Raises ConfigError when the file is damaged
-    or of other settings or other weights."""
+    """The results in `path`, or new ones, of a run that `about` describes.
+
+    Raises ConfigError when the file is damaged, or of other settings or weights."""
     if not path.exists():
         return dict(about, tasks={})
+
+    def identity(results):
+        return results['settings'] | {k: results[k] for k in ('train_language', 'step', 'weights')}
+
     try:
         results = json.loads(path.read_text())
-        stored = results['settings'] | {key: results[key] for key in ('train_language', 'step', 'weights')}
-        results['tasks'].items()
+        stored = identity(results)
+        whole = all(entry['truth'] and entry['groups'] for entry in results['tasks'].values())
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise ConfigError(f'{path} is damaged; delete it to fine-tune again') from None
-    now = about['settings'] | {key: about[key] for key in ('train_language', 'step', 'weights')}
-    differ = [f'{name} is {stored.get(name)!r} there and {now[name]!r} now' for name in now
-              if stored.get(name) != now[name]]
-    if differ:
-        raise ConfigError(f'{path} holds results of other settings: {"; ".join(differ)}; rename it or delete it')
+        whole = False
+    if not whole:
+        raise ConfigError(f'{path} is damaged or of an older version; rename it or delete it')
+    now = identity(about)
+    changed = [name for name in now if stored.get(name) != now[name]]
+    if changed:
+        differ = [f'{name} is {stored.get(name)!r} there and {now[name]!r} now' for name in changed]
+        differ = '; '.join(differ)
+        raise ConfigError(f'{path} has other settings: {differ}; rename it or delete it')
     return results
+
+
+def new_entry(name, train, dev, digest):
+    """What the results say of a task before its first seed."""
+    task, truth = TASKS[name], dev.classes
+    constant = majority(task, truth)
+    entry = dict(metric=task.metric, majority=constant['accuracy'])
+    entry.update(majority_score=constant[task.metric], train_examples=len(train.tokens))
+    entry.update(dev_examples=len(dev.tokens), data=digest, truth=''.join(map(str, truth)))
+    return dict(entry, groups=dev.groups.tolist(), runs={})
 
 
 def main():
@@ -296,44 +401,47 @@ def main():
     names = chosen_tasks(tasks, glue_dir)
     gpt, languages, state = load_run(out_dir)
     by_name = {language.name: language for language in languages}
-    language = by_name.get(train_language or languages[0].name)
-    if language is None:
-        raise ConfigError(f'{out_dir} has no language {train_language!r}; it has {", ".join(by_name)}')
+    trained = by_name.get(train_language or languages[0].name)
+    if trained is None:
+        known = ', '.join(by_name)
+        raise ConfigError(f'{out_dir} has no language {train_language!r}; it has {known}')
     limit = min(max_tokens, gpt.config.block_size)
     if limit < 4:
-        raise ConfigError(f'the sequences of {out_dir} have {limit} tokens, too few for a pair of sentences')
-    tested = [one for one in languages if one.corpus is language.corpus]
-    where = pick_device(device)
-    number_format = pick_dtype(dtype, where)
-    pieces, path = language.corpus.load_tokenizer(), Path(out_dir) / 'finetune.json'
-    about = dict(run=Path(out_dir).name, train_language=language.name, step=state['step'], weights=weights_hash(gpt),
-                 settings={name: globals()[name] for name in settings_of(__file__)
-                           if name not in FREE | {'train_language'}})
+        raise ConfigError(f'the sequences of {out_dir} have {limit} tokens, too few for a pair')
+    tested = [language for language in languages if language.corpus is trained.corpus]
+    compute_device = pick_device(device)
+    compute_dtype = pick_dtype(dtype, compute_device)
+    pieces, path = trained.corpus.load_tokenizer(), Path(out_dir) / 'finetune.json'
+    fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
+    about = dict(run=Path(out_dir).name, train_language=trained.name, step=state['step'])
+    about.update(weights=weights_hash(gpt), settings=fixed)
     with lock(out_dir), memory_advice('lower batch_size or max_tokens'):
         results, todo = open_results(path, about), {}
         for name in names:
-            entry = results['tasks'].get(name)
-            missing = [seed for seed in dict.fromkeys(seeds) if not entry or str(seed) not in entry['runs']]
-            if missing:  # all files are read first: what is wrong with one shall be known before hours of work
-                todo[name] = missing, *load_examples(name, pieces, limit)
-                if entry and entry['data'] != todo[name][-1]:
-                    raise ConfigError(f'the data of {name} in {glue_dir} is not what the results in {path} were made '
-                                      'with; give that folder, or rename or delete the results')
+            entry = results['tasks'].get(name, dict(runs={}))
+            missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in entry['runs']]
+            if missing:  # a broken file is found before hours of work on the others
+                train, dev, digest = load_examples(name, pieces, limit)
+                todo[name] = missing, train, dev, digest
+                if entry.get('data', digest) != digest:
+                    raise ConfigError(
+                        f'the data of {name} in {glue_dir} is not what the results in {path} were '
+                        'made with; give that folder, or rename or delete the results'
+                    )
         for name, (missing, train, dev, digest) in todo.items():
-            task = TASKS[name]
-            constant = majority(task, dev.classes)
+            entry = results['tasks'].setdefault(name, new_entry(name, train, dev, digest))
             for seed in missing:
-                done = fine_tune(gpt, name, train, dev, language, tested, seed, where, number_format)
-                entry = results['tasks'].setdefault(name, dict(
-                    metric=task.metric, majority=constant['accuracy'], majority_score=constant[task.metric],
-                    train_examples=len(train.tokens), dev_examples=len(dev.tokens), data=digest, runs={}))
-                entry['runs'][str(seed)] = done
-                summarise(entry)
+                result = fine_tune(
+                    gpt, name, train, dev, trained, tested, seed, compute_device, compute_dtype
+                )
+                entry['runs'][str(seed)] = result
+                summarise(entry, trained.name)
                 write_json(path, results)
-                print(f'{name}, seed {seed}: ' + ', '.join(f'{key} {value["accuracy"]:.3f}' for key, value
-                                                            in done['languages'].items())
-                      + f' (majority {entry["majority"]:.3f}), step {done["best_step"]} of {done["steps"]}, '
-                      f'{done["seconds"]:,.0f} s')
+                accuracies = [
+                    f'{key} {metrics["accuracy"]:.3f}'
+                    for key, metrics in result['languages'].items()
+                ]
+                print(f'{name}, seed {seed}: {", ".join(accuracies)}, {result["seconds"]:,.0f} s')
     print(table(results, names))
 
 
