@@ -273,7 +273,8 @@ def interval(values, draws, lowest=-1):
     values: (S,), draws: (RESAMPLES, S), as of `resampled`. The spread over seeds holds their own
     noise and the part of the examples' error that differs by seed; it enters with Student's t. What
     all seeds share of the examples' error, the covariance of their draws, is added to it. With one
-    seed the interval is over the examples alone."""
+    seed the interval is over the examples alone. Where all examples agree there is nothing to
+    resample, and the interval has no width."""
     deviations, count = draws.mean(1) - draws.mean(), len(values)
     if count > 1:
         covariance = np.cov(draws.T)
@@ -321,32 +322,33 @@ def mean_over_tasks(cells):
 def table(results, names):
     """The tasks `names` as text, a line for each language: accuracy, how far it is from that of the
     training language, and the task's own metric; at the end the mean accuracy over the tasks."""
-    trained, accuracies = results['train_language'], {}
-    line = '{:<9}{:<10}{:<14}{:<26}{:>8}  {}'.format
-    lines = [line('task', 'metric', 'language', 'mean [90% interval]', 'majority', 'interval over')]
+    trained, accuracies, constants = results['train_language'], {}, []
+    lines = []
 
-    def add(task, metric, language, value, ends, constant='', over=''):
-        cell = f'{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]'
-        lines.append(line(task, metric, language, cell, constant and f'{constant:.3f}', over))
+    def add(task, metric, language, mean, ends, constant='', over=''):
+        if constant != '':
+            constant = f'{constant:.3f}'
+        cell = f'{mean:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]'
+        lines.append(f'{task:<9}{metric:<10}{language:<14}{cell:<26}{constant:>8}  {over}'.rstrip())
 
     for name in names:
         entry = results['tasks'][name]
         over = f'{entry["interval_over"]} ({len(entry["seeds"])})'
+        constants.append(entry['majority'])
         for language, summary in entry['languages'].items():
-            cell = summary['mean'], summary['interval']
-            accuracies.setdefault(language, []).append(cell)
-            add(name, 'accuracy', language, *cell, entry['majority'], over)
+            accuracy = summary['mean'], summary['interval']
+            accuracies.setdefault(language, []).append(accuracy)
+            add(name, 'accuracy', language, *accuracy, constants[-1], over)
             if language != trained:
-                cell = summary['difference'].values()
-                add(name, 'accuracy', f'{language} - {trained}', *cell)
+                add(name, 'accuracy', f'{language} - {trained}', *summary['difference'].values())
             if entry['metric'] != 'accuracy':
-                cell = summary['score'], summary['score_interval']
-                add(name, entry['metric'], language, *cell, entry['majority_score'])
+                own = summary['score'], summary['score_interval']
+                add(name, entry['metric'], language, *own, entry['majority_score'])
     if len(names) > 1:
-        constant = np.mean([results['tasks'][name]['majority'] for name in names])
         for language, cells in accuracies.items():
-            add('mean', 'accuracy', language, *mean_over_tasks(cells), constant)
-    return '\n'.join(text.rstrip() for text in lines)
+            add('mean', 'accuracy', language, *mean_over_tasks(cells), np.mean(constants))
+    head = 'task     metric    language      mean [90% interval]       majority  interval over'
+    return '\n'.join([head, *lines])
 
 
 # --- the script -----------------------------------------------------------------------------------
@@ -380,9 +382,8 @@ def open_results(path, about):
     now = identity(about)
     changed = [name for name in now if stored.get(name) != now[name]]
     if changed:
-        differ = [f'{name} is {stored.get(name)!r} there and {now[name]!r} now' for name in changed]
-        differ = '; '.join(differ)
-        raise ConfigError(f'{path} has other settings: {differ}; rename it or delete it')
+        pairs = [f'{name} is {stored.get(name)!r} there and {now[name]!r} now' for name in changed]
+        raise ConfigError(f'{path} differs: {"; ".join(pairs)}; rename it or delete it')
     return results
 
 
@@ -409,8 +410,7 @@ def main():
     if limit < 4:
         raise ConfigError(f'the sequences of {out_dir} have {limit} tokens, too few for a pair')
     tested = [language for language in languages if language.corpus is trained.corpus]
-    compute_device = pick_device(device)
-    compute_dtype = pick_dtype(dtype, compute_device)
+    machine = pick_device(device), pick_dtype(dtype, pick_device(device))
     pieces, path = trained.corpus.load_tokenizer(), Path(out_dir) / 'finetune.json'
     fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
     about = dict(run=Path(out_dir).name, train_language=trained.name, step=state['step'])
@@ -424,24 +424,20 @@ def main():
                 train, dev, digest = load_examples(name, pieces, limit)
                 todo[name] = missing, train, dev, digest
                 if entry.get('data', digest) != digest:
-                    raise ConfigError(
-                        f'the data of {name} in {glue_dir} is not what the results in {path} were '
-                        'made with; give that folder, or rename or delete the results'
-                    )
+                    made = f'not what the results in {path} were made with'
+                    advice = 'give that folder, or rename or delete the results'
+                    raise ConfigError(f'the data of {name} in {glue_dir} is {made}; {advice}')
         for name, (missing, train, dev, digest) in todo.items():
             entry = results['tasks'].setdefault(name, new_entry(name, train, dev, digest))
             for seed in missing:
-                result = fine_tune(
-                    gpt, name, train, dev, trained, tested, seed, compute_device, compute_dtype
-                )
+                result = fine_tune(gpt, name, train, dev, trained, tested, seed, *machine)
                 entry['runs'][str(seed)] = result
                 summarise(entry, trained.name)
                 write_json(path, results)
-                accuracies = [
-                    f'{key} {metrics["accuracy"]:.3f}'
-                    for key, metrics in result['languages'].items()
-                ]
-                print(f'{name}, seed {seed}: {", ".join(accuracies)}, {result["seconds"]:,.0f} s')
+                accuracies = {key: run['accuracy'] for key, run in result['languages'].items()}
+                cells = ', '.join(f'{key} {value:.3f}' for key, value in accuracies.items())
+                steps = f'step {result["best_step"]} of {result["steps"]}'
+                print(f'{name}, seed {seed}: {cells}, {steps}, {result["seconds"]:,.0f} s')
     print(table(results, names))
 
 

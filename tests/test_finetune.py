@@ -1,4 +1,4 @@
-"""finetune.py and glue.py: files as GLUE has them, what the model sees of them, and what is written about it."""
+"""finetune.py and glue.py: GLUE's files, what the model sees of them, what is written about it."""
 
 import contextlib
 import json
@@ -57,8 +57,8 @@ def write_json_lines(path, *rows):
 
 @pytest.fixture(scope='module')
 def trained(made_once, tmp_path_factory):
-    """A folder with out/run, two clones trained for a moment, out/shared, whose clones share their vocabulary, and
-    glue/: SST-2 and CoLA of invented words, where the words of a sentence tell its label."""
+    """A folder with out/run, two clones trained for a moment, out/shared, whose clones share their
+    vocabulary, and glue/: SST-2 and CoLA of invented words, which tell the label of a sentence."""
     root = tmp_path_factory.mktemp('trained')
     shutil.copytree(made_once / 'data', root / 'data')
     for name, more in dict(
@@ -95,7 +95,7 @@ def place(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tuned(place, monkeypatch):
-    """Function of settings: runs finetune.py's main with them and returns what stands in finetune.json."""
+    """Function of settings: runs finetune.py's main with them and returns finetune.json."""
     defaults = {name: getattr(finetune, name) for name in settings_of(finetune.__file__)}
     defaults |= dict(out_dir='out/run', glue_dir='glue', tasks='sst2', seeds=[0]) | QUICK
 
@@ -287,8 +287,9 @@ def entry_of(right, truth=None, groups=None, metric='accuracy'):
 
 
 def simulated(rng, examples, seeds, accuracy, seed_noise, shared):
-    """Whether each seed is right in each example, (S, N), and the accuracy that they are drawn
-    from. seed_noise: of the accuracy; shared: the part of an example's difficulty that all seeds see."""
+    """Whether each seed is right in each example, (S, N), and the accuracy behind it.
+
+    seed_noise: of the accuracy; shared: the part of an example's luck that all seeds have."""
     mean, scale = stats.norm.ppf(accuracy), seed_noise / stats.norm.pdf(stats.norm.ppf(accuracy))
     latent = (
         mean + scale * rng.normal(size=(seeds, 1)) + np.sqrt(shared) * rng.normal(size=examples)
@@ -428,7 +429,8 @@ def test_mnli_has_three_classes_and_two_dev_sets(tmp_path):
 
 
 def test_every_task_can_be_read_from_json_lines_with_labels_by_name_or_by_place(tmp_path):
-    columns = 'sentence sentence1 sentence2 question1 question2 question passage paragraph answer text span1_text'
+    columns = 'sentence sentence1 sentence2 question1 question2 question passage paragraph answer'
+    columns += ' text span1_text'
     row = dict.fromkeys(columns.split(), 'So it is.') | dict(span2_index=1)
     for name, task in TASKS.items():
         if name == 'multirc':  # nested where it has a passage
@@ -571,7 +573,7 @@ def test_all_tasks_are_those_that_the_folder_holds(tmp_path):
 
 
 def test_hugging_face_gives_the_same_examples(tmp_path, monkeypatch):
-    """A stand-in for `datasets`, which the tests do not need: what is asked of it, and rows as it gives them."""
+    """A stand-in for `datasets`: what is asked of it, and rows as it gives them."""
     hub = {
         'rte': dict(
             train=[dict(sentence1='A.', sentence2='B.', label=1, idx=0)],
