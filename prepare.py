@@ -253,8 +253,6 @@ def check_settings():
         raise ConfigError(f'test_fraction must lie between 0 and 1, not {test_fraction}')
     if max_bytes < 0:
         raise ConfigError(f'max_bytes must not be negative: {max_bytes}')
-    if tokenizer:
-        load_tokenizer(tokenizer)
 
 
 def describe(about):
@@ -286,6 +284,8 @@ def is_made(folder, settings):
 
 def make(folder, settings):
     """Writes the files of the corpus into `folder`; returns what corpus.json says."""
+    if tokenizer:
+        load_tokenizer(tokenizer)  # a bad one is refused before any text is read
     first, others = split(limited(documents(source), max_bytes), training_pieces())
     model = folder / 'tokenizer.model'
     if tokenizer:
