@@ -1,60 +1,108 @@
-"""Monolingual scaling laws and token equivalence (Section 3, Appendix B, Figure 5).
+"""Monolingual scaling laws, token equivalence and transfer (Section 3, Appendix B, Figure 5).
 
-    python fit_scaling.py                   # the runs of out/: a table, scaling.json, scaling.csv, figure5.png
-    python fit_scaling.py --paper=True      # every TEff of the paper again, from its perplexities and its laws
-    python fit_scaling.py --study=coverage  # how often the 90% intervals hold the truth, on simulated runs
+    python fit_scaling.py                   # the runs of out/: tables, files, Figure 5
+    python fit_scaling.py --paper=True      # the paper's TEff again, from its perplexities and laws
+    python fit_scaling.py --study=coverage  # how often 90% intervals hold the truth in simulations
 
-A language's tokens in a multilingual run are worth as many tokens as a monolingual run needs for the same perplexity.
-  MLTE  monolingual token equivalence: the tokens at which the law reaches the run's perplexity
-  MLPE  monolingual perplexity equivalence: the law's perplexity at the tokens that the run saw of the language
-  TEff  token efficiency: MLTE / tokens seen; above 1 the other languages helped
-The paper gives no uncertainty. Here each of the three has a 90% interval, see power_law.py.
+A language's tokens in a run are worth as many tokens as a monolingual run needs for its perplexity.
+  MLPE      monolingual perplexity equivalence: the law's perplexity at the tokens that the run saw
+  MLTE      monolingual token equivalence: the tokens at which the law reaches the run's perplexity
+  TEff      token efficiency: MLTE / tokens seen
+  transfer  MLTE of the run / MLTE of its control
+A TEff above 1 has two causes: the other languages, and more optimiser steps on the same tokens. The
+control (train.py --only=LANGUAGE) has the steps and the tokens without the other languages.
 """
+
 import csv
+import functools
 import json
 import math
 import re
 import sys
+from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.special import ndtri, stdtrit
+from scipy.optimize import minimize_scalar
 
-from configurator import ConfigError, run
+from configurator import ConfigError
+from configurator import run as run_script
 
 out = 'out'  # folder of the runs; the tables and the picture are written here too
-law_schedule = ''  # measure all runs by the laws of this lr_schedule, cosine or wsd; empty: each by those of its own
+law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own
 paper = False  # recompute the paper's own TEff instead, from the figures in results/
-paper_curves = False  # draw the paper's laws into Figure 5 as well
 study = ''  # coverage: check the intervals on simulated runs instead
-datasets = 200  # simulated data sets for each line of the study
 
 
-# the law
+# --- the law --------------------------------------------------------------------------------------
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 sequences of 512
-B_MIN, B_MAX = 0.01, 10.0  # exponents looked at; at B_MIN the law is as good as straight in log tokens
-LEVEL, DRAWS = 0.9, 2000  # of the intervals
+B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is as good as straight in log tokens
+
+
+@dataclass
+class PowerLaw:
+    """1/PPL = c - a * (tokens / unit)^(-b). Its methods take numbers or arrays, and so may a, b, c.
+
+    draws: a PowerLaw whose a, b, c are arrays (R,), the bootstrap of the fit, or None.
+    noise: standard deviation of a run's log perplexity, with `dof` degrees of freedom."""
+
+    a: float
+    b: float
+    c: float
+    unit: float = UNIT
+    fitted_tokens: tuple = ()
+    fitted_ppl: tuple = ()
+    noise: float = 0.0
+    noise_from: str = ''
+    dof: int = 0
+    draws: object = None
+
+    def ppl(self, tokens):
+        """Perplexity after `tokens` of monolingual training (MLPE); infinite where 1/PPL <= 0."""
+        with np.errstate(all='ignore'):
+            y = self.c - self.a * np.power(np.asarray(tokens, float) / self.unit, -self.b)
+            return plain(np.where(y > 0, 1 / y, np.inf))
+
+    def tokens(self, ppl):
+        """Tokens of monolingual training that reach `ppl` (MLTE); infinite where none do."""
+        with np.errstate(all='ignore'):
+            gap = self.c - 1 / np.asarray(ppl, float)
+            return plain(np.where(gap > 0, (self.a / gap) ** (1 / self.b) * self.unit, np.inf))
+
+    def ppl_interval(self, tokens):
+        """90% interval (low, high) of MLPE at `tokens`, a number or (n,); None without draws."""
+        if self.draws is None:
+            return None
+        return quantiles(self.draws.ppl(np.asarray(tokens, float)[..., None]))
+
+    def residuals(self):
+        """Log perplexities of the fitted runs less those of the law: (n,)."""
+        return np.log(self.fitted_ppl) - np.log(self.ppl(np.array(self.fitted_tokens)))
+
+
+def plain(value):
+    return value if value.ndim else float(value)
 
 
 def best_a_c(b, log_x, y):
-    """Least-squares a and c of y = c - a * x^(-b) for given exponents b (R,) and points y (R, n); both (R,).
+    """Least-squares a and c of y = c - a * x^(-b) for exponents b (R,) and points y (R, n) or (n,).
 
-    For a fixed b this is a straight line. a stays above 0: a law that would fall becomes flat."""
+    Returns a (R,) and c (R,). For a given b this is a straight line. a stays above 0: a law that
+    would rise becomes flat."""
     z = np.exp(-np.multiply.outer(b, log_x))
     mean = z.mean(1)
     z = z - mean[:, None]
     a = np.maximum(-(y * z).sum(1) / (z * z).sum(1), 1e-12)
-    return a, y.mean(1) + a * mean
+    return a, y.mean(-1) + a * mean
 
 
 def refit(log_x, y):
-    """Least-squares (a, b, c), each (R,), of R data sets y (R, n) at once.
+    """Least-squares a, b, c, each (R,), of R data sets y (R, n) at once.
 
-    A grid over b with the best a and c for each of its values cannot miss the minimum; the vertex of the parabola
-    through the best three then gives b to about 1e-4, far less than the noise that this is used to measure."""
+    A grid over b, with the best a and c for each of its values, cannot miss the minimum. The vertex
+    of the parabola through the best three values then gives b to about 1e-4."""
     grid = np.linspace(math.log(B_MIN), math.log(B_MAX), 128)
     z = np.exp(-np.multiply.outer(np.exp(grid), log_x))
     z -= z.mean(1, keepdims=True)
@@ -66,165 +114,602 @@ def refit(log_x, y):
     bend = np.minimum(left - 2 * middle + right, -1e-300)
     vertex = np.where(best == inner, ((left - right) / (2 * bend)).clip(-1, 1), best - inner)
     b = np.exp(grid[inner] + vertex * (grid[1] - grid[0]))
-    return best_a_c(b, log_x, y)[0], b, best_a_c(b, log_x, y)[1]
+    a, c = best_a_c(b, log_x, y)
+    return a, b, c
 
 
 def fit_power_law(tokens, ppl, unit=UNIT):
-    """The PowerLaw of monolingual runs: perplexities `ppl` after `tokens`; least squares on 1/PPL as in the paper.
+    """PowerLaw of monolingual runs of perplexity `ppl` (n,) after `tokens` (n,).
 
-    Raises ValueError where the runs do not determine a law."""
+    Least squares on 1/PPL, as in the paper. Raises ValueError where the runs determine no law."""
     tokens, ppl = np.asarray(tokens, float), np.asarray(ppl, float)
     if tokens.shape != ppl.shape or tokens.ndim != 1:
         raise ValueError('a scaling law needs one perplexity for each budget')
-    if not (np.isfinite(tokens).all() and np.isfinite(ppl).all() and (tokens > 0).all() and (ppl > 0).all()):
-        raise ValueError('the budgets and perplexities of a scaling law must be finite and above zero')
+    numbers = np.concatenate([tokens, ppl])
+    if not (np.isfinite(numbers).all() and (numbers > 0).all()):
+        raise ValueError(
+            'the budgets and perplexities of a scaling law must be finite and above zero'
+        )
     budgets = np.unique(tokens)
     if len(budgets) < 3:
-        raise ValueError(f'a scaling law needs monolingual runs of at least 3 budgets; there are {len(budgets)} '
-                         f'({", ".join(map(short, budgets)) or "none"})')
+        names = ', '.join(map(short, budgets)) or 'none'
+        raise ValueError(
+            'a scaling law needs monolingual runs of at least 3 budgets; '
+            f'there are {len(budgets)} ({names})'
+        )
     y = 1 / ppl
     if y[tokens == budgets[-1]].mean() <= y[tokens == budgets[0]].mean():
-        raise ValueError('the perplexity does not fall from the smallest to the largest budget; check these runs')
+        raise ValueError(
+            'the perplexity does not fall from the smallest to the largest budget; check these runs'
+        )
     centre = np.exp(np.log(tokens).mean())  # fitted around it, so that no power is huge
     log_x, scale = np.log(tokens / centre), y.mean()
-    b = float(refit(log_x, y[None] / scale)[1][0])
-    if 1.001 * B_MIN < b < 0.999 * B_MAX:  # inside: the grid's b to the last digit
+    y = y / scale
 
-        def errors(log_b):
-            a, c = best_a_c(np.exp(log_b), log_x, y[None] / scale)
-            return y / scale - c + a * np.exp(-np.exp(log_b) * log_x)
+    def squared_error(log_b):
+        b = np.exp([log_b])
+        a, c = best_a_c(b, log_x, y)
+        return ((y - c + a * np.exp(-b * log_x)) ** 2).sum()
 
-        solution = least_squares(errors, math.log(b), jac='3-point', method='lm', xtol=1e-14, ftol=1e-14, gtol=1e-14)
-        if not (solution.success and abs(solution.x[0] - math.log(b)) < 0.1):
-            raise ValueError('the fit of the scaling law did not converge; check the perplexities of these runs')
-        b = float(np.exp(solution.x[0]))
+    near = math.log(refit(log_x, y[None])[1][0])
+    ends = (max(near - 0.1, math.log(B_MIN)), min(near + 0.1, math.log(B_MAX)))
+    b = np.exp([minimize_scalar(squared_error, bounds=ends, options=dict(xatol=1e-10)).x])
     if b > 0.99 * B_MAX:
-        raise ValueError('the perplexity stops falling right after the smallest budget, which no power law does; '
-                         'check these runs or add smaller budgets')
-    (a,), (c,) = scale * np.array(best_a_c(np.array([b]), log_x, y[None] / scale))
-    if a <= 1e-9 * scale:
+        raise ValueError(
+            'the perplexity stops falling right after the smallest budget, which no power law '
+            'does; check these runs or add smaller budgets'
+        )
+    a, c = best_a_c(b, log_x, y)
+    if a <= 1e-9:
         raise ValueError('the perplexity does not fall with the tokens; check these runs')
-    return PowerLaw(float(a * (centre / unit) ** b), b, float(c), unit, tuple(tokens.tolist()), tuple(ppl.tolist()))
+    a, b, c = float((scale * a * (centre / unit) ** b)[0]), float(b[0]), float(scale * c[0])
+    return PowerLaw(a, b, c, unit, tuple(tokens.tolist()), tuple(ppl.tolist()))
 
 
-@dataclass
-class PowerLaw:
-    """1/PPL = c - a * (tokens / unit)^(-b). Its methods take numbers or arrays.
+# --- runs, replicates, groups, controls -----------------------------------------------------------
 
-    The intervals resample the fit: noise as large as the residuals is put on the law's points and the law is fitted
-    again, DRAWS times, while the evaluated perplexity moves by its own standard error. Noise is relative to the
-    perplexity. Four budgets leave one degree of freedom, too few residuals to draw from: the noise is normal, its
-    variance that of the residuals over the share that three parameters leave of it, and it is widened by Student's t
-    over the normal quantile. A law made from coefficients alone is taken as exact."""
-    a: float
-    b: float
-    c: float
-    unit: float = UNIT
-    fitted_tokens: tuple = ()
-    fitted_ppl: tuple = ()
-
-    def ppl(self, tokens):
-        """Perplexity after `tokens` of monolingual training (MLPE); infinite where the law's 1/PPL is below 0."""
-        with np.errstate(divide='ignore'):
-            y = self.c - self.a * np.power(np.asarray(tokens, float) / self.unit, -self.b)
-        return plain(reciprocal(y))
-
-    def tokens(self, ppl):
-        """Tokens of monolingual training that reach `ppl` (MLTE); infinite where the law never gets there."""
-        return plain(invert(1 / np.asarray(ppl, float), self.a, self.b, self.c) * self.unit)
-
-    @property
-    def dof(self):
-        """Degrees of freedom that the three parameters leave; with 0 the residuals say nothing about the noise."""
-        return max(0, len(self.fitted_tokens) - 3)
-
-    @property
-    def unknown_noise(self):
-        return len(self.fitted_tokens) > 0 and self.dof == 0
-
-    def _weights(self, tokens):
-        """How much each of the n fitted points moves the law's 1/PPL at `tokens` (m,): (m, n), to first order."""
-        centre = np.exp(np.log(self.fitted_tokens).mean())
-
-        def slopes(t):  # by c, by a, by b, each up to a factor that does not matter
-            log_x = np.log(np.asarray(t) / centre)
-            z = np.exp(-self.b * log_x)
-            return np.stack([np.ones_like(z), z, z * log_x], 1)
-        return slopes(tokens) @ np.linalg.pinv(slopes(self.fitted_tokens), rcond=1e-12)
-
-    def noise(self):
-        """Standard deviation of the fitted perplexities around the law, relative to them; 0 where nothing tells."""
-        if self.dof == 0:
-            return 0.0
-        fitted = 1 / self.ppl(np.array(self.fitted_tokens))
-        residuals = 1 / np.array(self.fitted_ppl) - fitted
-        left = np.eye(len(fitted)) - self._weights(self.fitted_tokens)  # what the fit leaves of noise on the points
-        return math.sqrt((residuals ** 2).sum() / (left ** 2 @ fitted ** 2).sum())
-
-    def _resampled(self, widen, rng):
-        """DRAWS laws (a, b, c), each (DRAWS,), refitted to the law's own points with noise `widen` times as large."""
-        if self.dof == 0:
-            return tuple(np.full(DRAWS, value) for value in (self.a, self.b, self.c))
-        x = np.array(self.fitted_tokens) / self.unit
-        centre = np.exp(np.log(x).mean())
-        noise = rng.standard_normal((DRAWS, len(x))) * self.noise() * widen
-        a, b, c = refit(np.log(x / centre), (1 + noise) / self.ppl(x * self.unit))
-        return a * centre ** b, b, c
-
-    def ppl_interval(self, tokens):
-        """90% interval (low, high) of MLPE; None where the fit has no residuals to tell."""
-        if self.dof == 0:
-            return None
-        a, b, c = (value[:, None] for value in self._resampled(student(self.dof), np.random.default_rng(0)))
-        y = c - a * np.power(np.atleast_1d(tokens) / self.unit, -b)
-        return tuple(end if np.ndim(tokens) else float(end[0]) for end in quantiles(reciprocal(y)))
-
-    def tokens_interval(self, ppl, ppl_se):
-        """90% interval (low, high) of MLTE for a perplexity and its standard error; None without any error to count.
-
-        Only a part of the error has few degrees of freedom, so the sum has more (Welch and Satterthwaite). That
-        estimate trusts small residuals too much where they are small by luck: the fit's variance is counted twice
-        in it, which keeps the coverage near 90% whichever of the two errors is the larger. (With four budgets a known
-        error can so narrow the interval that the unknown one alone would need.)"""
-        error = ppl_se / ppl
-        if self.dof == 0 and not error > 0:
-            return None
-        widen = 1.0
-        if self.dof:
-            at = np.clip(self.tokens(ppl), min(self.fitted_tokens) / 1e3, max(self.fitted_tokens) * 1e3)
-            points = self.noise() / self.ppl(np.array(self.fitted_tokens))  # sd of the 1/PPL of each fitted point
-            of_fit = 2 * (self._weights([at])[0] ** 2 @ points ** 2) * ppl ** 2
-            widen = student(self.dof * (1 + error ** 2 / max(of_fit, 1e-30)) ** 2)
-        rng = np.random.default_rng(0)
-        y = (1 + rng.standard_normal(DRAWS) * error * widen) / ppl
-        return tuple(map(float, quantiles(invert(y, *self._resampled(widen, rng)) * self.unit)))
+SHAPE = ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size')
+RATES = ('learning_rate', 'min_learning_rate')
+SCORED = ('tokenizer', 'test', 'windows', 'last_n')  # what a perplexity was measured on
+FIELDS = ('corpus', *SCORED, *SHAPE, 'batch_size', *RATES, 'lr_schedule', 'decay_fraction')
+Group = namedtuple('Group', (*FIELDS, 'warmup_fraction', 'dtype'))
+# A control's sequences do not depend on these settings of the run. Its rates are free: they are
+# tuned, so that it is as strong as it can be.
+NOT_OF_CONTROLS = {'only', 'seed', 'cloned_fraction', 'vocabulary', 'loss_weights', *RATES}
+NOT_OF_CONTROLS |= {'start_entries', 'start_noise', 'trainable'}
 
 
-def invert(y, a, b, c):
-    """x of y = c - a * x^(-b); infinite where y is not below c."""
-    gap = c - y
-    with np.errstate(divide='ignore', over='ignore'):
-        return np.where(gap > 0, np.power(a / np.where(gap > 0, gap, 1), 1 / b), np.inf)
+def load_runs(folder):
+    """The finished runs of `folder`: each results.json, copies left out and replicates pooled.
+
+    A damaged or foreign file is left out with a warning."""
+    runs = []
+    for path in sorted(Path(folder).glob('*/results.json')):
+        try:
+            runs.append(checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            print(
+                f'warning: {path} is no results.json of train.py, or is damaged; it is left out',
+                file=sys.stderr,
+            )
+    originals = {}
+    for run in runs:
+        originals.setdefault(identity(run), run)
+    copies = [run for run in runs if originals[identity(run)] is not run]
+    if copies:
+        names = [f'{run["run"]} (of {originals[identity(run)]["run"]})' for run in copies]
+        print(f'left out, as copies of another run: {", ".join(names)}')
+    return pooled(list(originals.values()))
 
 
-def reciprocal(y):
-    """PPL of 1/PPL; infinite where that is not above 0."""
-    return np.where(y > 0, 1 / np.where(y > 0, y, 1), np.inf)
+def checked(run, name):
+    """A run as the rest of this file sees it, with its folder's name as `run` and its seed in
+    `seeds`; languages have log_ppl: [one value a seed] and arrays document_loss, document_tokens
+    (D,). Raises ValueError, LookupError or TypeError where the run is damaged."""
+    languages = {}
+    for key, language in run['languages'].items():
+        ppl, ppl_se = language['ppl'], language.get('ppl_se') or 0.0
+        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0):
+            raise ValueError
+        loss, tokens = (
+            np.array(language.get(f'document_{what}') or [1.0], float)
+            for what in ('loss', 'tokens')
+        )
+        loss, tokens = loss[tokens > 0], tokens[tokens > 0]
+        if loss.shape != tokens.shape or not language['tokens_seen'] >= 0:
+            raise ValueError
+        if not np.isfinite(loss).all():
+            loss, tokens = np.ones(1), np.ones(1)
+        languages[key] = language | dict(
+            ppl_se=ppl_se if math.isfinite(ppl_se) else 0.0,
+            log_ppl=[math.log(ppl)],
+            document_loss=loss,
+            document_tokens=tokens,
+        )
+    run = run | dict(run=name, languages=languages, seeds=[run['settings'].get('seed', 0)])
+    if not trained(run):
+        raise ValueError
+    identity(run), paper_rows(run)  # both raise where something that is needed is not there
+    return run
 
 
-def plain(value):
-    return value if value.ndim else float(value)
+def settings_of_result(run, ignored=()):
+    """The settings that the result depends on, apart from those named in `ignored`."""
+    from train import FREE  # imported late: it brings torch
+
+    ignored = {'out_dir', 'init_from', *FREE, *ignored}  # a branch is the run that it branches to
+    if run['settings'].get('only'):
+        ignored |= {'cloned_fraction', 'vocabulary'}
+    settings = {'only': '', 'warmup_fraction': 0.0} | run['settings']
+    return {key: value for key, value in settings.items() if key not in ignored}
 
 
-def student(dof):
-    """Student's t over the normal quantile at the ends of an interval."""
-    tail = (1 + LEVEL) / 2
-    return float(stdtrit(min(dof, 1e6), tail) / ndtri(tail))
+def identity(run, ignored=()):
+    """Text that is equal for runs of equal settings, text, tests and sizes."""
+    groups = {name: group_of(run, language) for name, language in run['languages'].items()}
+    return json.dumps([settings_of_result(run, ignored), groups], sort_keys=True)
+
+
+def pooled(runs):
+    """Runs with those that differ in their seed alone made one, named as the first of them: the
+    means of tokens seen, log perplexity and each document's loss."""
+    replicates = {}
+    for run in runs:
+        replicates.setdefault(identity(run, {'seed'}), []).append(run)
+    return [pool(members) for members in replicates.values()]
+
+
+def pool(members):
+    if len(members) == 1:
+        return members[0]
+    languages = {}
+    for name, first in members[0]['languages'].items():
+        results = [member['languages'][name] for member in members]
+        log_ppl = [value for result in results for value in result['log_ppl']]
+        languages[name] = first | dict(
+            ppl=float(np.exp(np.mean(log_ppl))),
+            log_ppl=log_ppl,
+            tokens_seen=np.mean([result['tokens_seen'] for result in results]),
+            document_loss=np.mean([result['document_loss'] for result in results], axis=0),
+        )
+    seeds = [seed for member in members for seed in member['seeds']]
+    return members[0] | dict(languages=languages, seeds=seeds)
+
+
+def trained(run):
+    """Names of the languages that a run has seen; a monolingual run and a control have one."""
+    return [name for name, language in run['languages'].items() if language['tokens_seen'] > 0]
+
+
+def is_monolingual(run):
+    return len(trained(run)) == 1 and not run['settings'].get('only')
+
+
+def group_of(run, language):
+    """What runs must share for one law: text and test, model, and the settings of the optimisation.
+
+    Not the vocabulary, of which clones need more, nor warmup_steps: short runs need fewer."""
+    settings = run['settings']
+    cosine = settings['lr_schedule'] == 'cosine'  # which has no decay_fraction
+    return Group(
+        language['corpus'],
+        *(language.get(key) or '' for key in SCORED),
+        *(run['model'][key] for key in SHAPE),
+        *(settings[key] for key in ('batch_size', *RATES, 'lr_schedule')),
+        0 if cosine else settings.get('decay_fraction', 0),
+        settings.get('warmup_fraction', 0),
+        run.get('dtype') or '',
+    )
+
+
+def label_of(group):
+    tokenizer = f' (tokeniser {group.tokenizer[:6]})' if group.tokenizer else ''
+    return (
+        f'{group.corpus}{tokenizer}, {group.n_layer} layers of {group.n_embd}, {group.batch_size} '
+        f'x {group.block_size} tokens a step, {group.lr_schedule} from {group.learning_rate:g}'
+    )
+
+
+def controls_of(run, name, runs):
+    """The runs that were trained on the sequences of language `name` of a run and on no others, in
+    the same steps; their learning rates are their own."""
+
+    def sequences(member):
+        group = group_of(member, member['languages'][name])
+        return settings_of_result(member, NOT_OF_CONTROLS), group._replace(**dict.fromkeys(RATES))
+
+    controls = [other for other in runs if other['settings'].get('only') == name]
+    controls = [other for other in controls if name in other['languages']]
+    return [other for other in controls if sequences(other) == sequences(run)]
+
+
+# --- intervals ------------------------------------------------------------------------------------
+
+LEVEL, DRAWS = 0.9, 2000
+NO_NOISE = (
+    'no interval: run noise needs two degrees of freedom, of five budgets or of replicates '
+    '(runs with another seed)'
+)
 
 
 def quantiles(draws):
-    """The ends of the interval; draws may be infinite, so none is made up between two of them."""
-    return np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method='nearest')
+    """Ends (low, high) of the interval of draws (..., R), each (...).
+
+    Draws may be infinite, so none is made up between two of them, and undefined, inf/inf, which
+    counts as low for the lower end and as high for the upper one."""
+    ends = (((1 - LEVEL) / 2, 0), ((1 + LEVEL) / 2, np.inf))
+    return tuple(
+        plain(np.quantile(np.where(np.isnan(draws), rest, draws), end, axis=-1, method='nearest'))
+        for end, rest in ends
+    )
+
+
+def generator(*numbers):
+    """A random generator that depends on the numbers alone: equal results have equal draws."""
+    return np.random.default_rng(np.array(numbers, float).view(np.uint64))
+
+
+@functools.cache
+def document_weights(documents, draws):
+    """How often each test document is drawn: (draws, documents), the same for all runs."""
+    shares = np.full(documents, 1 / documents)
+    return np.random.default_rng(0).multinomial(documents, shares, draws).astype(float)
+
+
+def document_error(result, draws):
+    """Log perplexity on resampled test documents less that on the documents as they are: (draws,).
+
+    All runs have the same draws, so that an error common to them cancels in the comparison."""
+    loss, tokens = result['document_loss'], result['document_tokens']
+    weights = document_weights(len(loss), draws)
+    return weights @ loss / (weights @ tokens) - loss.sum() / tokens.sum()
+
+
+def run_noise(law, results, replicates):
+    """Standard deviation of a run's log perplexity, its degrees of freedom, and where it is from.
+
+    replicates: log perplexities of the seeds of each pooled run, (languages, seeds). Their spread
+    counts where it has two degrees of freedom, else the residuals of the law."""
+    spreads = [np.array(values) for values in replicates if len(values[0]) > 1]
+    spreads = [(v.shape[1] - 1, v.var(1, ddof=1).mean()) for v in spreads if np.isfinite(v).all()]
+    dof, origin = sum(count for count, _ in spreads), 'replicates'
+    squares = sum(count * variance for count, variance in spreads)
+    if dof < 2:
+        seeds = [len(result['log_ppl']) for result in results]
+        dof, origin = len(results) - 3, 'residuals'
+        squares = (seeds * law.residuals() ** 2).sum()
+    if dof < 2 or not math.isfinite(squares):
+        return 0.0, 0, ''
+    return math.sqrt(squares / dof), dof, origin
+
+
+def law_of(results, replicates=(), draws=DRAWS):
+    """PowerLaw of monolingual results with its bootstrap; raises ValueError where there is none."""
+    law = fit_power_law([r['tokens_seen'] for r in results], [r['ppl'] for r in results])
+    law.noise, law.dof, law.noise_from = run_noise(law, results, replicates)
+    if law.dof:
+        law.draws = bootstrap(law, results, draws)
+    return law
+
+
+def bootstrap(law, results, draws):
+    """PowerLaw of arrays (draws,): the law fitted again to its own values, with the error of
+    resampled documents and run noise in each. The noise is known from few degrees of freedom: a
+    factor common to all runs of a draw makes it Student's t."""
+    rng = generator(*law.fitted_ppl)
+    noise = law.noise * np.sqrt(law.dof / rng.chisquare(law.dof, draws))
+    x = np.array(law.fitted_tokens) / law.unit
+    log_ppl = [
+        np.log(law.ppl(tokens)) + errors(result, noise, rng)
+        for tokens, result in zip(law.fitted_tokens, results)
+    ]
+    centre = np.exp(np.log(x).mean())
+    a, b, c = refit(np.log(x / centre), np.exp(-np.stack(log_ppl, 1)))
+    return PowerLaw(a * centre**b, b, c, law.unit, noise=noise)
+
+
+def errors(result, noise, rng):
+    """Errors of a result's log perplexity, of documents and of the run, for `noise` (draws,)."""
+    run_error = noise * rng.standard_normal(len(noise)) / math.sqrt(len(result['log_ppl']))
+    return document_error(result, len(noise)) + run_error
+
+
+def token_equivalence(law, seen, ppl, control_seen=None, control_ppl=None):
+    """{name: value} of all that the law says of a perplexity after `seen` tokens of a language.
+
+    A law and perplexities of draws (R,) give draws of each value."""
+    mlte = law.tokens(ppl)
+    values = dict(mlpe=law.ppl(seen), mlte=mlte, teff=mlte / seen)
+    if control_ppl is not None:
+        control_mlte = law.tokens(control_ppl)
+        with np.errstate(all='ignore'):
+            transfer = plain(np.divide(mlte, control_mlte))
+        values |= dict(control_teff=control_mlte / control_seen, transfer=transfer)
+    return values
+
+
+def measure(law, result, control=None):
+    """token_equivalence of a result and its control, with NAME_interval (low, high) of each value;
+    the intervals are None where nothing is known of the run noise."""
+    pair = [result] if control is None else [result, control]
+    values = token_equivalence(law, *(n for r in pair for n in (r['tokens_seen'], r['ppl'])))
+    if law.draws is None:
+        return values | {f'{name}_interval': None for name in values}
+    arguments = []
+    for role, member in enumerate(pair):
+        rng = generator(member['ppl'], role)
+        error = errors(member, law.draws.noise, rng)
+        arguments += [member['tokens_seen'], member['ppl'] * np.exp(error)]
+    draws = token_equivalence(law.draws, *arguments)
+    return values | {f'{name}_interval': quantiles(draws[name]) for name in values}
+
+
+# --- laws and table of all runs -------------------------------------------------------------------
+
+MARGIN = 1.02  # not yet extrapolated: languages are drawn, so that 10% comes out as 9.98%
+CHECK = 1.1  # a TEff that is this much above or below the interpolated one is worth a look
+
+
+def analyse(runs, law_schedule=''):
+    """The law of each group of runs, and each language of each run measured by its group's law, or
+    with `law_schedule` by that of the same group with this lr_schedule.
+
+    Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem, noise,
+    noise_from, dof)}; law is None where `problem` says why. rows: dicts as `row_of` makes them; a
+    control has no row of its own. Raises ConfigError where no run has the law_schedule."""
+    laws, replicates = {}, {}
+    controls = {}  # (run, language): its best control
+    mixes = [run for run in runs if not run['settings'].get('only')]
+    for run in mixes:
+        for name in trained(run):
+            result = run['languages'][name]
+            group = group_of(run, result)
+            entry = laws.setdefault(group, dict(label=label_of(group), runs=[], results=[]))
+            if is_monolingual(run):
+                entry['runs'].append(run['run'])
+                entry['results'].append(result)
+            candidates = controls_of(run, name, runs)
+            best = min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
+            controls[run['run'], name] = best
+            members = replicates.setdefault(group, {})
+            members.setdefault(run['run'], []).append(result['log_ppl'])
+            for control in candidates:
+                members[control['run']] = [control['languages'][name]['log_ppl']]
+    for group, entry in laws.items():
+        results = entry.pop('results')
+        entry |= {
+            key: [r[of] for r in results]
+            for key, of in (('tokens', 'tokens_seen'), ('ppl', 'ppl'), ('ppl_se', 'ppl_se'))
+        }
+        entry |= dict(law=None, problem='', noise=0.0, noise_from='', dof=0)
+        try:
+            law = entry['law'] = law_of(results, list(replicates[group].values()))
+            entry |= dict(noise=law.noise, noise_from=law.noise_from, dof=law.dof)
+        except ValueError as error:
+            entry['problem'] = str(error)
+    if law_schedule:
+        use_schedule(laws, law_schedule)
+    rows = []
+    for run in mixes:
+        published = paper_rows(run)
+        for name, result in run['languages'].items():
+            entry = laws.get(group_of(run, result)) if name in trained(run) else None
+            row = row_of(run, name, entry, controls.get((run['run'], name)))
+            if published and name in trained(run):
+                figures = published[0]['languages'][min(trained(run).index(name), 1)]
+                names = ', '.join(p['name'] for p in published)
+                row |= dict(paper_rows=names, paper_ppl=figures['ppl'], paper_teff=figures['teff'])
+            rows.append(row)
+    return laws, rows
+
+
+def use_schedule(laws, lr_schedule):
+    """Gives each group the law of the group that differs from it in the schedule alone."""
+
+    def rest(group):
+        return group._replace(lr_schedule='', decay_fraction=0)
+
+    fitted = {
+        rest(group): entry for group, entry in laws.items() if group.lr_schedule == lr_schedule
+    }
+    if not fitted:
+        raise ConfigError(f'there is no run with lr_schedule {lr_schedule!r}; choose cosine or wsd')
+    for group, entry in laws.items():
+        if group.lr_schedule != lr_schedule:
+            other = fitted.get(rest(group), {})
+            problem = other.get('problem', f'no {lr_schedule} runs are like these')
+            label = f'{entry["label"]}, by the law of {lr_schedule}'
+            entry |= dict(law=other.get('law'), problem=problem, label=label)
+
+
+ROW = ('run', 'language', 'corpus', 'monolingual', 'seeds', 'tokens_seen', 'ppl', 'ppl_se')
+MEASURES = ('mlpe', 'mlte', 'teff', 'control_teff', 'transfer')
+REST = ('control', 'control_learning_rate', 'control_ppl', 'extrapolated', 'interpolated_teff')
+PUBLISHED = ('paper_rows', 'paper_ppl', 'paper_teff')
+
+
+def row_of(run, name, entry, control):
+    """The figures of one language of a run; None is unknown, infinite is out of the law's reach.
+
+    entry: of its law, None where the run never saw the language; control: a run or None. The TEff
+    of a monolingual run is 1 by definition; its MLTE and MLPE show how far the law is from it."""
+    result = run['languages'][name]
+    seen, ppl = result['tokens_seen'], result['ppl']
+    monolingual = trained(run) == [name]
+    intervals = [f'{key}_interval' for key in MEASURES]
+    row = dict.fromkeys((*MEASURES, *intervals, *REST, 'largest_budget', *PUBLISHED))
+    row |= dict(run=run['run'], language=name, corpus=result['corpus'], monolingual=monolingual)
+    row |= dict(seeds=len(run['seeds']), tokens_seen=seen, ppl=ppl, ppl_se=result['ppl_se'])
+    row |= dict(control='', extrapolated=False, paper_rows='', note='')
+    if control:
+        rate, scored = control['settings']['learning_rate'], control['languages'][name]
+        row |= dict(control=control['run'], control_learning_rate=rate, control_ppl=scored['ppl'])
+    if entry and entry['law']:
+        law = entry['law']
+        row |= measure(law, result, control and control['languages'][name])
+        low, high = min(law.fitted_tokens) / MARGIN, max(law.fitted_tokens) * MARGIN
+        reached = [seen, row['mlte'], law.tokens(row['control_ppl'] or ppl)]
+        row['extrapolated'] = not all(low <= tokens <= high for tokens in reached)
+        row['largest_budget'] = max(law.fitted_tokens)
+        row['interpolated_teff'] = interpolated_tokens(law, ppl) / seen
+        row['note'] = '' if law.draws else NO_NOISE
+    elif entry:
+        row['note'] = 'no law: ' + entry['problem']
+    else:
+        row['note'] = 'the run never saw this language'
+    if monolingual:
+        row |= dict(teff=1.0, teff_interval=None, extrapolated=False, interpolated_teff=None)
+    return row
+
+
+def interpolated_tokens(law, ppl):
+    """Tokens that reach `ppl` on the straight line in log tokens and log perplexity between the two
+    nearest budgets; nan outside the budgets."""
+    order = np.argsort(law.fitted_tokens)
+    x, y = np.log(law.fitted_tokens)[order], -np.log(law.fitted_ppl)[order]
+    y = np.maximum.accumulate(y)  # noise may let a longer run be the worse one
+    return float(np.exp(np.interp(-np.log(ppl), y, x, left=np.nan, right=np.nan)))
+
+
+# --- the paper's runs -----------------------------------------------------------------------------
+
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+SETUPS = {
+    'mono-en': ['en'],
+    'mono-fr': ['fr'],
+    'clones-2': ['en'] * 2,
+    'clones-10': ['en'] * 10,
+    'en-fr': ['en', 'fr'],
+}
+SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
+
+
+def load_paper_runs():
+    """The published runs of results/paper_runs.csv: dicts. Their `languages` are dicts of name, kind,
+    tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for nine."""
+    runs = []
+    for row in csv.DictReader((RESULTS / 'paper_runs.csv').read_text().splitlines()):
+        kinds = SETUPS[row['setup']]
+        stages = []
+        for stage in row['stages'].split(' > '):
+            shares = [
+                share.split('x') for share in stage.split('/')
+            ]  # 0.055556x9 stands for nine languages
+            stages.append(
+                [float(share[0]) for share in shares for _ in range(int((share + [1])[1]))]
+            )
+        columns = ['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][: len(kinds)]
+        languages = [
+            dict(
+                name=kinds[i] + (str(i + 1) if row['setup'].startswith('clones') else ''),
+                kind=kinds[i],
+                tokens_seen=int(row['tokens']) * sum(p[i] for p in stages) / len(stages),
+                ppl=float(row[f'ppl_{column}']),
+                teff=float(row[f'teff_{column}']),
+            )
+            for i, column in enumerate(columns)
+        ]
+        place = (
+            f'Table {row["table"]} row'
+            if row['table'].isdigit()
+            else row['table'].replace('fig', 'Figure ')
+        )
+        runs.append(
+            dict(
+                name=f'{place} {row["row"]}',
+                table=row['table'],
+                kinds=kinds,
+                vocabulary=row['vocab'],
+                size=row['model'],
+                steps=int(row['steps']),
+                stages=stages,
+                languages=languages,
+            )
+        )
+    return runs
+
+
+def load_paper_laws():
+    """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
+    return {
+        row['language']: PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
+        for row in csv.DictReader((RESULTS / 'paper_laws.csv').read_text().splitlines())
+    }
+
+
+def kind_of(name, corpus):
+    """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
+    words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
+    return (
+        'fr'
+        if words & {'fr', 'fra', 'french'}
+        else 'en'
+        if words & {'en', 'eng', 'english'}
+        else ''
+    )
+
+
+def paper_rows(run):
+    """The published runs that a run repeats: equal languages, vocabulary, size, steps, stages."""
+    settings, names = run['settings'], trained(run)
+    if settings.get('only'):
+        return []
+    corpora = [run['languages'][name]['corpus'] for name in names]
+    kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
+    size = SHAPES.get((run['model']['n_layer'], run['model']['n_embd']))
+    if (
+        settings.get('batch_size') != 128
+        or run['model']['block_size'] != 512
+        or len(set(corpora)) != len(set(kinds))
+    ):
+        return []
+    if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
+        return []  # clones that share pieces are Figure 8
+    columns = [list(run['languages']).index(name) for name in names]
+    stages = np.array(settings['stages'], float)[:, columns]
+
+    def same_stages(published):
+        whole = math.lcm(len(published), len(stages))
+        ours, theirs = (
+            np.repeat(s, whole // len(s), axis=0) for s in (stages, np.array(published))
+        )
+        return np.abs(ours - theirs).max() < 1e-5
+
+    return [
+        row
+        for row in load_paper_runs()
+        if (row['kinds'], row['size'], row['steps']) == (kinds, size, settings.get('max_steps'))
+        and (row['vocabulary'] in ('-', settings.get('vocabulary')))
+        and same_stages(row['stages'])
+    ]
+
+
+def recompute_paper():
+    """Every published TEff beside that which follows from its perplexity and the paper's law."""
+    laws, rows = load_paper_laws(), []
+    for published in load_paper_runs():
+        for language in published['languages']:
+            mlte = laws[language['kind']].tokens(language['ppl'])
+            mono = len(published['kinds']) == 1  # 1 by definition
+            teff = 1.0 if mono else mlte / language['tokens_seen']
+            rows.append(
+                dict(
+                    name=published['name'],
+                    language=language['name'],
+                    monolingual=mono,
+                    tokens_seen=language['tokens_seen'],
+                    ppl=language['ppl'],
+                    mlte=mlte,
+                    teff=teff,
+                    paper_teff=language['teff'],
+                    difference=teff - language['teff'],
+                )
+            )
+    return rows
+
+
+# --- tables and files -----------------------------------------------------------------------------
 
 
 def short(tokens):
@@ -235,307 +720,174 @@ def short(tokens):
     return f'{tokens:.0f}'
 
 
-def coverage(truth, budgets, seen, teff, noise, ppl_se, datasets, seed=0):
-    """How often the interval of TEff holds the truth, for runs simulated around the law `truth`.
-
-    budgets: of the monolingual runs, seen: tokens of the evaluated language, both as fractions of the law's unit;
-    noise: of the fitted perplexities, ppl_se: of the evaluated one, both relative. Returns the shares of data sets:
-    coverage, above and below (the interval is too high, too low), open (no upper end); the median of high / low."""
-    rng = np.random.default_rng(seed)
-    tokens, right = np.array(budgets) * truth.unit, seen * teff * truth.unit
-    ends = []
-    for _ in range(datasets):
-        law = fit_power_law(tokens, truth.ppl(tokens) * (1 + noise * rng.standard_normal(len(tokens))), truth.unit)
-        ppl = truth.ppl(right) * (1 + ppl_se * rng.standard_normal())
-        ends.append(law.tokens_interval(ppl, ppl_se * ppl))
-    low, high = np.array(ends).T
-    above, below = float((low > right).mean()), float((high < right).mean())
-    return dict(coverage=1 - above - below, above=above, below=below, open=float(np.isinf(high).mean()),
-                width=float(np.median(high / low)))
-
-
-# the runs
-
-def load_runs(folder):
-    """The results.json of every finished run of `folder`; a damaged or foreign one is left out with a warning."""
-    runs = []
-    for path in sorted(Path(folder).glob('*/results.json')):
-        try:
-            one = json.loads(path.read_text(encoding='utf-8'))
-            if not trained(one):
-                raise ValueError
-            for language in one['languages'].values():
-                numbers = [language['tokens_seen'], language['ppl'], language.get('ppl_se') or 0.0]
-                if not (isinstance(language['corpus'], str) and min(numbers) >= 0 and language['ppl'] > 0):
-                    raise ValueError
-                language['ppl_se'] = numbers[2] if math.isfinite(numbers[2]) else 0.0
-                label_of(group_of(one, language))  # as for all that is needed below: raises where it is not there
-            paper_rows(one)
-            runs.append(one | dict(run=path.parent.name))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            print(f'warning: {path} is no results.json of train.py, or is damaged; it is left out', file=sys.stderr)
-    return runs
-
-
-def trained(one):
-    """Names of the languages that a run has seen; a monolingual run has one."""
-    return [name for name, language in one['languages'].items() if language['tokens_seen'] > 0]
-
-
-def group_of(one, language):
-    """What runs must share for one law: the text and its tokens, the model and the settings of its optimisation.
-
-    Not the vocabulary, of which clones need more, nor the warm-up, which must be shorter in a short run."""
-    model, settings = one['model'], one['settings']
-    return (language['corpus'], language.get('tokenizer') or '',
-            *(model[key] for key in ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size')),
-            *(settings[key] for key in ('batch_size', 'learning_rate', 'min_learning_rate', 'lr_schedule')))
-
-
-def label_of(group):
-    corpus, tokenizer, n_layer, _, _, n_embd, _, block_size, batch_size, rate, _, schedule = group
-    return (f'{corpus}' + (f' (tokeniser {tokenizer[:6]})' if tokenizer else '') + f', {n_layer} layers of {n_embd}, '
-            f'{batch_size} x {block_size} tokens a step, {schedule} from {rate:g}')
-
-
-def analyse(runs, law_schedule=''):
-    """Fits the law of each group and gives every language of every run its token equivalence, by the law of its own
-    group or, with `law_schedule`, by that of the same group with this lr_schedule. Raises ConfigError without one.
-
-    Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem)}, `law` None where
-    `problem` says why. rows: dicts as `row_of` makes them. A law that is missing leaves None in its rows."""
-    laws = {}
-    for one in runs:
-        for name in trained(one):
-            language = one['languages'][name]
-            group = group_of(one, language)
-            entry = laws.setdefault(group, dict(label=label_of(group), runs=[], tokens=[], ppl=[], ppl_se=[],
-                                                law=None, problem=''))
-            if len(trained(one)) == 1:
-                entry['runs'].append(one['run'])
-                for key, value in (('tokens', 'tokens_seen'), ('ppl', 'ppl'), ('ppl_se', 'ppl_se')):
-                    entry[key].append(language[value])
-    for entry in laws.values():
-        try:
-            entry['law'] = fit_power_law(entry['tokens'], entry['ppl'])
-        except ValueError as error:
-            entry['problem'] = str(error)
-    if law_schedule:
-        if law_schedule not in (one['settings']['lr_schedule'] for one in runs):
-            raise ConfigError(f'there is no run with lr_schedule {law_schedule!r}; choose cosine or wsd')
-        for group, entry in laws.items():
-            if group[-1] != law_schedule:
-                fitted = laws.get((*group[:-1], law_schedule), {})
-                entry.update(law=fitted.get('law'), problem=fitted.get('problem') or f'no {law_schedule} runs are like these',
-                             label=f'{entry["label"]}, by the law of {law_schedule}')
-    rows = []
-    for one in runs:
-        published = paper_rows(one)
-        for name, language in one['languages'].items():
-            seen = name in trained(one)
-            law = laws[group_of(one, language)]['law'] if seen else None
-            row = row_of(one, name, law)
-            if published and seen:
-                figures = published[0]['languages'][min(trained(one).index(name), 1)]
-                row.update(paper_rows=', '.join(p['name'] for p in published),
-                           paper_ppl=figures['ppl'], paper_teff=figures['teff'])
-            rows.append(row)
-    return laws, rows
-
-
-MARGIN = 1.02  # so far past the fitted budgets is no extrapolation: languages are drawn, 10% comes out as 9.98%
-
-
-def row_of(one, name, law):
-    """The figures of one language of a run; intervals are (low, high), infinite means out of the law's reach.
-
-    The TEff of a monolingual run is 1 by definition; how far the law is from it shows in its MLTE and MLPE."""
-    language = one['languages'][name]
-    tokens, ppl, ppl_se = language['tokens_seen'], language['ppl'], language['ppl_se']
-    row = dict(run=one['run'], language=name, corpus=language['corpus'], monolingual=trained(one) == [name],
-               tokens_seen=tokens, ppl=ppl, ppl_se=ppl_se, mlpe=None, mlpe_interval=None,
-               mlte=None, mlte_interval=None, teff=None, teff_interval=None, extrapolated=False, unknown_noise=False,
-               largest_budget=None, paper_rows='', paper_ppl=None, paper_teff=None)
-    if law:
-        low, high = min(law.fitted_tokens) / MARGIN, max(law.fitted_tokens) * MARGIN
-        mlte, interval = law.tokens(ppl), law.tokens_interval(ppl, ppl_se)
-        row.update(mlpe=law.ppl(tokens), mlpe_interval=law.ppl_interval(tokens), mlte=mlte, mlte_interval=interval,
-                   teff=mlte / tokens, teff_interval=interval and tuple(end / tokens for end in interval),
-                   extrapolated=not (low <= tokens <= high and low <= mlte <= high),
-                   unknown_noise=law.unknown_noise, largest_budget=max(law.fitted_tokens))
-    if row['monolingual']:
-        row.update(teff=1.0, teff_interval=None, extrapolated=False)
-    return row
-
-
-# the paper's runs
-
-RESULTS = Path(__file__).resolve().parent / 'results'
-SETUPS = {'mono-en': ['en'], 'mono-fr': ['fr'], 'clones-2': ['en'] * 2, 'clones-10': ['en'] * 10,
-          'en-fr': ['en', 'fr']}
-SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
-
-
-def load_paper_runs():
-    """The published runs of results/paper_runs.csv. languages: dicts of name, kind, tokens_seen, ppl, teff, for the
-    first two languages (the second of ten clones stands for nine)."""
-    runs = []
-    for row in csv.DictReader((RESULTS / 'paper_runs.csv').read_text().splitlines()):
-        kinds = SETUPS[row['setup']]
-        stages = []
-        for stage in row['stages'].split(' > '):
-            shares = [share.split('x') for share in stage.split('/')]  # 0.055556x9 stands for nine languages
-            stages.append([float(share[0]) for share in shares for _ in range(int((share + [1])[1]))])
-        columns = ['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][:len(kinds)]
-        languages = [dict(name=kinds[i] + (str(i + 1) if row['setup'].startswith('clones') else ''), kind=kinds[i],
-                          tokens_seen=int(row['tokens']) * sum(p[i] for p in stages) / len(stages),
-                          ppl=float(row[f'ppl_{column}']), teff=float(row[f'teff_{column}']))
-                     for i, column in enumerate(columns)]
-        place = f'Table {row["table"]} row' if row['table'].isdigit() else row['table'].replace('fig', 'Figure ')
-        runs.append(dict(name=f'{place} {row["row"]}', table=row['table'], kinds=kinds, vocabulary=row['vocab'],
-                         size=row['model'], steps=int(row['steps']), stages=stages, languages=languages))
-    return runs
-
-
-def load_paper_laws():
-    """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
-    return {row['language']: PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
-            for row in csv.DictReader((RESULTS / 'paper_laws.csv').read_text().splitlines())}
-
-
-def kind_of(name, corpus):
-    """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
-    words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
-    return 'fr' if words & {'fr', 'fra', 'french'} else 'en' if words & {'en', 'eng', 'english'} else ''
-
-
-def paper_rows(one):
-    """The published runs that a run repeats: the same languages, vocabulary, size, steps and stages."""
-    settings, names = one['settings'], trained(one)
-    corpora = [one['languages'][name]['corpus'] for name in names]
-    kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
-    size = SHAPES.get((one['model']['n_layer'], one['model']['n_embd']))
-    if settings.get('batch_size') != 128 or one['model']['block_size'] != 512 or len(set(corpora)) != len(set(kinds)):
-        return []
-    if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
-        return []  # clones that share pieces are Figure 8
-    columns = [list(one['languages']).index(name) for name in names]
-    stages = np.array(settings['stages'], float)[:, columns]
-
-    def same_stages(published):
-        whole = math.lcm(len(published), len(stages))
-        ours, theirs = (np.repeat(s, whole // len(s), axis=0) for s in (stages, np.array(published)))
-        return np.abs(ours - theirs).max() < 1e-5
-    return [row for row in load_paper_runs()
-            if (row['kinds'], row['size'], row['steps']) == (kinds, size, settings.get('max_steps'))
-            and (row['vocabulary'] in ('-', settings.get('vocabulary'))) and same_stages(row['stages'])]
-
-
-def recompute_paper():
-    """Every published TEff beside the one that follows from its perplexity, the paper's law and the tokens seen."""
-    laws, rows = load_paper_laws(), []
-    for published in load_paper_runs():
-        for language in published['languages']:
-            mlte = laws[language['kind']].tokens(language['ppl'])
-            mono = len(published['kinds']) == 1  # 1 by definition
-            teff = 1.0 if mono else mlte / language['tokens_seen']
-            rows.append(dict(name=published['name'], language=language['name'], monolingual=mono,
-                             tokens_seen=language['tokens_seen'], ppl=language['ppl'], mlte=mlte, teff=teff,
-                             paper_teff=language['teff'], difference=teff - language['teff']))
-    return rows
-
-
-# what is shown
-
-def align(lines):
-    """Text of a table, the first line its head; the first two columns to the left."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return '\n'.join('  '.join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+def ppl_text(ppl):
+    return f'{ppl:.1f}' if ppl < 1e6 else '> 1M' if ppl < 1e9 else '> 1B'
 
 
 def with_interval(value, interval, write):
+    """`value [low, high]`, each written by `write`; - where the value is None."""
     if value is None:
         return '-'
     if interval is None or math.isinf(interval[0]):
         return write(value)
-    return f'{write(value)} [{", ".join("inf" if math.isinf(end) else write(end) for end in interval)}]'
+    ends = ('inf' if math.isinf(end) else write(end) for end in interval)
+    return f'{write(value)} [{", ".join(ends)}]'
+
+
+def cell(row, key):
+    """A figure of a row with its interval; one beyond the law's reach has a lower limit."""
+    limit = row['largest_budget']
+
+    def write(value):
+        if key == 'mlpe':
+            return ppl_text(value)
+        if key == 'mlte':
+            return short(value) if math.isfinite(value) else f'> {short(limit)}'
+        if math.isnan(value):
+            return '?'
+        if key == 'transfer' and math.isinf(value):
+            return 'inf'
+        return f'{value:.2f}' if math.isfinite(value) else f'> {limit / row["tokens_seen"]:.2f}'
+
+    return with_interval(row[key], row[f'{key}_interval'], write)
+
+
+def align(lines):
+    """Text of a table, the first line its head; the first two columns to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return '\n'.join(
+        '  '.join(
+            text.ljust(width) if i < 2 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def table_text(rows):
-    """The table of all runs with its legend."""
-    def ppl(value):
-        return f'{value:.1f}' if value < 1e6 else '> 1M' if value < 1e9 else '> 1B'
-
-    lines = [('run', 'language', 'tokens', 'PPL', 'MLPE [90%]', 'MLTE [90%]', 'TEff [90%]', 'paper', 'PPL', 'TEff')]
+    """Two tables: the perplexities and their equivalents, then TEff taken apart; and what to know
+    when reading them."""
+    head = ('run', 'language', 'seeds', 'tokens', 'PPL', '± s.e.', 'MLPE [90%]', 'MLTE [90%]')
+    lines = [(*head, 'paper', 'PPL', 'TEff')]
     for row in rows:
-        beyond = row['mlte'] is not None and math.isinf(row['mlte'])
-        limit = beyond and row['largest_budget']
+        published = ('', '', '')
+        if row['paper_rows']:
+            teff = f'{row["paper_teff"]:.2f}'
+            published = (row['paper_rows'], ppl_text(row['paper_ppl']), teff)
+        numbers = (short(row['tokens_seen']), ppl_text(row['ppl']), f'{row["ppl_se"]:.2f}')
+        cells = (cell(row, 'mlpe'), cell(row, 'mlte'))
+        lines.append((row['run'], row['language'], f'{row["seeds"]}', *numbers, *cells, *published))
+    text = align(lines)
+    mixes = [row for row in rows if not row['monolingual']]
+    if mixes:
+        text += '\n\n' + transfer_text(mixes)
+    return text
 
-        def tokens(value):
-            return short(value) if math.isfinite(value) else f'> {short(limit)}'
 
-        def teff(value):
-            return f'{value:.2f}' if math.isfinite(value) else f'> {limit / row["tokens_seen"]:.2f}'
-        marks = '*' * row['extrapolated'] + '+' * row['unknown_noise']
-        published = (ppl(row['paper_ppl']), f'{row["paper_teff"]:.2f}') if row['paper_rows'] else ('', '')
-        lines.append((row['run'], row['language'], short(row['tokens_seen']), ppl(row['ppl']),
-                      with_interval(row['mlpe'], row['mlpe_interval'], ppl),
-                      with_interval(row['mlte'], row['mlte_interval'], tokens),
-                      with_interval(row['teff'], row['teff_interval'], teff) + marks, row['paper_rows'], *published))
-    legend = ['the TEff of a monolingual run is 1 by definition; its MLTE shows how far the law is from it']
+def transfer_text(rows):
+    """The table of TEff, its control's and the transfer, with a legend."""
+    notes = list(dict.fromkeys(row['note'] for row in rows if row['note']))
+    head = ('run', 'language', 'TEff [90%]', 'control TEff [90%]', 'transfer [90%]')
+    lines = [(*head, 'control', 'PPL', 'from', 'log-log', 'note')]
+    for row in rows:
+        control = ('-', '', '')
+        if row['control']:
+            name = row['control'].replace(row['run'], '...', 1)
+            control = (name, ppl_text(row['control_ppl']), f'{row["control_learning_rate"]:g}')
+        other = row['interpolated_teff']
+        check = (
+            f'{other:.2f}' if other and abs(math.log(row['teff'] / other)) > math.log(CHECK) else ''
+        )
+        marks = ['*'] if row['extrapolated'] else []
+        marks += [f'{notes.index(row["note"]) + 1}'] if row['note'] else []
+        measures = (cell(row, key) for key in ('teff', 'control_teff', 'transfer'))
+        lines.append((row['run'], row['language'], *measures, *control, check, ' '.join(marks)))
+    text = [align(lines)]
+    text += [f'{number}  {note}' for number, note in enumerate(notes, 1)]
     if any(row['extrapolated'] for row in rows):
-        legend.append('* the tokens seen or the MLTE lie outside the budgets of the fit')
-    if any(row['unknown_noise'] for row in rows):
-        legend.append('+ three budgets leave no residuals: only the error of the evaluated perplexity is counted')
-    return align(lines) + '\n' + '\n'.join(legend)
+        text.append('*  tokens seen or an MLTE lie outside the budgets of the law')
+    if any(line[-2] for line in lines[1:]):
+        text.append('log-log: TEff by interpolation between budgets where it is 10% or more away')
+    alone = [row for row in rows if not row['control']]
+    if alone:
+        text.append(
+            f'{len(alone)} of {len(rows)} have no control: TEff alone cannot tell what the other '
+            'languages did from what more steps did; train one: '
+            'python train.py CONFIG --only=LANGUAGE'
+        )
+    return '\n'.join(text)
 
 
 def paper_text(rows):
     """The table of recomputed TEff, and how many of them agree."""
-    lines = [('run', 'language', 'tokens', 'PPL', 'MLTE', 'TEff here', 'TEff paper', 'difference')]
+    lines = [('run', 'language', 'tokens', 'PPL', 'MLTE', 'TEff here', 'paper', 'difference')]
     for row in rows:
-        lines.append((row['name'], row['language'], short(row['tokens_seen']),
-                      f'{row["ppl"]:.3f}' if row['ppl'] < 1e9 else '> 1B', short(row['mlte']),
-                      f'{row["teff"]:.6f}', f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}'))
-    mono, rest = ([row for row in rows if row['monolingual'] == which] for which in (True, False))
-    far = [row for row in rest if abs(row['difference']) > 0.002]
+        ppl = f'{row["ppl"]:.3f}' if row['ppl'] < 1e9 else '> 1B'
+        numbers = (f'{row["teff"]:.6f}', f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}')
+        sizes = (short(row['tokens_seen']), ppl, short(row['mlte']))
+        lines.append((row['name'], row['language'], *sizes, *numbers))
+    mixes = [row for row in rows if not row['monolingual']]
+    far = [row for row in mixes if abs(row['difference']) > 0.002]
     names = ', '.join(f'{row["name"]} {row["language"]} ({row["difference"]:+.4f})' for row in far)
-    worst = max(mono, key=lambda row: abs(row['mlte'] / row['tokens_seen'] - 1))
-    return (f'{align(lines)}\n{len(rest) - len(far)} of {len(rest)} TEff of multilingual runs agree within 0.002'
-            + (f'; not: {names}' if far else '')
-            + '\nof rows 19 and 20 of Table 3 only rounded figures are known'
-            + f'\nthe {len(mono)} monolingual TEff are 1 by definition; the law itself would give '
-              f'{worst["mlte"] / worst["tokens_seen"]:.3f} for {worst["name"]}')
+    return (
+        f'{align(lines)}\n{len(mixes) - len(far)} of {len(mixes)} TEff of multilingual runs agree '
+        f'within 0.002; not: {names}\nof rows 19 and 20 of Table 3 only rounded figures are known; '
+        'the TEff of a monolingual run is 1 by definition'
+    )
 
 
 def write_files(folder, laws, rows):
     """scaling.json and scaling.csv. JSON has null, CSV inf, where a figure has no upper limit."""
+
     def finite(value):
         if isinstance(value, (list, tuple)):
             return [finite(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    fits = [{key: entry[key] for key in ('label', 'runs', 'tokens', 'ppl', 'ppl_se', 'problem')} | (
-        dict(a=entry['law'].a, b=entry['law'].b, c=entry['law'].c, unit=entry['law'].unit, noise=entry['law'].noise())
-        if entry['law'] else {}) for entry in laws.values()]
-    fits, kept = ([{key: finite(value) for key, value in item.items()} for item in items] for items in (fits, rows))
-    (folder / 'scaling.json').write_text(json.dumps(dict(laws=fits, rows=kept), indent=2, allow_nan=False) + '\n')
+    fits = []
+    for entry in laws.values():
+        fit = {key: value for key, value in entry.items() if key != 'law'}
+        for key in ('a', 'b', 'c', 'unit') if entry['law'] else ():
+            fit[key] = getattr(entry['law'], key)
+        fits.append({key: finite(value) for key, value in fit.items()})
+    kept = [{key: finite(value) for key, value in row.items()} for row in rows]
+    text = json.dumps(dict(laws=fits, rows=kept), indent=2, allow_nan=False)
+    (folder / 'scaling.json').write_text(text + '\n')
+    flat = []
+    for row in rows:
+        columns = {}
+        for key, value in row.items():
+            if key.endswith('_interval'):
+                key = key.removesuffix('_interval')
+                columns[f'{key}_low'], columns[f'{key}_high'] = value or ('', '')
+            else:
+                columns[key] = value
+        flat.append(columns)
     with (folder / 'scaling.csv').open('w', newline='') as file:
-        ends = [key for key in rows[0] if key.endswith('_interval')]  # of these two columns are made
-        flat = [{key: row[key] for key in row if key not in ends}
-                | {key.replace('interval', end): row[key][i] if row[key] else ''
-                   for key in ends for i, end in enumerate(('low', 'high'))} for row in rows]
         writer = csv.DictWriter(file, flat[0])
         writer.writeheader()
         writer.writerows(flat)
 
 
-def draw_figure5(laws, path, published):
-    """Figure 5: perplexity against tokens of the monolingual runs, the law of each group and its 90% band.
+def describe(law):
+    """A law in one line, with what is known of the noise of its runs."""
+    text = (
+        f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g} '
+        f'from {len(law.fitted_tokens)} runs'
+    )
+    if law.noise_from:
+        text += f'; run noise {law.noise:.1%}, from {law.noise_from} ({law.dof} d.o.f.)'
+    if law.b < 1.01 * B_MIN:
+        text += '; b is at its lower bound: no levelling off in sight'
+    return text
+
+
+def draw_figure5(laws, path):
+    """Figure 5: perplexity against tokens of the monolingual runs, each law and its 90% band.
 
     Returns whether there was anything to draw."""
     import matplotlib
+
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -544,32 +896,28 @@ def draw_figure5(laws, path, published):
     if not drawn:
         return False
     figure, axes = plt.subplots(figsize=(8, 5.5), layout='constrained')
-    largest = max(max(entry['tokens']) for entry in drawn)
-    limits = [ppl for entry in drawn for ppl in entry['ppl']]
     for i, entry in enumerate(drawn):
-        law, tokens, color = entry['law'], np.array(entry['tokens'], float), f'C{i % 10}'
-        axes.errorbar(tokens, entry['ppl'], 1.645 * np.array(entry['ppl_se']), fmt='o', ms=5, capsize=3, color=color,
-                      label=entry['label'] + ('' if law else ' (no law)'))
+        law, tokens, color = entry['law'], np.array(entry['tokens']), f'C{i % 10}'
+        label = entry['label'] if law else entry['label'] + ' (no law)'
+        bars = 1.645 * np.array(entry['ppl_se'])
+        axes.errorbar(
+            tokens, entry['ppl'], bars, fmt='o', ms=5, capsize=3, color=color, label=label
+        )
         if law:
-            fitted, wider = (np.geomspace(tokens.min() / s, tokens.max() * s, 100) for s in (1, 2.5))
-            axes.plot(wider, law.ppl(wider), '--', lw=1, color=color)
-            axes.plot(fitted, law.ppl(fitted), lw=2, color=color)
-            if law.dof:
-                axes.fill_between(fitted, *law.ppl_interval(fitted), color=color, alpha=0.15, lw=0)
-    for i, (language, law) in enumerate(published.items()):
-        x = np.geomspace(0.05, 3, 200) * UNIT
-        axes.plot(x, law.ppl(x), ':', color=str(0.4 * i), label=f"the paper's {language.upper()}, GPT small")
-        limits += [law.ppl(x[0]), law.ppl(x[-1])]
-        largest = UNIT
-    axes.set(xscale='log', yscale='log', xlabel='tokens of the training run', ylabel='perplexity on the test set',
-             title='Monolingual runs and their power laws (bars and bands: 90%; dashed: extrapolated)')
-    axes.set_ylim(min(limits) / 1.5, max(limits) * 1.5)
-    scales = [(axes.xaxis, (1, 2, 5), short), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 7), '{:g}'.format)]
-    if largest > 0.1 * UNIT:
-        top = axes.secondary_xaxis('top', functions=(lambda x: x / UNIT, lambda x: x * UNIT))
-        top.set_xlabel(f'fraction of {short(UNIT)} tokens')
-        scales.append((top.xaxis, (1, 2, 5), '{:g}'.format))
-    for axis, subs, write in scales:
+            inside = np.geomspace(tokens.min(), tokens.max(), 100)
+            beyond = np.geomspace(tokens.max(), 2.5 * tokens.max(), 20)
+            axes.plot(inside, law.ppl(inside), lw=2, color=color)
+            axes.plot(beyond, law.ppl(beyond), '--', lw=1, color=color)
+            if law.draws:
+                low, high = law.ppl_interval(inside)
+                axes.fill_between(inside, low, high, color=color, alpha=0.15, lw=0)
+    title = 'Monolingual runs and their power laws (bars and bands: 90%; dashed: extrapolated)'
+    axes.set(xscale='log', yscale='log', xlabel='tokens of the training run', title=title)
+    axes.set_ylabel('perplexity on the test set')
+    ppls = [ppl for entry in drawn for ppl in entry['ppl']]
+    axes.set_ylim(min(ppls) / 1.5, max(ppls) * 1.5)
+    formats = (axes.xaxis, (1, 2, 5), short), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 7), '{:g}'.format)
+    for axis, subs, write in formats:
         axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
         axis.set_minor_formatter(NullFormatter())
@@ -580,52 +928,93 @@ def draw_figure5(laws, path, published):
     return True
 
 
-def describe(law):
-    """A law in one line, with what keeps it from being trusted."""
-    text = (f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g} '
-            f'from {len(law.fitted_tokens)} runs')
-    text += f' that lie {law.noise():.1%} off' if law.dof else ', which it meets by construction'
-    return text + ('; b is at its lower bound: no levelling off in sight' if law.b < 1.01 * B_MIN else '')
+# --- the study of the intervals -------------------------------------------------------------------
+
+STUDIED = {  # budgets as shares of UNIT, and seeds of each
+    '4 budgets, 2 seeds': ([0.1, 0.25, 0.5, 1], 2),
+    '6 budgets': ([0.05, 0.1, 0.25, 0.5, 0.75, 1], 1),
+    '8 budgets': ([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1], 1),
+    '16 budgets': ([*np.geomspace(0.05, 1, 13), 1.5, 2, 3], 1),
+}
+ERRORS = (0.02, 0.02), (0.02, 0.005)  # of all test documents, common to all runs; of each run
+SEEN, TEFF, CONTROL_TEFF = 0.1, 2.0, 1.5  # the truth
 
 
-def study_coverage():
-    """A table of how often the 90% interval of TEff holds the truth, with 2% noise on the runs around a paper's law.
+def simulated(truth, tokens, seeds, document_errors, noise, rng):
+    """A result as `pool` leaves it, of runs of perplexity `truth` but for their errors.
 
-    seen: share of the standard budget that the evaluated run saw of the language; PPL error: of that run."""
-    sixteen = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.5, 2, 3]
-    spans = [[0.1, 0.25, 0.5, 1], [0.1, 0.2, 0.4, 0.7, 1], [0.05, 0.1, 0.25, 0.5, 0.75, 1],
-             [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1], sixteen]
-    lines, laws = [('budgets', 'law', 'seen', 'TEff', 'PPL error', 'coverage', 'too high', 'too low', 'median width',
-                    'no upper end')], load_paper_laws()
-    for span in spans:
-        for name, seen, teff, ppl_se in (('en', 0.1, 2.0, 0.02), ('en', 0.5, 0.9, 0.02), ('fr', 0.9, 0.9, 0.02),
-                                         ('fr', 0.25, 2.0, 0.02), ('en', 0.9, 2.0, 0.02), ('en', 0.1, 2.0, 0.002)):
-            found = coverage(laws[name], span, seen, teff, 0.02, ppl_se, datasets)
-            lines.append((f'{len(span)}', name.upper(), f'{seen:g}', f'{teff:g}', f'{ppl_se:.1%}',
-                          *(f'{found[key]:.1%}' for key in ('coverage', 'above', 'below')),
-                          f'x {found["width"]:.2f}', f'{found["open"]:.0%}'))
-    return align(lines)
+    document_errors: (D,), of the log perplexity of each test document."""
+    log_ppl = math.log(truth) + noise * rng.standard_normal(seeds)
+    log_ppl += document_errors.mean()
+    loss = document_errors - document_errors.mean() + log_ppl.mean()
+    result = dict(tokens_seen=tokens, ppl=float(np.exp(log_ppl.mean())), log_ppl=list(log_ppl))
+    return result | dict(document_loss=loss, document_tokens=np.ones(len(loss)))
+
+
+def coverage(truth, budgets, seeds, errors, datasets, documents=30, draws=DRAWS, seed=0):
+    """Shares of simulated data sets whose intervals of TEff and transfer hold the truth: a dict.
+
+    truth: PowerLaw; budgets: as shares of its unit; errors: of documents and runs, relative."""
+    rng, held = np.random.default_rng(seed), dict(teff=0, transfer=0)
+    expected = dict(teff=TEFF, transfer=TEFF / CONTROL_TEFF)
+    tokens, seen = np.array(budgets) * truth.unit, SEEN * truth.unit
+    for _ in range(datasets):
+        shift = errors[0] * math.sqrt(documents) * rng.standard_normal(documents)
+
+        def result(at, seen, seeds=1, shift=shift):
+            return simulated(truth.ppl(at), seen, seeds, shift, errors[1], rng)
+
+        results = [result(budget, budget, seeds) for budget in tokens]
+        law = law_of(results, [[r['log_ppl']] for r in results], draws)
+        values = measure(law, result(seen * TEFF, seen), result(seen * CONTROL_TEFF, seen))
+        for name in held:
+            low, high = values[f'{name}_interval']
+            held[name] += low <= expected[name] <= high
+    return {name: count / datasets for name, count in held.items()}
+
+
+def study_coverage(datasets=400, draws=500):
+    """(text of a table, lines outside 85 to 95% beyond two binomial standard errors)."""
+    truth, slack = load_paper_laws()['en'], 2 * math.sqrt(0.9 * 0.1 / datasets)
+    lines, failed = [('law', 'errors of documents, runs', 'TEff', 'transfer')], []
+    for name, (budgets, seeds) in STUDIED.items():
+        for errors in ERRORS:
+            held = coverage(truth, budgets, seeds, errors, datasets, draws=draws)
+            shares = [f'{share:.1%}' for share in held.values()]
+            lines.append((name, f'{errors[0]:.1%}, {errors[1]:.1%}', *shares))
+            if not all(0.85 - slack <= share <= 0.95 + slack for share in held.values()):
+                failed.append(f'{name} ({lines[-1][1]})')
+    return align(lines), failed
 
 
 def main():
     if study not in ('', 'coverage'):
         raise ConfigError(f"study must be 'coverage' or nothing, not {study!r}")
     if study:
-        return print(study_coverage())
+        text, failed = study_coverage()
+        print(text)
+        if failed:
+            raise ConfigError(f'90% intervals cover less than 85% or more than 95%: {failed}')
+        return
     if paper:
         return print(paper_text(recompute_paper()))
     runs = load_runs(out)
     if not runs:
-        raise ConfigError(f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
-                          'python train.py config/NAME.py, or name their folder with --out=')
+        raise ConfigError(
+            f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
+            'python train.py config/NAME.py, or name their folder with --out='
+        )
     laws, rows = analyse(runs, law_schedule)
     for entry in laws.values():
-        print(f'{entry["label"]}: {describe(entry["law"]) if entry["law"] else "no law: " + entry["problem"]}')
+        law = entry['law']
+        print(f'{entry["label"]}: {describe(law) if law else "no law: " + entry["problem"]}')
     print('\n' + table_text(rows))
     write_files(Path(out), laws, rows)
-    drawn = draw_figure5(laws.values(), Path(out) / 'figure5.png', load_paper_laws() if paper_curves else {})
-    print(f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else ''))
+    drawn = draw_figure5(laws.values(), Path(out) / 'figure5.png')
+    print(
+        f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else '')
+    )
 
 
 if __name__ == '__main__':
-    run(globals(), main)
+    run_script(globals(), main)
