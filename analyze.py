@@ -1,58 +1,66 @@
-"""Similarity and matching studies of the runs of train.py (Sections 4.2 and 5.2, Appendices C, F and G).
+"""Similarity and matching studies of the runs of train.py (Sections 4.2 and 5.2).
 
     python analyze.py --out_dir=out/RUN                      # all studies
     python analyze.py --out_dir=out/RUN --study=hidden --parallel=[europarl.en,europarl.fr]
-    python analyze.py --out_dirs=[out/50_50,out/90_10] --study=gradients       # side by side, with the difference
-    python analyze.py --out_dir=out/RUN --study=matching --sentence_1='I agree.' --sentence_2="Je suis d'accord."
+    python analyze.py --out_dirs=[out/50_50,out/90_10]       # side by side, with the difference
+    python analyze.py --out_dir=out/RUN --study=matching --sentence_1='Yes.' --sentence_2='Oui.'
 
-embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Figures 11-13, matching: Figure 14,
-word2vec: Figure 6 right and a question of Appendix A. Each prints its table and writes STUDY.json and STUDY.png into the
-run's folder; of several runs the picture, and the difference of two, go into the folder of the first. Every mean comes
-with a 90% bootstrap interval over the pairs compared; tables show half its width.
+embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Figures 11 to 13,
+matching: Figure 14, word2vec: Figure 6 right. Each prints its tables and writes STUDY.json and
+STUDY.png into the run's folder; of several runs the picture, and the difference of two, go into
+the folder of the first. Every mean has a 90% bootstrap interval: pieces are drawn anew, and test
+documents with all of their sequences (parallel text does not mark documents, so there the pairs).
+It is the interval of these models; of several runs that differ in their seed alone the mean is
+shown, and runs are drawn anew, too.
 """
+
+import contextlib
 import functools
-import re
+import itertools
+import textwrap
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-import pictures
+import similarity
 from checkpoint import load_run, write_json
 from configurator import ConfigError, run
+from data import LanguageMix, sequence_pairs
 from device import memory_advice, pick_device
-from similarity import Estimate, difference, plain, rows_text, side_by_side, with_difference
-from data import LanguageMix
+from figures import DPI, GREY, OTHERS, STYLE
 from model import PAD
-from data import sequence_pairs
-from schedule import language_probabilities
-from similarity import (cka, compare_states, compare_vectors, gradient_similarity, hidden_similarity,  # noqa: F401
-                        match_tokens, token_cosines)
-from word2vec import VERSIONS, require_gensim, word_vectors
+from similarity import Estimate
+from train import FREE
 
 out_dir = ''  # folder of a run of train.py, for example out/demo
-out_dirs = []  # instead: several runs, side by side
-study = 'all'  # embeddings, frequency, hidden, gradients, matching, word2vec, several with commas, or all of them
+out_dirs = []  # instead: several runs, side by side; those that differ in seed alone are one row
+study = 'all'  # all, or some with commas: embeddings,frequency,hidden,gradients,matching,word2vec
 language_1 = ''  # the pair of languages that is compared; empty: the run's first two
-language_2 = ''
-parallel = []  # two files aligned line by line (or hf:DATASET:COLUMN), of language_1 and language_2, whose lines are
-               # joined to sequences; clones use the first alone, or without any sequences of their test set
+language_2 = ''  # the other one
+parallel = []  # files of language_1 and language_2 (or hf:DATASET:COLUMN), aligned line by line
 pairs = 500  # pairs of sequences that are compared
 max_tokens = 512  # of a sequence, at most block_size
-min_tokens = 0  # pairs with a shorter side are dropped; 0: a quarter of max_tokens, 128 of 512 in the paper
+min_tokens = 0  # shorter pairs are dropped; 0: a quarter of max_tokens, 128 of 512 in the paper
+matching_threshold = 0.0  # cosine that a match exceeds (slow from 200 tokens on); 0: full matching
 sentence_1 = ''  # matching: a sentence in language_1; empty: the first pair of sequences
-sentence_2 = ''  # and its translation; clones need none
-shown = [0, 24]  # matching: first token that is drawn, and the one after the last
-word2vec = ['gensim', 'none', 'linear', 'mlp']  # Gensim, and the same objective without or with a shared layer
-word2vec_dim = 768  # dimensions of the vectors
-word2vec_steps = 0  # so many steps of the run's text; 0: all that the run has read
+sentence_2 = ''  # matching: its translation; clones need none
+shown = [0, 24]  # matching: the first token that is drawn, and the one after the last
+word2vec_dim = 768  # word2vec: dimensions of a vector
+word2vec_steps = 0  # word2vec: read so many steps of the run's text; 0: all that the run has read
 seed = 0  # of random pairs and of word2vec
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
+NO_PIECES = 'no pieces that are pairs, since those spelled alike are one and the same entry'
+KINDS = ('input', 'output')  # of embeddings and of word vectors
 
-# --- a run and its pair of languages ----------------------------------------------------------------------------------
+
+# --- a run and its pair of languages --------------------------------------------------------------
+
 
 class Run:
     """A run of train.py and the pair of its languages that is compared."""
@@ -62,347 +70,532 @@ class Run:
         self.model, languages, state = load_run(folder)
         self.device = pick_device(device)
         self.model.to(self.device)
-        settings, self.steps = state['settings'], state['step']
-        self.max_steps = settings['max_steps']
-        named = {language.name: language for language in languages}
-        if len(languages) < 2:
-            raise ConfigError(f'{folder} has one language, {languages[0].name}: a similarity needs a run with two')
-        names = [language_1, language_2]
-        for name in filter(None, names):
-            if name not in named:
-                raise ConfigError(f'{folder} has no language {name!r}; its languages are {", ".join(named)}')
-        for i, name in enumerate(names):
-            names[i] = name or next(other for other in named if other not in names)
-        if names[0] == names[1]:
-            raise ConfigError(f'language_1 and language_2 are both {names[0]!r}: choose two languages')
-        self.first, self.second = (named[name] for name in names)
-        self.clones = self.first.corpus is self.second.corpus
-        self.mix = LanguageMix(languages, lambda step: language_probabilities(
-            step, settings['max_steps'], settings['stages']), settings['batch_size'], settings['block_size'],
-            settings['seed'])
-        seen = dict(zip(named, self.mix.sequences_before(self.steps)))
-        self.share, self.share_2 = (seen[name] / max(1, sum(seen.values())) for name in names)  # of what it has read
+        self.settings, self.steps = state['settings'], state['step']
+        keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
+        settings = [self.settings[key] for key in keys]
+        parallel_epochs = self.settings.get('parallel_epochs', False)  # older runs lack it
+        self.mix = LanguageMix(languages, *settings, parallel_epochs)
+        self.languages = pair_of_languages(languages, folder)
+        self.clones = self.languages[0].corpus is self.languages[1].corpus
+        read = self.mix.before[self.steps]  # sequences of each language
+        shares = [
+            read[languages.index(language)] / max(1, sum(read)) for language in self.languages
+        ]
+        self.shares = [float(share) for share in shares]  # of what the run has read
+        self.pair = ' and '.join(language.name for language in self.languages)
 
-    def label(self):
-        begun = f', step {self.steps:,} of {self.max_steps:,}' if self.steps < self.max_steps else ''
-        return f'{self.name} ({self.share:.0%}/{self.share_2:.0%}{begun})'
+    def of_sequences(self, measure, title):
+        """measure(model, ids_1, ids_2) of every pair of sequences: (list, their documents, what was
+        compared in words)."""
+        measured, documents = [], []
+        for *sides, number in tqdm(self.sequences, f'{self.name}: {title}', leave=False):
+            ids = [language.table[side] for language, side in zip(self.languages, sides)]
+            measured.append(measure(self.model, *ids))
+            documents.append(number)
+        compared = f'{len(documents):,} pairs of sequences'
+        if self.clones and not parallel:
+            compared += f' of {len(set(documents)):,} documents'
+        return measured, documents, compared
 
-    @functools.cached_property
-    def sequences(self):
-        """Pairs of sequences: ids of the two corpora."""
-        most = min(max_tokens, self.model.config.block_size)
-        least = min_tokens or max(4, most // 4)
-        if not 4 <= least <= most:
-            raise ConfigError(f'min_tokens must lie between 4 and {most} (max_tokens and block_size), not {least}')
-        return sequence_pairs(self.first, self.second, [str(where) for where in parallel], pairs, most, least)
+    def read_sequences(self):
+        """Makes `sequences`: list of (side_1, side_2, document), two arrays of ids of the corpora
+        and a number."""
+        longest = min(max_tokens, self.model.config.block_size)
+        shortest = min_tokens or max(4, longest // 4)
+        if not 4 <= shortest <= longest:
+            raise ConfigError(
+                f'min_tokens must lie between 4 and {longest} (max_tokens and block_size), not '
+                f'{shortest}'
+            )
+        files = [str(path) for path in parallel]
+        self.sequences = sequence_pairs(*self.languages, files, pairs, longest, shortest)
 
-    def pairs_of_sequences(self, what):
-        """The pairs in ids of the model, with a progress bar."""
-        for one, other in tqdm(self.sequences, desc=f'{self.name}: {what}', unit=' pairs', leave=False):
-            yield self.first.table[one], self.second.table[other]
-
-    @functools.cached_property
-    def sentences(self):
-        """The pair of sentences that is matched: ids of the two corpora."""
-        if not sentence_1:
-            sides = [side[:shown[1]] for side in self.sequences[0]]
+    def read_sentences(self):
+        """Makes `sentences`, the two that are matched: ids of the two corpora."""
+        texts, block_size = (sentence_1, sentence_2 or sentence_1), self.model.config.block_size
+        if sentence_1 and not sentence_2 and not self.clones:
+            raise ConfigError(f'{self.pair} are no clones: give --sentence_2 as well')
+        if sentence_1:
+            tokenizers = [language.corpus.load_tokenizer() for language in self.languages]
+            sides = [pieces.encode(text) for pieces, text in zip(tokenizers, texts)]
         else:
-            if not (sentence_2 or self.clones):
-                raise ConfigError(f'{self.first.name} and {self.second.name} are no clones: give --sentence_2 as well')
-            texts, block_size = (sentence_1, sentence_2 or sentence_1), self.model.config.block_size
-            sides = [language.corpus.load_tokenizer().encode(text) for language, text in
-                     zip((self.first, self.second), texts)]
-            for text, side in zip(texts, sides):
-                if not 0 < len(side) <= block_size:
-                    raise ConfigError(f'a sentence must have 1 to {block_size} tokens (block_size), and {text[:40]!r} has '
-                                      f'{len(side)}')
-        if shown[0] >= min(map(len, sides)):
-            raise ConfigError(f'shown begins at token {shown[0]}, and a sentence has {min(map(len, sides))}')
-        return [np.array(side) for side in sides]
+            self.read_sequences()
+            sides = [side[: shown[1]] for side in self.sequences[0][:2]]
+        for side in sides:
+            if not shown[0] < len(side) <= block_size:
+                raise ConfigError(
+                    f'a sentence must have {shown[0] + 1} (shown) to {block_size} (block_size) '
+                    f'tokens, and one has {len(side)}'
+                )
+        self.sentences = [np.array(side) for side in sides]
 
     @functools.cached_property
-    def pieces(self):
-        """Pieces that can be compared: (2, n) token ids of the two corpora. Those of clones, and those of other
-        languages that are spelled alike, unless they are one entry of the vocabulary."""
-        found = np.arange(self.first.corpus.vocab_size)[None].repeat(2, 0)
+    def entries(self):
+        """Vocabulary entries of the pieces that are compared: (2, n) ids of the model.
+
+        Pieces of clones, or those of two languages that are spelled alike, unless they are one
+        entry."""
+        ids = np.arange(self.languages[0].corpus.vocab_size)[None].repeat(2, 0)
         if not self.clones:
-            one, other = (language.corpus.load_tokenizer() for language in (self.first, self.second))
-            id_of = {other.id_to_piece(i): i for i in range(len(other))}
-            alike = [(i, id_of[one.id_to_piece(i)]) for i in range(len(one)) if one.id_to_piece(i) in id_of]
-            found = np.array(alike, dtype=int).reshape(-1, 2).T
-        one, other = self.first.table[found[0]], self.second.table[found[1]]
-        return found[:, (one != other) & (one != PAD)]
+            spellings = [spellings_of(language) for language in self.languages]
+            id_of = {spelling: i for i, spelling in enumerate(spellings[1])}
+            alike = [(i, id_of[text]) for i, text in enumerate(spellings[0]) if text in id_of]
+            ids = np.array(alike, dtype=int).reshape(-1, 2).T
+        entries = np.stack([lang.table[side] for lang, side in zip(self.languages, ids)])
+        return entries[:, (entries[0] != entries[1]) & (entries[0] != PAD)]
 
-    def entries(self, chosen=slice(None)):
-        """The entries of the vocabulary of (some of) these pieces: (2, n) ids of the model."""
-        return np.stack([self.first.table[self.pieces[0, chosen]], self.second.table[self.pieces[1, chosen]]])
+    def pieces(self, entries, addition=''):
+        """What was compared, in words."""
+        kind = 'clones' if self.clones else 'pieces spelled alike'
+        return f'{entries.shape[1]:,} {kind}{addition}' if self.entries.size else NO_PIECES
 
-    @property
-    def kind(self):
-        return 'clones' if self.clones else 'pieces spelled alike'
+    def embeddings(self):
+        """{kind: (entries, width)}"""
+        weights = self.model.wte.weight, self.model.head.weight
+        return {kind: weight.detach().cpu() for kind, weight in zip(KINDS, weights)}
 
-    def weights(self):
-        """The weights whose rows are compared: {kind: (entries, width)}."""
-        return dict(input=self.model.wte.weight.detach().cpu(), output=self.model.head.weight.detach().cpu())
-
-
-def training_counts(mix, steps):
-    """How often each language's tokens were read in a mix's first `steps` steps: list of (vocab_size,) int64.
-
-    Exact: the chunks that each language has read are known from the seed, and their tokens are counted."""
-    drawn, T = np.concatenate([mix.draw(step) for step in range(steps)]), mix.block_size
-    counts = [np.zeros(language.corpus.vocab_size, np.int64) for language in mix.languages]
-    for index, corpus in enumerate(mix.corpora):
-        readers = drawn[mix.corpus_of[drawn] == index]
-        chunks = mix.chunk(index, np.arange(len(readers)))
-        for language in np.unique(readers):
-            times = np.bincount(chunks[readers == language], minlength=mix.chunks[index])
-            for start in range(0, len(times), 4096):  # the shard may be larger than memory
-                part = times[start:start + 4096]
-                tokens = corpus.train[start * T:(start + len(part)) * T].reshape(-1, T)[part > 0]
-                counts[language] += np.bincount(tokens.ravel(), np.repeat(part[part > 0], T),
-                                                len(counts[language])).astype(np.int64)
-    return counts
+    def times_read(self, steps):
+        """How often each entry was read in the first `steps` steps of the run: (vocab_size,)."""
+        times = np.zeros(self.model.config.vocab_size, np.int64)
+        for step in tqdm(range(steps), f'{self.name}: counts', unit=' steps', leave=False):
+            times += np.bincount(self.mix.batch(step)[0].ravel(), minlength=len(times))
+        return times
 
 
-# --- the studies: {name: Estimate or plain value} of a run ------------------------------------------------------------
+def pair_of_languages(languages, folder):
+    """The two languages that the settings name, else the first two."""
+    named = {language.name: language for language in languages}
+    if len(named) < 2:
+        raise ConfigError(f'{folder} has one language: a similarity needs a run with two')
+    for name in (language_1, language_2):
+        if name and name not in named:
+            raise ConfigError(f'{folder} has no language {name!r}, only {", ".join(named)}')
+    if language_1 and language_1 == language_2:
+        raise ConfigError(f'both languages are {language_1!r}: choose two languages')
+    first = language_1 or next(name for name in named if name != language_2)
+    second = language_2 or next(name for name in named if name != first)
+    return named[first], named[second]
+
+
+def spellings_of(language):
+    """The pieces of a language's tokeniser as text."""
+    pieces = language.corpus.load_tokenizer()
+    return [pieces.id_to_piece(token) for token in range(len(pieces))]
+
+
+# --- the studies: what each measures of a run -----------------------------------------------------
+
+# A study returns a dict. `compared` says in words what was compared, and similarity.tables shows
+# the figures: an Estimate (L,) of each block, a dict of Estimates, or a dict of such.
+
 
 def study_embeddings(run):
     """Cosine of corresponding pieces' input and output embeddings, and its controls (Figure 6)."""
-    paired = run.pieces.size > 0
-    rows = run.entries() if paired else [np.setdiff1d(one.table, PAD) for one in (run.first, run.second)]
-    compared = f'{len(rows[0]):,} {run.kind}' if paired else NO_PIECES
-    return dict(compared=compared, **{kind: compare_vectors(weight[rows[0]], weight[rows[1]], paired, seed)
-                                      for kind, weight in run.weights().items()})
-
-
-NO_PIECES = 'no pieces that are pairs, since those spelled alike are one and the same entry of this vocabulary'
+    paired = run.entries.size > 0
+    rows = run.entries if paired else [np.setdiff1d(lang.table, PAD) for lang in run.languages]
+    values = dict(compared=run.pieces(run.entries))
+    for kind, weight in run.embeddings().items():
+        values[kind] = similarity.compare_vectors(weight[rows[0]], weight[rows[1]], paired, seed)
+    return values
 
 
 def study_frequency(run):
-    """The same by how often the rarer of the two pieces was read in training, in half decades (Figure 7)."""
-    names = [language.name for language in run.mix.languages]
-    counts, bins = dict(zip(names, training_counts(run.mix, run.steps))), {}
+    """The same by how often the rarer piece was read in training, in half decades (Figure 7)."""
+    values = dict(compared=run.pieces(run.entries), input={}, output={}, pieces={})
+    rarer = run.times_read(run.steps)[run.entries].min(0)
     edges = [0, *np.ceil(10 ** (np.arange(22) / 2)).astype(int)]
-    count = np.minimum(counts[run.first.name][run.pieces[0]], counts[run.second.name][run.pieces[1]])
     for low, high in zip(edges, edges[1:]):
-        chosen = (count >= low) & (count < high)
-        if chosen.sum() > 1:
-            bins[int(low)] = entry = dict(low=int(low), high=int(high) - 1, pieces=int(chosen.sum()))
-            for kind, weight in run.weights().items():
-                cosines = compare_vectors(*weight[run.entries(chosen)], seed=seed)
-                entry[kind] = {name: cosines[name] for name in ('pairs', 'random')}
-    return dict(compared=f'{run.pieces.shape[1]:,} {run.kind}' if bins else NO_PIECES, bins=bins)
+        entries = run.entries[:, (rarer >= low) & (rarer < high)]
+        name = f'{low:,} to {high - 1:,}' if low else '0'
+        if entries.shape[1] > 1:
+            values['pieces'][name] = entries.shape[1]
+            for kind, weight in run.embeddings().items():
+                cosines = similarity.compare_vectors(*weight[entries], seed=seed)
+                values[kind][name] = dict(pairs=cosines['pairs'], random=cosines['random'])
+    return values
 
 
 def study_hidden(run):
-    """Hidden states of corresponding tokens (Tables 2 and 4), linear CKA and retrieval; see similarity.py."""
-    found = [compare_states(run.model, *pair, run.clones) for pair in run.pairs_of_sequences('hidden states')]
-    means = {name: Estimate.of([one[name] for one in found]) for name in found[0] if name != 'hsic'}
-    return dict(compared=f'{len(found):,} pairs of sequences', **means, cka=Estimate.of([one['hsic'] for one in found], cka))
+    """Hidden states of corresponding tokens, retrieval and linear CKA (Tables 2 and 4)."""
+    compare = functools.partial(
+        similarity.compare_states, clones=run.clones, threshold=matching_threshold
+    )
+    states, documents, compared = run.of_sequences(compare, 'hidden states')
+    hsic = Estimate.of([state.pop('hsic') for state in states], documents, similarity.cka)
+    means = {name: Estimate.of([s[name] for s in states], documents) for name in states[0]}
+    return dict(compared=compared, **means, cka=hsic)
 
 
 def study_gradients(run):
-    """Cosine of the gradients of the two sides, kinds of tensors x blocks, and their macro average (Figures 11-13)."""
-    found = [gradient_similarity(run.model, *pair) for pair in run.pairs_of_sequences('gradients')]
-    blocks = range(run.model.config.n_layer)
-    kinds = [name.removeprefix('blocks.0.') for name in found[0] if name.startswith('blocks.0.')]
-    values = np.array([[[one[f'blocks.{layer}.{kind}'] for layer in blocks] for kind in kinds] for one in found])
-    others = [name for name in found[0] if not name.startswith('blocks.')]
-    return dict(compared=f'{len(found):,} pairs of sequences', kinds=kinds, similarity=Estimate.of(values),
-                macro=Estimate.of(values.mean((1, 2))), others={name: Estimate.of([one[name] for one in found]) for name in others})
+    """Cosine of the gradients of the two sides, kinds of tensors x blocks (Figures 11 to 13)."""
+    cosines, documents, compared = run.of_sequences(similarity.gradient_similarity, 'gradients')
+    kinds, tensors = {}, {}
+    for name in cosines[0]:
+        _, block, kind = name.split('.', 2) if name.startswith('blocks.') else ('', '', name)
+        columns = kinds.setdefault(kind, []) if block else tensors.setdefault(kind, [])
+        columns.append([c[name] for c in cosines])
+    macro = Estimate.of(np.mean(list(kinds.values()), axis=(0, 1)), documents)
+    gradients = {kind: Estimate.of(np.transpose(c), documents) for kind, c in kinds.items()}
+    tensors = {name: Estimate.of(columns[0], documents) for name, columns in tensors.items()}
+    return dict(compared=compared, gradients=gradients, tensors={'macro average': macro} | tensors)
 
 
 def study_matching(run):
-    """The matching of one pair of sentences and the mean cosine over the blocks of each matched pair (Figure 14)."""
-    languages = run.first, run.second
-    similarity = token_cosines(run.model, *(one.table[side] for one, side in zip(languages, run.sentences))).mean(0)
-    rows, columns = match_tokens(similarity)
-    tokenizers = [language.corpus.load_tokenizer() for language in languages]
-    texts = [[spelling(pieces, int(token)) for token in side] for pieces, side in zip(tokenizers, run.sentences)]
-    return dict(compared='one pair', names=[run.first.name, run.second.name], tokens_1=texts[0], tokens_2=texts[1],
-                matches=[[int(i), int(j), float(similarity[i, j])] for i, j in zip(rows, columns)])
+    """The matching of one pair of sentences by the mean cosine over the blocks (Figure 14)."""
+    sides = list(zip(run.languages, run.sentences))
+    cosines = similarity.token_cosines(run.model, *(lang.table[ids] for lang, ids in sides)).mean(0)
+    rows, columns = similarity.match_tokens(cosines, matching_threshold)
+    texts = [[spellings_of(lang)[token] for token in ids] for lang, ids in sides]
+    matches = [[int(i), int(j), float(cosines[i, j])] for i, j in zip(rows, columns)]
+    share = 2 * len(matches) / sum(cosines.shape)
+    names = [language.name for language in run.languages]
+    return dict(compared='one pair', share=share, names=names, tokens=texts, matches=matches)
 
 
-def spelling(pieces, token):
-    """A piece as text for a picture; a byte as its character where it has one."""
-    byte = re.fullmatch('<0x([0-9A-F]{2})>', pieces.id_to_piece(token))
-    if byte:
-        return {'0A': '\\n', '09': '\\t'}.get(byte[1], chr(int(byte[1], 16)) if '20' < byte[1] < '7F' else byte[1])
-    return pieces.id_to_piece(token)
+def list_matches(labels, results):
+    """The matched tokens of each run as text: generator."""
+    for label, values in zip(labels, results):
+        lines = [f'{label}: {values["share"]:.0%} of the tokens matched, with a mean cosine of']
+        for i, j, cosine in values['matches']:
+            if shown[0] <= i < shown[1]:
+                tokens = values['tokens'][0][i], values['tokens'][1][j]
+                lines.append(f'  {tokens[0]:>16}  {tokens[1]:<16}{cosine:>7.3f}')
+        yield '\n'.join([*lines, ''])
 
 
 def study_word2vec(run):
-    """Alignment of word vectors trained on the run's text, by Gensim and with or without a shared layer (Figure 6
-    right, Appendix A). Compared are pieces that both languages have at least five times, as Gensim needs them."""
-    steps = word2vec_steps or run.steps
-    entries = np.zeros(run.model.config.vocab_size, np.int64)
-    for language, counts in zip(run.mix.languages, training_counts(run.mix, steps)):
-        np.add.at(entries, language.table, counts)
-    rows = run.entries()[:, (entries[run.entries()] >= 5).all(0)]
-    found = dict(compared=f'{rows.shape[1]:,} {run.kind} read five times' if run.pieces.size else NO_PIECES, versions={})
-    for version in word2vec if rows.shape[1] > 1 else ():
-        with tqdm(total=int(entries.sum()), desc=f'{run.name}: word2vec {version}', unit=' tokens', unit_scale=True,
-                  leave=False) as progress:
-            vectors, loss = word_vectors(version, run.mix, steps, entries, word2vec_dim, seed, run.device, progress)
-        found['versions'][version] = dict(loss=loss, **{kind: compare_vectors(*weight[rows], seed=seed)
-                                                        for kind, weight in vectors.items()})
-    return found
+    """Gensim's Word2Vec on the run's text, whose vectors share no parameter between the languages
+    (Appendix C, Figure 6 right). Compared are pieces that both languages have read five times."""
+    steps = min(word2vec_steps or run.steps, run.settings['max_steps'])
+    times = run.times_read(steps)
+    entries = run.entries[:, (times[run.entries] >= 5).all(0)]
+    values = dict(compared=run.pieces(entries, ', read five times'))
+    if entries.shape[1] > 1:
+        vectors = word_vectors(run.mix, steps, len(times), word2vec_dim, seed)
+        for kind, rows in zip(KINDS, vectors):
+            values[kind] = similarity.compare_vectors(*rows[entries], seed=seed)
+    return values
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+def word_vectors(mix, steps, entries, dim, seed=0):
+    """Input and output vectors, (2, entries, dim), of Gensim's Word2Vec on a mix's first steps.
 
-MEASURES = dict(pairs='corresponding', retrieval='retrieval', random='random', any='all pairs')
+    As in the paper: continuous bag of words, 5 on each side, 20 noise words, one epoch. Entries
+    that occur less than five times get zeros. One thread: the result of several depends on their
+    race."""
 
+    class Sentences:  # read twice: for the vocabulary, then for the vectors
+        def __iter__(self):
+            for step in tqdm(range(steps), 'word2vec', unit=' steps', leave=False):
+                yield from (ids.astype(str).tolist() for ids in mix.batch(step)[0])
 
-def table_of_vectors(title, labels, found):
-    """What compare_vectors found for each run."""
-    measures = [name for name in MEASURES if any(name in one for one in found)]
-    return rows_text(title, [MEASURES[name] for name in measures],
-                     with_difference(labels, [side_by_side([one.get(name) for name in measures]) for one in found]))
-
-
-def show_embeddings(labels, shares, found, what, path):
-    for kind in ('input', 'output'):
-        print(table_of_vectors(f'cosine of {kind} embeddings, {what}', labels, [one[kind] for one in found]))
-    pictures.alignment({f'{kind} embeddings': [one[kind] for one in found] for kind in ('input', 'output')},
-                       labels, shares, f'Embeddings, {what}', path)
-
-
-def show_frequency(labels, shares, found, what, path):
-    chosen = {f'{kind}, {MEASURES[name]}': (kind, name) for kind in ('input', 'output') for name in ('pairs', 'random')}
-    for label, one in zip(labels, found):
-        if one['bins']:
-            print(rows_text(f'{label}: cosine of embeddings by how often the rarer piece was read (pieces), {what}', chosen, {
-                f'{b["low"]:,}{"+" * (b["low"] > 0)} ({b["pieces"]:,})': side_by_side([b[kind][name] for kind, name in chosen.values()])
-                for b in one['bins'].values()}))
-    if any(one['bins'] for one in found):
-        pictures.frequency(labels, found, f'Embeddings by frequency, {what}', path)
+    settings = dict(vector_size=dim, window=5, negative=20, epochs=1, seed=seed + 1, workers=1)
+    model = load_gensim()(Sentences(), **settings)
+    vectors, known = torch.zeros(2, entries, dim), [int(word) for word in model.wv.index_to_key]
+    vectors[:, known] = torch.from_numpy(np.stack([model.wv.vectors, model.syn1neg]))
+    return vectors
 
 
-def show_hidden(labels, shares, found, what, path):
-    for measure, name in pictures.HIDDEN.items():
-        ours = [(label, one[measure]) for label, one in zip(labels, found) if measure in one]
-        if ours:
-            blocks = max(len(estimate.value) for _, estimate in ours)
-            print(rows_text(f'hidden states after each block: {name}, {what}', [str(i + 1) for i in range(blocks)],
-                            with_difference(*zip(*ours))))
-    pictures.hidden(labels, found, f'Hidden states, {what}', path)
+def load_gensim():
+    try:
+        from gensim.models import Word2Vec
+    except ImportError:
+        raise ConfigError('word2vec needs the package gensim: pip install gensim') from None
+    return Word2Vec
 
 
-def show_gradients(labels, shares, found, what, path):
-    rows = with_difference(labels, [one['similarity'] for one in found])
-    for label, similarity in rows.items():
-        print(rows_text(f'{label}: cosine of gradients, {what}', [str(i + 1) for i in range(similarity.value.shape[1])],
-                        {kind: Estimate(similarity.value[i], similarity.draws[:, i])
-                         for i, kind in enumerate(found[0]['kinds'])}))
-    print('The gradient of a key bias is 0, since the softmax does not see it; it counts as a cosine of 0.\n')
-    names = ['macro', *found[0]['others']]
-    print(rows_text('macro average of the blocks, and the other tensors', names, with_difference(
-        labels, [side_by_side([one['macro'], *one['others'].values()]) for one in found])))
-    pictures.gradients(labels, found, f'Gradients, {what}', path)
+# --- their pictures -------------------------------------------------------------------------------
+
+Row = namedtuple('Row', 'label share values')  # a run, or the mean of several seeds
 
 
-def show_matching(labels, shares, found, what, path):
-    for label, one in zip(labels, found):
-        print(f'{label}: matched tokens, {what}, and their mean cosine over the blocks')
-        for i, j, value in one['matches']:
-            if shown[0] <= i < shown[1]:
-                print(f'  {one["tokens_1"][i]:>16}  {one["tokens_2"][j]:<16}{value:>7.3f}')
-    pictures.matching(labels, found, shown, f'Matched tokens, {what}', path)
+@contextlib.contextmanager
+def picture(path, title, size, **layout):
+    """Axes (rows, columns) of a picture of `size` inches; saves it with title and legend."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=size, squeeze=False, layout='constrained', **layout)
+        yield axes
+        entries = [zip(*ax.get_legend_handles_labels()) for ax in axes.flat]
+        handles = {label: handle for handle, label in itertools.chain(*entries)}
+        if handles:
+            columns = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
+            place = dict(loc='outside lower center', ncols=columns)
+            figure.legend(handles.values(), handles, **place)
+        figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
+        figure.savefig(path, dpi=DPI)
+        plt.close(figure)
 
 
-def show_word2vec(labels, shares, found, what, path):
+def draw_lines(path, title, panels, xlabel, x, ticks):
+    """A panel for each title, with lines (label, x, Estimate (n,), color, format).
+
+    Lines stand a little beside each other. Cosines share their axis; shares and CKA go from 0 to
+    1. x, ticks: places and texts of the axis."""
+    title, apart = f'{title}; bars: 90% intervals', 0.012 * (max(x) - min(x) or 1)
+    crowded = dict(rotation=30, ha='right') if len(''.join(map(str, ticks))) > 28 else {}
+    with picture(path, title, (1.8 + 3 * len(panels), 4.3), ncols=len(panels)) as axes:
+        for ax, (heading, lines) in zip(axes[0], panels.items()):
+            for number, (label, places, estimate, color, fmt) in enumerate(lines):
+                low, high = estimate.interval()
+                bars = np.maximum([estimate.value - low, high - estimate.value], 0)
+                places = np.array(places) + apart * (number - (len(lines) - 1) / 2)
+                look = dict(label=label, color=color, fmt=fmt, ms=4, capsize=2)
+                ax.errorbar(places, estimate.value, bars, **look)
+            ax.set(title=heading, xlabel=xlabel)
+            ax.set_xticks(x, ticks, **crowded)
+            ax.margins(x=0.5 / (len(x) + 1))
+        cosines = [ax for ax in axes[0] if ax.get_title().startswith('cosine')]
+        limits = [ax.get_ylim() for ax in cosines]
+        for ax in axes[0]:
+            low, high = np.transpose(limits) if ax in cosines else ([-0.03], [1.03])
+            ax.set_ylim(min(low), max(high))
+
+
+def draw_vectors(rows, title, path):
+    """Cosines over the share of the first language; runs of equal shares get a place each."""
+    by_share = len({f'{row.share:.2f}' for row in rows}) == len(rows)
+    rows = sorted((row for row in rows if row.values.get('input')), key=lambda row: row.share)
+    x, ticks, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
+    if by_share:
+        x, xlabel = [100 * row.share for row in rows], 'share of the first language, %'
+        ticks = [f'{value:.0f}' for value in x]
+    looks = dict(pairs=(OTHERS[0], 'o-'), random=(GREY, 's:'), any=(OTHERS[1], 'D:'))
+    panels = {similarity.TITLES[kind]: [] for kind in KINDS}
+    for kind, (measure, look) in itertools.product(KINDS, looks.items()):
+        results = [row.values[kind].get(measure) for row in rows]
+        if any(results):  # anchored runs have no pairs
+            line = similarity.NAMES[measure], x, Estimate.joined(results), *look
+            panels[similarity.TITLES[kind]].append(line)
+    draw_lines(path, title, panels, xlabel, x, ticks)
+
+
+def draw_frequency(rows, title, path):
+    names = {
+        name: int(name.split()[0].replace(',', '')) for row in rows for name in row.values['input']
+    }
+    bins = sorted(names, key=names.get)
+    panels = {similarity.TITLES[kind]: [] for kind in KINDS}
+    for kind, (row, color) in itertools.product(KINDS, zip(rows, itertools.cycle(OTHERS))):
+        x = [bins.index(name) for name in row.values[kind]]
+        for measure, fmt in dict(pairs='o-', random='s:').items():
+            cells = [cosines[measure] for cosines in row.values[kind].values()]
+            if cells:  # anchored runs have none
+                line = f'{row.label}: {similarity.NAMES[measure]}', x, Estimate.joined(cells)
+                panels[similarity.TITLES[kind]].append((*line, color, fmt))
+    xlabel, ticks = 'times that the rarer piece was read, at least', [f'{names[b]:,}' for b in bins]
+    draw_lines(path, title, panels, xlabel, range(len(bins)), ticks)
+
+
+def draw_hidden(rows, title, path):
+    blocks = max(len(row.values['any'].value) for row in rows)
     panels = {}
-    for kind in ('input', 'output'):
-        for version in word2vec:
-            vectors = [one['versions'].get(version, {}).get(kind, {}) for one in found]
-            if any(vectors):
-                print(table_of_vectors(f'cosine of {kind} word vectors, {version}, {what}', labels, vectors))
-                if any(one['random'].value > 0.9 for one in vectors if 'random' in one):
-                    print('all vectors still point the same way: this takes more text, see word2vec_steps\n')
-                panels[f'{version}: {kind} vectors'] = vectors
-    if panels:
-        pictures.alignment(panels, labels, shares, f'Word vectors, {what}', path)
+    for row, color in zip(rows, itertools.cycle(OTHERS)):
+        for measure, heading in similarity.TITLES.items():
+            if measure in row.values:  # real languages have no positions to compare
+                estimate = row.values[measure]
+                x = range(1, len(estimate.value) + 1)
+                panels.setdefault(heading, []).append((row.label, x, estimate, color, 'o-'))
+    x = range(1, blocks + 1, 1 + blocks // 13)
+    draw_lines(path, title, panels, 'block', x, x)
 
 
-STUDIES = dict(embeddings=(study_embeddings, show_embeddings), frequency=(study_frequency, show_frequency),
-               hidden=(study_hidden, show_hidden), gradients=(study_gradients, show_gradients),
-               matching=(study_matching, show_matching), word2vec=(study_word2vec, show_word2vec))
+def draw_gradients(rows, title, path):
+    """Heat maps, kinds of tensors x blocks, of each run and of the difference of two."""
+    kinds, panels = list(rows[0].values['gradients']), {}
+    for row in rows:
+        matrix = np.stack([estimate.value for estimate in row.values['gradients'].values()])
+        macro = row.values['tensors']['macro average'].value
+        panels[f'{row.label}\nmacro average {macro:.2f}'] = matrix
+    if len(rows) == 2 and len({matrix.shape for matrix in panels.values()}) == 1:
+        first, second = panels.values()
+        panels['difference'] = second - first
+    blocks = max(matrix.shape[1] for matrix in panels.values())
+    size = 2 + len(panels) * max(3.4, 1 + 0.42 * blocks), 6.2
+    with picture(path, title, size, ncols=len(panels), sharey=True) as axes:
+        for ax, (heading, matrix) in zip(axes[0], panels.items()):
+            image = ax.imshow(matrix, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
+            for (row, column), value in np.ndenumerate(matrix):
+                look = dict(fontsize=7, color='white' if abs(value) > 0.6 else 'black')
+                text = f'{value:.2f}'.replace('-0.00', '0.00')
+                ax.text(column, row, text, ha='center', va='center', **look)
+            ax.set(title=heading, xlabel='block')
+            ax.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
+            ax.set_yticks(range(len(kinds)), kinds)
+            ax.grid(False)
+        ax.figure.colorbar(image, ax=axes, label='cosine of gradients', shrink=0.6)
 
 
-def about(run):
-    """What is written beside a run's findings."""
-    return dict(run=run.name, step=run.steps, language_1=run.first.name, language_2=run.second.name, share_1=run.share,
-                parallel=parallel)
+def draw_matching(rows, title, path):
+    """Two rows of tokens for each run, lines between those that are matched.
+
+    A line that ends at ... leads to a token before or after those that are shown."""
+    first, end = shown
+    texts = [tokens[first:end] for row in rows for tokens in row.values['tokens']]
+    width = max([30] + [sum(len(text) + 1.6 for text in line) for line in texts])  # characters
+    cosines = [cosine for row in rows for *_, cosine in row.values['matches']] or [0]
+    scale, colors = plt.Normalize(min(cosines), max(cosines)), plt.get_cmap('viridis_r')
+    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(rows)
+    with picture(path, title, size, nrows=len(rows)) as axes:
+        for ax, row in zip(axes[:, 0], rows):
+            places = [
+                draw_tokens(ax, row.values['tokens'][i], width, y) for i, y in ((0, 1), (1, 0))
+            ]
+            for *tokens, cosine in row.values['matches']:
+                if tokens[0] not in places[0] and tokens[1] not in places[1]:
+                    continue
+                x, weight = [], float(scale(cosine))
+                for place, token, y in zip(places, tokens, (1, 0)):
+                    x.append(place.get(token, -3 if token < first else width + 3))
+                    if token not in place:
+                        ax.text(x[-1], y, '...', ha='center', va='center', family='monospace')
+                ax.plot(x, [0.91, 0.09], color=colors(weight), lw=0.6 + 2.4 * weight)
+            for name, y in zip(row.values['names'], (1, 0)):
+                ax.text(-6, y, name, ha='right', va='center', weight='bold', parse_math=False)
+            margin = 7 + 1.3 * max(map(len, row.values['names']))
+            ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15))
+            ax.set_title(row.label, parse_math=False)
+            ax.axis('off')
+        mapped = plt.cm.ScalarMappable(scale, colors)
+        ax.figure.colorbar(mapped, ax=axes, label='mean cosine over the blocks', shrink=0.9)
 
 
-def check_word2vec():
-    """Raises ConfigError for unknown versions, and for Gensim where it is not installed, unless all studies are made:
-    then it is left out."""
-    unknown = [version for version in word2vec if version not in VERSIONS]
-    if unknown or not word2vec:
-        raise ConfigError(f'word2vec must be a list of some of {", ".join(VERSIONS)}, not {word2vec}')
-    if 'gensim' in word2vec:
+def draw_tokens(ax, tokens, width, y):
+    """Writes the tokens that are shown in the middle of `width`; returns {position: x}."""
+    tokens, places = tokens[slice(*shown)], {}
+    x = (width - sum(len(text) + 1.6 for text in tokens)) / 2
+    box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
+    look = dict(ha='center', va='center', fontsize=10, family='monospace', parse_math=False)
+    for position, text in enumerate(tokens, shown[0]):
+        places[position] = x + len(text) / 2
+        ax.text(places[position], y, text, bbox=box, zorder=5, **look)
+        x += len(text) + 1.6
+    return places
+
+
+# --- the runs side by side ------------------------------------------------------------------------
+
+# what measures a run, what makes its tables, what draws it
+STUDIES = dict(
+    embeddings=(study_embeddings, similarity.tables, draw_vectors),
+    frequency=(study_frequency, similarity.tables, draw_frequency),
+    hidden=(study_hidden, similarity.tables, draw_hidden),
+    gradients=(study_gradients, similarity.tables, draw_gradients),
+    matching=(study_matching, list_matches, draw_matching),
+    word2vec=(study_word2vec, similarity.tables, draw_vectors),
+)
+
+
+def check_settings():
+    """The names of the studies. Raises ConfigError for settings that contradict each other."""
+    if bool(out_dir) == bool(out_dirs):
+        raise ConfigError('say what to analyze: --out_dir=out/RUN, or --out_dirs=[out/A,out/B]')
+    if sentence_2 and not sentence_1:
+        raise ConfigError('sentence_2 is the translation of sentence_1: give both')
+    for name, least in dict(pairs=1, max_tokens=4, word2vec_dim=1, word2vec_steps=0).items():
+        if globals()[name] < least:
+            raise ConfigError(f'{name} must be at least {least}, not {globals()[name]}')
+    if not 0 <= matching_threshold < 1:
+        raise ConfigError(f'matching_threshold must be below 1, not {matching_threshold}')
+    if [type(end) for end in shown] != [int, int] or not 0 <= shown[0] < shown[1]:
+        raise ConfigError(f'shown must be two positions as in [0,24], not {shown}')
+    names = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
+    if not set(names) <= set(STUDIES):
+        raise ConfigError(f'study must be some of {", ".join(STUDIES)}, or all, not {study!r}')
+    if 'word2vec' in names:
         try:
-            require_gensim()
+            load_gensim()
         except ConfigError as error:
             if study != 'all':
                 raise
-            print(f'{error}; it is left out')
-            word2vec.remove('gensim')
+            print(f'{error}; this study is left out')
+            names.remove('word2vec')
+    return names
+
+
+def grouped(runs):
+    """The runs in groups that differ in their seed alone: list of lists."""
+    groups = {}
+    for trained in runs:
+        settings = trained.settings
+        same = {name: settings[name] for name in settings.keys() - FREE - {'init_from', 'seed'}}
+        key = repr((sorted(same.items()), trained.steps, trained.pair))
+        while any(other.settings['seed'] == settings['seed'] for other in groups.get(key, [])):
+            key += ', a copy'  # which is not another seed
+        groups.setdefault(key, []).append(trained)
+    return list(groups.values())
+
+
+def label_of(run, *replicates):
+    """What a run is called in tables and pictures, or runs that differ in their seed alone."""
+    label = run.name
+    if replicates:
+        label += f' and {len(replicates)} more seed{"s" if replicates[1:] else ""}'
+    label += f' ({run.shares[0]:.0%}/{run.shares[1]:.0%}'
+    if run.steps < run.settings['max_steps']:
+        label += f', step {run.steps:,} of {run.settings["max_steps"]:,}'
+    return f'{label})'
+
+
+def measured(name, run):
+    """What a study says of a run; also written to its folder."""
+    start = time.perf_counter()
+    with memory_advice('lower max_tokens, or use --device=cpu'):
+        values = STUDIES[name][0](run)
+    about = dict(run=run.name, step=run.steps, share_1=run.shares[0], parallel=parallel)
+    about |= {f'language_{i}': language.name for i, language in enumerate(run.languages, 1)}
+    about['seconds'] = time.perf_counter() - start
+    write_json(run.folder / f'{name}.json', similarity.plain(about | values))
+    print(f'wrote {run.folder}/{name}.json ({about["seconds"]:.0f} s)')
+    return values
+
+
+def analyze(name, runs):
+    """Makes one study of the runs: measures, prints the tables, writes the files."""
+    groups = [[run] for run in runs] if name == 'matching' else grouped(runs)  # it has no mean
+    results = [[measured(name, run) for run in group] for group in groups]
+    results = [similarity.over_seeds(values, number) for number, values in enumerate(results)]
+    labels, languages = [label_of(*group) for group in groups], [run.pair for run, *_ in groups]
+    if len(set(languages)) > 1:
+        labels = [f'{label}, {pair}' for label, pair in zip(labels, languages)]
+    compared = [values['compared'] for values in results]
+    title = f'{name}: {"; ".join(dict.fromkeys(languages))}'
+    if len(set(compared)) == 1:
+        title += f', {compared[0]}'
+    models = {1: 'this model', 2: 'these two models'}
+    title += f', of {models.get(len(groups), f"these {len(groups)} models")}'
+    if any(len(group) > 1 for group in groups):
+        title += ' and their seeds'
+    print(f'{title} (±: half of the 90% interval)' if name != 'matching' else title, end='\n\n')
+    for label, text in zip(labels, compared):
+        if len(set(compared)) > 1:
+            print(f'{label}: {text}')
+    _, tables_of, draw = STUDIES[name]
+    texts = list(tables_of(labels, results))
+    print(*texts, sep='\n')
+    stem = '-'.join([name] + [run.name for run in runs if len(runs) > 1])
+    path = runs[0].folder / f'{stem}.png'
+    change = similarity.difference(*results) if len(groups) == 2 else None
+    if change or len(groups) < len(runs):
+        together = dict(runs=labels, values=results, difference=change)
+        write_json(path.with_suffix('.json'), similarity.plain(together))
+    if texts:  # an anchored vocabulary leaves some studies without pieces
+        shares = [run.shares[0] for run, *_ in groups]
+        draw([Row(*row) for row in zip(labels, shares, results)], title, path)
+        print(f'wrote {path}\n')
 
 
 def main():
-    folders = [str(folder) for folder in out_dirs] or [out_dir]
-    if not out_dir and not out_dirs:
-        raise ConfigError('say what to analyze: --out_dir=out/RUN, or --out_dirs=[out/A,out/B]')
-    if out_dir and out_dirs:
-        raise ConfigError('give one of out_dir and out_dirs, not both')
-    if sentence_2 and not sentence_1:
-        raise ConfigError('sentence_2 is the translation of sentence_1: give both')
-    chosen = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
-    if not set(chosen) <= set(STUDIES):
-        raise ConfigError(f'study must be some of {", ".join(STUDIES)}, or all, not {study!r}')
-    if pairs < 1 or max_tokens < 4 or word2vec_dim < 1 or word2vec_steps < 0:
-        raise ConfigError('pairs and word2vec_dim must be at least 1, max_tokens 4 and word2vec_steps 0, not '
-                          f'{pairs}, {word2vec_dim}, {max_tokens} and {word2vec_steps}')
-    if len(shown) != 2 or not all(isinstance(end, int) for end in shown) or not 0 <= shown[0] < shown[1]:
-        raise ConfigError(f'shown must be the first token and the one after the last, as in [0,24], not {shown}')
-    if 'word2vec' in chosen:
-        check_word2vec()
-    runs = [Run(folder) for folder in folders]
-    labels, shares = [run.label() for run in runs], [run.share for run in runs]
-    if len({(run.first.name, run.second.name) for run in runs}) > 1:
-        labels = [f'{label} {run.first.name}-{run.second.name}' for label, run in zip(labels, runs)]
-    if len(set(labels)) < len(runs):
-        raise ConfigError(f'the runs need folders of different names, not {", ".join(folders)}')
-    for run in runs:  # what is wrong with the text shall be known before hours of work
-        if {'hidden', 'gradients'} & set(chosen):
-            run.sequences
-        if 'matching' in chosen:
-            run.sentences
-    for name in chosen:
-        compute, show = STUDIES[name]
-        found, seconds = [], []
-        for run in runs:
-            start = time.perf_counter()
-            with memory_advice('lower max_tokens, or use --device=cpu'):
-                found.append(compute(run))
-            seconds.append(time.perf_counter() - start)
-            write_json(run.folder / f'{name}.json', plain(about(run) | dict(seconds=seconds[-1]) | found[-1]))
-        where = runs[0].folder / f'{"-".join([name] + [run.name for run in runs if len(runs) > 1])}.png'
-        if len(runs) == 2 and difference(*found):
-            write_json(where.with_suffix('.json'), plain(dict(runs=labels, difference=difference(*found))))
-        what = '; '.join(dict.fromkeys(f'{run.first.name} and {run.second.name}' for run in runs))
-        compared = [one['compared'] for one in found]
-        if len(set(compared)) > 1 or NO_PIECES in compared:
-            print('\n'.join(f'{label}: {text}' for label, text in zip(labels, compared)) + '\n')
-        else:
-            what += f', {compared[0]}'
-        show(labels, shares, found, what, where)
-        print('wrote ' + ', '.join(f'{run.folder}/{name}.json ({s:.0f} s)' for run, s in zip(runs, seconds))
-              + f' and {where}' * where.exists() + '\n')
+    names = check_settings()
+    runs = [Run(folder) for folder in out_dirs or [out_dir]]
+    if len({trained.name for trained in runs}) < len(runs):
+        raise ConfigError(f'the runs need folders of different names, not {", ".join(out_dirs)}')
+    for trained in runs:  # a mistake in the text is known before hours of work
+        if {'hidden', 'gradients'} & set(names):
+            trained.read_sequences()
+        if 'matching' in names:
+            trained.read_sentences()
+    for name in names:
+        analyze(name, runs)
 
 
 if __name__ == '__main__':

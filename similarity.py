@@ -1,40 +1,62 @@
-"""How alike a model treats two languages: hidden states, gradients, vectors.
+"""How alike a model treats two languages: its hidden states, gradients and vectors.
 
-Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes tables and pictures of them. Shapes in
-comments: L blocks, T positions, C width, n pairs. A sequence is given as ids of the model's vocabulary, 1-D, and may be
-padded with 0 at its end.
+Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes tables and
+pictures of them. Shapes in comments: L blocks, T positions, C width, n pairs. A sequence is given
+as ids of the model's vocabulary, 1-D, and may be padded with 0 at its end.
 """
 
 from dataclasses import dataclass
+
+import networkx
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from configurator import ConfigError
 
+# --- means and their intervals --------------------------------------------------------------------
 
 RESAMPLES = 1000
 
 
 @dataclass
 class Estimate:
-    """A mean (or what is computed of means) with its bootstrap: value (...), draws (RESAMPLES, ...)."""
+    """A mean, or what is computed of means, (...), and its bootstrap, (RESAMPLES, ...)."""
+
     value: np.ndarray
     draws: np.ndarray
 
     @classmethod
-    def of(cls, values, statistic=lambda means: means):
-        """statistic of the mean over the first axis of `values` (n, ...). The things that are drawn are the same for
-        the same n, so that the difference of two runs on the same pairs is that of paired samples."""
+    def of(cls, values, documents=None, statistic=lambda means: means):
+        """The statistic of the mean of `values` (n, ...) over its first axis.
+
+        documents: (n,) numbers; what comes from one document is drawn together. None: each value
+        is drawn by itself. Two Estimates of as many documents draw the same ones, so that the
+        difference of two runs on the same text is that of paired samples. One document says
+        nothing about the next: its draws are nan."""
         values = np.asarray(values, dtype=np.float64)
-        n, rng = len(values), np.random.default_rng(0)
-        if n == 1:  # one thing says nothing about the next one
-            value = np.asarray(statistic(values[0]))
+        value = np.asarray(statistic(values.mean(0)))
+        names = np.arange(len(values)) if documents is None else documents
+        _, document, sizes = np.unique(names, return_inverse=True, return_counts=True)
+        n, rng = len(sizes), np.random.default_rng(0)
+        if n == 1:
             return cls(value, np.full((RESAMPLES, *value.shape), np.nan))
-        flat = values.reshape(n, -1)
-        means = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) @ flat / n for _ in range(RESAMPLES)])
-        return cls(statistic(values.mean(0)), statistic(means.reshape(RESAMPLES, *values.shape[1:])))
+        sums = np.zeros((n, values[0].size))
+        np.add.at(sums, document, values.reshape(len(values), -1))
+        times = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(RESAMPLES))
+        means = np.stack([t @ sums / (t @ sizes) for t in times])
+        draws = statistic(means.reshape(RESAMPLES, *values.shape[1:]))
+        return cls(value, value + widening(n) * (draws - value))
+
+    @classmethod
+    def joined(cls, estimates):
+        """One Estimate (n,) of n that are numbers; a None of them becomes nan."""
+        missing = cls(np.array(np.nan), np.full(RESAMPLES, np.nan))
+        estimates = [estimate or missing for estimate in estimates]
+        values, draws = [e.value for e in estimates], [e.draws for e in estimates]
+        return cls(np.stack(values), np.stack(draws, axis=1))
 
     def interval(self):
         """Ends of the 90% interval: (2, ...)."""
@@ -44,33 +66,37 @@ class Estimate:
         return Estimate(self.value - other.value, self.draws - other.draws)
 
 
-def rows_text(title, columns, rows):
-    """A table of {label: Estimate (columns,)}, half the width of the 90% interval under each value."""
-    first, width = max([len(label) for label in rows] + [12]), max([len(column) + 2 for column in columns] + [8])
-    lines = [f'{title} (±: half of the 90% interval)', ' ' * first + ''.join(column.rjust(width) for column in columns)]
-    for label, estimate in rows.items():
-        low, high = estimate.interval()
-        for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):
-            cells = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
-            lines.append(name.ljust(first) + ''.join(cell.rjust(width) for cell in cells))
-    return '\n'.join(lines) + '\n'
+def widening(n):
+    """What makes the bootstrap of the mean of n things as wide as Student's 90% interval."""
+    return stats.t.ppf(0.95, n - 1) / stats.norm.ppf(0.95) * (n / (n - 1)) ** 0.5
 
 
-def with_difference(labels, estimates):
-    """{label: Estimate}; of two that have the same shape also their difference."""
-    rows = dict(zip(labels, estimates))
-    if len(estimates) == 2 and estimates[0].value.shape == estimates[1].value.shape:
-        rows['difference'] = estimates[1] - estimates[0]
-    return rows
+def over_seeds(results, group=0):
+    """Results of a study of runs that differ in their seed alone, as those of one: a dict is gone
+    through, an Estimate becomes that of the mean over the runs, the rest is that of the first run.
+
+    The runs are drawn anew besides the documents. group: a number of these runs; each group draws
+    its own seeds."""
+    first, n = results[0], len(results)
+    if isinstance(first, dict):
+        keys = [key for key in first if all(key in values for values in results)]
+        return {key: over_seeds([values[key] for values in results], group) for key in keys}
+    if not isinstance(first, Estimate) or n == 1:
+        return first
+    values = np.stack([estimate.value for estimate in results])
+    drawn = np.random.default_rng((1, group)).integers(n, size=(RESAMPLES, n))
+    spread = values[drawn].mean(1) - values.mean(0)
+    draws = np.mean([estimate.draws for estimate in results], axis=0)
+    return Estimate(values.mean(0), draws + widening(n) * spread)
 
 
-MISSING = Estimate(np.array(np.nan), np.full(RESAMPLES, np.nan))
-
-
-def side_by_side(estimates):
-    """One Estimate (n,) of n that are numbers; a None of them becomes nan."""
-    estimates = [e or MISSING for e in estimates]
-    return Estimate(np.stack([e.value for e in estimates]), np.stack([e.draws for e in estimates], 1))
+def difference(first, second):
+    """What can be subtracted of two runs' results: {name: Estimate or dict}."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        parts = {key: difference(first[key], second[key]) for key in first if key in second}
+        return {key: part for key, part in parts.items() if part is not None} or None
+    both = isinstance(first, Estimate) and isinstance(second, Estimate)
+    return second - first if both and first.value.shape == second.value.shape else None
 
 
 def plain(value):
@@ -87,36 +113,22 @@ def plain(value):
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def difference(one, other):
-    """What can be subtracted of two runs' findings: {name: Estimate or dict}."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        parts = {key: difference(one[key], other[key]) for key in one if key in other}
-        return {key: part for key, part in parts.items() if part is not None} or None
-    both = isinstance(one, Estimate) and isinstance(other, Estimate) and one.value.shape == other.value.shape
-    return other - one if both else None
+# --- hidden states --------------------------------------------------------------------------------
 
-
-# --- hidden states ----------------------------------------------------------------------------------------------------
 
 def without_padding(tokens):
-    """(T,) int64 ids of a sequence, its padding dropped. Raises ConfigError when nothing is left."""
+    """(T,) int64 ids of a sequence without its padding. Raises ConfigError for an empty one."""
     tokens = np.asarray(tokens.cpu() if torch.is_tensor(tokens) else tokens).astype(np.int64)
     tokens = np.trim_zeros(tokens, 'b')
     if not len(tokens):
-        raise ConfigError('a sequence is empty or nothing but padding: there is no token to compare')
+        raise ConfigError('a sequence is empty or all padding: there is no token to compare')
     return tokens
-
-
-def same_length(one, other):
-    if len(one) != len(other):
-        raise ConfigError(f'position by position, sequences of {len(one)} and {len(other)} tokens cannot be compared: '
-                          'only those of clones can; match the tokens of real languages')
 
 
 @torch.no_grad()
 def residual_states(model, tokens):
     """Yields the residual stream of one sequence after each block: (T, C) float32."""
-    idx = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
+    idx = torch.from_numpy(without_padding(tokens))[None].to(next(model.parameters()).device)
     for states in model.residual_stream(idx):
         yield states[0].float()
 
@@ -126,98 +138,108 @@ def cosines_of(states_1, states_2):
     return F.normalize(states_1, dim=-1) @ F.normalize(states_2, dim=-1).T
 
 
-def match_tokens(similarity):
-    """Row and column indices of a maximum-weight full matching of a rectangular matrix (Appendix G).
-
-    Every token of the shorter side gets one of the longer; no token has two."""
-    similarity = similarity.cpu() if torch.is_tensor(similarity) else similarity
-    return linear_sum_assignment(np.asarray(similarity, dtype=np.float64), maximize=True)
-
-
-def hidden_similarity(model, tokens_1, tokens_2, match=False):
-    """Mean cosine of corresponding tokens' hidden states after each block: (L,) (Tables 2 and 4).
-
-    Corresponding are the tokens at the same position or, with `match`, those that a maximum-weight full matching on
-    the mean cosine over all blocks makes a pair. Raises ConfigError for sequences that do not allow it."""
-    if match:
-        cosines = token_cosines(model, tokens_1, tokens_2)
-        return cosines[:, *match_tokens(cosines.mean(0))].mean(1)
-    tokens_1, tokens_2 = without_padding(tokens_1), without_padding(tokens_2)
-    same_length(tokens_1, tokens_2)
-    return np.array([F.cosine_similarity(x, y, dim=-1).mean().item()
-                     for x, y in zip(residual_states(model, tokens_1), residual_states(model, tokens_2))])
-
-
 def token_cosines(model, tokens_1, tokens_2):
-    """Cosines of all pairs of tokens' hidden states after each block: (L, T1, T2); no states are kept for it."""
-    tokens_1, tokens_2 = without_padding(tokens_1), without_padding(tokens_2)
-    return torch.stack([cosines_of(x, y) for x, y in zip(residual_states(model, tokens_1),
-                                                         residual_states(model, tokens_2))]).cpu().numpy()
+    """Cosines of all pairs of tokens' hidden states after each block: (L, T1, T2)."""
+    states = zip(residual_states(model, tokens_1), residual_states(model, tokens_2))
+    return torch.stack([cosines_of(x, y) for x, y in states]).cpu().numpy()
 
 
-def compare_states(model, tokens_1, tokens_2, clones):
-    """All that is measured on the hidden states of one pair of sequences, {measure: (L,) or (L, 3)}.
+def match_tokens(cosines, threshold=0):
+    """Row and column indices of the matched tokens of a matrix of cosines (T1, T2) (Appendix G).
 
-      positions  mean cosine of the tokens at the same position (clones only)
-      matched    mean cosine of matched tokens
-      any        mean cosine of all pairs of a token of one and a token of the other: the control for anisotropy
-      retrieval  share of tokens whose nearest among the other sequence's tokens is the one at their position (clones) or
-                 their match, both directions averaged; by chance 1 / T for clones, but more for matches, which these
-                 same cosines have chosen: compare it between runs
-      hsic       what linear CKA is made of, see `hsic_terms`, over the same pairs of tokens"""
-    tokens_1, tokens_2 = without_padding(tokens_1), without_padding(tokens_2)
+    A maximum-weight full matching: every token of the shorter side gets one of the longer side,
+    and no token has two. With a threshold a pair must have a cosine above it, so tokens may stay
+    alone: the matching is the one of the largest weight among the pairs that are left."""
+    cosines = np.asarray(cosines, dtype=np.float64)
+    if not threshold:
+        return linear_sum_assignment(cosines, maximize=True)
+    graph = networkx.Graph()
+    for i, j in np.argwhere(cosines > threshold):
+        graph.add_edge(('row', int(i)), ('column', int(j)), weight=cosines[i, j])
+    matches = [dict(ends) for ends in networkx.max_weight_matching(graph)]
+    pairs = sorted((match['row'], match['column']) for match in matches)
+    return np.array(pairs, dtype=int).reshape(-1, 2).T
+
+
+def compare_states(model, tokens_1, tokens_2, clones, threshold=0):
+    """All that is measured on the hidden states of one pair of sequences, {measure: (L,) or (L, 3)}
+    (Tables 2 and 4). Raises ConfigError for clones of unequal length.
+
+    positions  mean cosine of the tokens at the same position (clones only)
+    matched    mean cosine of the tokens that the full matching on the mean cosine over all blocks
+               makes a pair
+    any        mean cosine of all pairs of tokens of the two: the control for anisotropy
+    retrieval  share of tokens whose nearest among the other sequence's tokens is the one at their
+               position (clones) or their match, both directions averaged; by chance 1 / T for
+               clones, but more for matches, which these same cosines have chosen: compare it
+               between runs
+    share      share of the tokens matched above the threshold (if one is given)
+    hsic       what linear CKA is made of, see `hsic_terms`, over the pairs of `retrieval`"""
     states = [torch.stack(list(residual_states(model, tokens))) for tokens in (tokens_1, tokens_2)]
     cosines = torch.stack([cosines_of(x, y) for x, y in zip(*states)]).cpu().numpy()
     rows, columns = match_tokens(cosines.mean(0))
-    found = dict(matched=cosines[:, rows, columns].mean(1), any=cosines.mean((1, 2)))
+    measures = dict(matched=cosines[:, rows, columns].mean(1), any=cosines.mean((1, 2)))
     if clones:
-        same_length(tokens_1, tokens_2)
-        rows = columns = np.arange(len(tokens_1))
-        found['positions'] = cosines[:, rows, columns].mean(1)
-    found['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
-    found['hsic'] = np.array([hsic_terms(x[rows], y[columns]) for x, y in zip(*states)])
-    return found
+        _, length_1, length_2 = cosines.shape
+        if length_1 != length_2:
+            raise ConfigError(
+                f'sequences of {length_1} and {length_2} tokens cannot be compared position by '
+                'position: only those of clones can'
+            )
+        rows = columns = np.arange(length_1)
+        measures['positions'] = cosines[:, rows, columns].mean(1)
+    measures['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
+    if threshold:
+        matches = np.array([len(match_tokens(c, threshold)[0]) for c in cosines])
+        measures['share'] = 2 * matches / sum(cosines.shape[1:])
+    measures['hsic'] = np.array([hsic_terms(x[rows], y[columns]) for x, y in zip(*states)])
+    return measures
 
 
-def retrieval(similarity, rows, columns):
-    """Share of the pairs (rows[i], columns[i]) that are each other's largest entry of the matrix, row and column
-    counted one half each."""
-    return ((similarity.argmax(1)[rows] == columns).mean() + (similarity.argmax(0)[columns] == rows).mean()) / 2
+def retrieval(cosines, rows, columns):
+    """Share of the pairs (rows[i], columns[i]) that are each other's largest entry of the matrix,
+    row and column counted one half each."""
+    in_rows, in_columns = cosines.argmax(1)[rows] == columns, cosines.argmax(0)[columns] == rows
+    return (in_rows.mean() + in_columns.mean()) / 2
 
 
 def hsic_terms(x, y):
-    """Unbiased estimates of HSIC(x, y), HSIC(x, x) and HSIC(y, y) for linear kernels; x (T, C), y (T, D), T > 3.
+    """Unbiased estimates of HSIC(x, y), HSIC(x, x) and HSIC(y, y) for linear kernels; x (T, C),
+    y (T, D), T > 3.
 
-    Linear CKA is the first over the root of the product of the others. The usual estimate of it is far too high for
-    fewer tokens than dimensions; these terms may be averaged over sequences first (Song et al. 2012, Nguyen et al. 2021)."""
+    Linear CKA is the first over the root of the product of the others. The usual estimate of it is
+    far too high for fewer tokens than dimensions; these terms may be averaged over sequences first
+    (Song et al. 2012, Nguyen et al. 2021)."""
+
     def kernel(states):
         states = states.cpu().double()  # not every device has doubles
         states = states - states.mean(0)  # the same in theory, and numerically kinder
         return (states @ states.T).fill_diagonal_(0)
 
-    def hsic(k, l):
-        n, sums = len(k), (k.sum(0), l.sum(0))
-        return ((k * l).sum() + sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
-                - 2 * (sums[0] @ sums[1]) / (n - 2)).item() / (n * (n - 3))
+    def hsic(k, m):
+        n, sums = len(k), (k.sum(0), m.sum(0))
+        total = (k * m).sum() + sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
+        return (total - 2 * (sums[0] @ sums[1]) / (n - 2)).item() / (n * (n - 3))
 
     if len(x) < 4:
         return [float('nan')] * 3
-    k, l = kernel(x), kernel(y)
-    return [hsic(k, l), hsic(k, k), hsic(l, l)]
+    k, m = kernel(x), kernel(y)
+    return [hsic(k, m), hsic(k, k), hsic(m, m)]
 
 
 def cka(terms):
-    """Linear CKA of mean HSIC terms (..., 3); 1 for states that are rotations of each other, about 0 for unrelated."""
+    """Linear CKA of mean HSIC terms (..., 3): 1 for rotations, about 0 for unrelated states."""
     return terms[..., 0] / np.sqrt(np.maximum(terms[..., 1] * terms[..., 2], 1e-300))
 
 
-# --- gradients --------------------------------------------------------------------------------------------------------
+# --- gradients ------------------------------------------------------------------------------------
+
 
 def loss_gradients(model, tokens):
     """{parameter: gradient} of the mean next-token loss of one sequence."""
     tokens = without_padding(tokens)
     if len(tokens) < 2:
-        raise ConfigError('a sequence of one token has no next token to predict, and so no gradient')
+        raise ConfigError('a sequence of one token has no next token to predict, so no gradient')
     idx = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
     with torch.enable_grad():
         loss = model(idx[:, :-1], idx[:, 1:])
@@ -228,42 +250,109 @@ def loss_gradients(model, tokens):
 def gradient_similarity(model, tokens_1, tokens_2):
     """Cosine of the gradients of two sequences' losses, {parameter: float} (Appendix F).
 
-    The key bias gets 0: it adds the same to all scores of a query, which the softmax does not see, so its gradient is 0
-    and what a computer finds there is rounding."""
-    def cosine(x, y):  # F.cosine_similarity makes copies of both
-        return (x.flatten() @ y.flatten() / (x.norm() * y.norm()).clamp(min=1e-30)).item()
+    The key bias gets 0: it adds the same to all scores of a query, which the softmax does not see,
+    so its gradient is 0 and what a computer finds there is rounding."""
+    gradients_1, gradients_2 = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
+    cosines = {}
+    for name, x in gradients_1.items():
+        y = gradients_2[name]
+        norms = (x.norm() * y.norm()).clamp(min=1e-30)
+        is_zero = name.endswith('attn.k.bias')
+        cosines[name] = 0.0 if is_zero else (x.flatten() @ y.flatten() / norms).item()
+    return cosines
 
-    one, other = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
-    return {name: 0.0 if name.endswith('attn.k.bias') else cosine(one[name], other[name]) for name in one}
+
+# --- vectors --------------------------------------------------------------------------------------
 
 
-# --- vectors ----------------------------------------------------------------------------------------------------------
+def compare_vectors(first, second, paired=True, seed=0):
+    """Cosines of two sets of vectors (n, C) and (m, C), {measure: Estimate}; if `paired`, row i of
+    one corresponds to row i of the other (Appendix C).
 
-def compare_vectors(one, other, paired=True, seed=0):
-    """Cosines of two sets of vectors (n, C) and (m, C), on which row i of one corresponds to row i of the other if
-    `paired` (Appendix C): {measure: Estimate}.
+    pairs      of corresponding vectors
+    retrieval  share of vectors whose nearest in the other set is the corresponding one
+    random     of random pairs that do not correspond
+    any        of all pairs, n * m of them
 
-      pairs      of corresponding vectors
-      retrieval  share of vectors whose nearest in the other set is the corresponding one
-      random     of random pairs that do not correspond
-      any        of all pairs, n * m of them
-
-    With a single vector on a side there are no others to compare with: only `pairs` remains."""
-    one, other = (F.normalize(torch.as_tensor(x).float(), dim=-1) for x in (one, other))
-    found, rng, size = {}, np.random.default_rng(seed), min(len(one), len(other))
+    With a single vector on a side there are no others: only `pairs` remains."""
+    first, second = (F.normalize(torch.as_tensor(x).float(), dim=-1) for x in (first, second))
+    measures, rng = {}, np.random.default_rng(seed)
+    size = min(len(first), len(second))
     if paired:
-        found['pairs'] = Estimate.of((one * other).sum(-1).numpy())
+        measures['pairs'] = Estimate.of((first * second).sum(-1).numpy())
     if size == 1:
-        return found
-    chosen = rng.permutation(len(one))[:size], rng.permutation(len(other))[:size]
+        return measures
+    rows, columns = rng.permutation(len(first))[:size], rng.permutation(len(second))[:size]
     if paired:
-        nearest = torch.cat([(part @ other.T).argmax(1) for part in one.split(1024)])
-        found['retrieval'] = Estimate.of((nearest == torch.arange(len(one))).float().numpy())
-        chosen = chosen[0], np.roll(chosen[0], 1)  # next in a circle: never the vector's own partner
-    found['random'] = Estimate.of((one[chosen[0]] * other[chosen[1]]).sum(-1).numpy())
-    # the mean over all pairs is the product of the two mean vectors, and what vectors add to it gives its spread
-    means = one.mean(0), other.mean(0)
-    parts = Estimate.of((one @ means[1]).numpy()), Estimate.of((other @ means[0]).numpy())
-    value = parts[0].value
-    found['any'] = Estimate(value, parts[0].draws + parts[1].draws - value)
-    return found
+        nearest = torch.cat([(part @ second.T).argmax(1) for part in first.split(1024)])
+        measures['retrieval'] = Estimate.of((nearest == torch.arange(len(first))).numpy())
+        columns = np.roll(rows, 1)  # the next in a circle is never a vector's own partner
+    measures['random'] = Estimate.of((first[rows] * second[columns]).sum(-1).numpy())
+    # The mean over all pairs is the product of the two mean vectors; its spread is the sum of
+    # what the vectors of each side add to it.
+    by_first = Estimate.of((first @ second.mean(0)).numpy())
+    by_second = Estimate.of((second @ first.mean(0)).numpy())
+    value = by_first.value
+    measures['any'] = Estimate(value, by_first.draws + by_second.draws - value)
+    return measures
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+# what the measures are called: of hidden states and gradients, and of vectors
+TITLES = dict(
+    input='cosine of input vectors',
+    output='cosine of output vectors',
+    positions='cosine, same position',
+    matched='cosine, matched tokens',
+    any='cosine, all pairs of tokens',
+    retrieval='retrieval',
+    share='share of tokens matched',
+    cka='linear CKA',
+    gradients='cosine of gradients (0 for the key bias, which has none)',
+    tensors='cosine of gradients, macro average of the blocks and other tensors',
+)
+NAMES = dict(pairs='corresponding', retrieval='retrieval', random='random', any='all pairs')
+
+
+def tables(labels, results):
+    """The results of a study of some runs as text, each measure a table: generator.
+
+    An Estimate (L,) is the row of a run, the blocks its columns; so is a dict of single Estimates,
+    a column each. A dict of such rows makes a table for each run. Two runs get their difference."""
+    for key, title in TITLES.items():
+        parts = {label: values[key] for label, values in zip(labels, results) if values.get(key)}
+        if len(parts) == 2:
+            parts['difference'] = difference(*parts.values())
+        for label, part in list(parts.items()):
+            cells = part.values() if isinstance(part, dict) else []
+            if any(isinstance(cell, dict) or cell.value.ndim for cell in cells):
+                yield table_text(f'{label}: {title}', parts.pop(label))
+        rows = {label: part for label, part in parts.items() if isinstance(part, (dict, Estimate))}
+        if rows:
+            yield table_text(title, rows)
+    for label, values in zip(labels, results):
+        if values.get('pieces'):
+            counts = (f'{name}: {count:,}' for name, count in values['pieces'].items())
+            yield f'{label}: pieces in each row, {"; ".join(counts)}\n'
+
+
+def table_text(title, rows):
+    """A table of {label: Estimate (n,) or {name: Estimate}}, half of the 90% interval under each
+    value."""
+    names = dict.fromkeys(name for row in rows.values() if isinstance(row, dict) for name in row)
+    columns = [NAMES.get(name, name) for name in names]
+    if names:
+        cells = {label: [row.get(name) for name in names] for label, row in rows.items()}
+        rows = {label: Estimate.joined(estimates) for label, estimates in cells.items()}
+    else:
+        columns = [str(block + 1) for block in range(max(len(row.value) for row in rows.values()))]
+    first = max([len(label) for label in rows] + [12])
+    width = max([len(column) + 2 for column in columns] + [8])
+    lines = [title, ' ' * first + ''.join(column.rjust(width) for column in columns)]
+    for label, estimate in rows.items():
+        low, high = estimate.interval()
+        for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):
+            numbers = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
+            lines.append(name.ljust(first) + ''.join(number.rjust(width) for number in numbers))
+    return '\n'.join(lines) + '\n'

@@ -1,4 +1,5 @@
-"""analyze.py and what it is made of: against the paper's own code, against NetworkX, and on tiny runs end to end."""
+"""analyze.py and its measures: against the paper's own code, against loops, and end to end."""
+
 import itertools
 import json
 import shutil
@@ -9,36 +10,68 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import refused, script
 from matplotlib import image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import analyze
 import similarity
-from analyze import gradient_similarity, hidden_similarity, match_tokens, training_counts
 from configurator import ConfigError, settings_of
-from conftest import refused, script, write_documents
-from similarity import Estimate, plain, side_by_side
-from data import Language, LanguageMix
+from data import DOCUMENT_END, Language, aligned_lines, pack, sequence_pairs
 from model import GPT, GPTConfig
-from data import aligned_lines, pack, sequence_pairs
-from similarity import cka, compare_states, compare_vectors, hsic_terms, retrieval, token_cosines
-from word2vec import NEGATIVES, BagOfWords, batches, torch_word2vec, word_vectors
+from similarity import (
+    Estimate,
+    cka,
+    compare_states,
+    compare_vectors,
+    difference,
+    gradient_similarity,
+    hsic_terms,
+    match_tokens,
+    over_seeds,
+    plain,
+    retrieval,
+    tables,
+    token_cosines,
+)
 
-TINY = ['--size=', '--n_layer=2', '--n_head=2', '--head_dim=8', '--n_embd=16', '--mlp_dim=32', '--block_size=32',
-        '--batch_size=8', '--learning_rate=1e-2', '--warmup_steps=4', '--compile=False', '--eval_interval=0',
-        '--device=cpu', '--corpora=[en,en]', '--languages=[en1,en2]', '--max_steps=20']
+TINY = [
+    '--size=',
+    '--n_layer=2',
+    '--n_head=2',
+    '--head_dim=8',
+    '--n_embd=16',
+    '--mlp_dim=32',
+    '--block_size=32',
+    '--batch_size=8',
+    '--learning_rate=1e-2',
+    '--warmup_steps=0',
+    '--compile=False',
+    '--eval_interval=0',
+    '--device=cpu',
+    '--corpora=[en,en]',
+    '--languages=[en1,en2]',
+    '--max_steps=20',
+]
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 
 
 @pytest.fixture(scope='session')
 def trained(made_once, tmp_path_factory):
-    """A folder with runs of a moment, out/even and out/uneven of clones, out/anchored and out/disjoint of two
+    """A folder with runs of a moment, out/even, out/uneven and (of another seed)
+    out/seed_1 of clones, out/anchored and out/disjoint of two
     corpora, out/alone of one language, and text.en and text.fr, aligned line by line."""
     root = tmp_path_factory.mktemp('runs')
     shutil.copytree(made_once / 'data', root / 'data')
-    real = ['--corpora=[en,fr]', '--languages=[en,fr]', '--max_steps=2']
-    for name, more in dict(even=['--stages=[[0.5,0.5]]'], uneven=[], anchored=[*real, '--vocabulary=anchored'], disjoint=real,
-                           alone=['--corpora=[en]', '--languages=[en]', '--stages=[[1]]', '--max_steps=1']).items():
+    real = ['--corpora=[en,fr]', '--languages=[en,fr]', '--max_steps=8']
+    for name, more in dict(
+        even=['--stages=[[0.5,0.5]]'],
+        uneven=[],
+        seed_1=['--seed=1'],
+        anchored=[*real, '--vocabulary=anchored'],
+        disjoint=real,
+        alone=['--corpora=[en]', '--languages=[en]', '--stages=[[1]]', '--max_steps=1'],
+    ).items():
         done = script('train', *TINY, *more, f'--out_dir=out/{name}', cwd=root)
         assert done.returncode == 0, done.stderr
     for language in ('en', 'fr'):
@@ -64,11 +97,15 @@ def studied(place, monkeypatch):
         for name, value in (defaults | QUICK | settings).items():
             monkeypatch.setattr(analyze, name, value)
         analyze.main()
+
     return call
 
 
 def tiny_model(seed=0, **more):
-    shape = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16, vocab_size=106) | more
+    shape = (
+        dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16, vocab_size=106)
+        | more
+    )
     torch.manual_seed(seed)
     model = GPT(GPTConfig(**shape))
     with torch.no_grad():
@@ -77,19 +114,23 @@ def tiny_model(seed=0, **more):
     return model
 
 
-# --- against the paper's own code -------------------------------------------------------------------------------------
+# --- against the paper's own code -----------------------------------------------------------------
+
 
 @pytest.mark.parametrize('kind', ['clone', 'match'])
-def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(kind, reference, reference_model):
+def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(
+    kind, reference, reference_model
+):
     pairs = list(zip(reference[f'{kind}_l1'], reference[f'{kind}_l2']))
     assert len(pairs) == 5
     for i, (one, other) in enumerate(pairs):
-        found = hidden_similarity(reference_model, one, other, match=kind == 'match')
+        states = compare_states(reference_model, one, other, clones=kind == 'clone')
+        found = states['positions' if kind == 'clone' else 'matched']
         np.testing.assert_allclose(found, reference[f'{kind}_hidden_sims'][:, i], atol=1e-5)
         found = gradient_similarity(reference_model, torch.from_numpy(one), torch.from_numpy(other))
         assert found.keys() == dict(reference_model.named_parameters()).keys()
         for name, cosine in found.items():
-            # the gradient of a key bias is 0; the cosine of what rounding leaves of it is no figure to agree with
+            # The gradient of a key bias is 0: what rounding leaves of it is no figure to compare.
             tolerance = 1e-2 if name.endswith('attn.k.bias') else 1e-5
             assert abs(cosine - reference[f'{kind}_grad_sims/{name}'][i]) < tolerance, name
 
@@ -101,7 +142,8 @@ def test_the_true_gradient_of_a_key_bias_is_zero():
         assert (gradient.norm() < 1e-6) == name.endswith('attn.k.bias'), name
 
 
-# --- matching ---------------------------------------------------------------------------------------------------------
+# --- matching -------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 5), (6, 6), (4, 9), (9, 4)])
 def test_the_matching_is_a_full_one_of_the_largest_weight(shape):
@@ -109,13 +151,50 @@ def test_the_matching_is_a_full_one_of_the_largest_weight(shape):
         weights = np.random.default_rng(seed).normal(size=shape)
         rows, columns = match_tokens(torch.from_numpy(weights))
         assert len(rows) == len(set(rows)) == len(set(columns)) == min(shape)
-        graph = nx.Graph((('row', i), ('column', j), dict(weight=w)) for (i, j), w in np.ndenumerate(weights))
-        expected = sum(graph.edges[edge]['weight'] for edge in nx.max_weight_matching(graph, maxcardinality=True))
+        graph = nx.Graph(
+            (('row', i), ('column', j), dict(weight=w)) for (i, j), w in np.ndenumerate(weights)
+        )
+        expected = sum(
+            graph.edges[edge]['weight']
+            for edge in nx.max_weight_matching(graph, maxcardinality=True)
+        )
         assert abs(weights[rows, columns].sum() - expected) < 1e-9
-        tops = nx.bipartite.minimum_weight_full_matching(
-            nx.Graph((a, b, dict(weight=-d['weight'])) for a, b, d in graph.edges(data=True)),
-            [('row', i) for i in range(shape[0])])
-        assert {(i, tops['row', i][1]) for i in range(shape[0]) if ('row', i) in tops} == set(zip(rows, columns))
+
+
+def best_weight(weights):
+    """The largest weight of a matching, full or not, of the rows one after the other."""
+    if not len(weights):
+        return 0
+    rest = weights[1:]
+    chosen = [w + best_weight(np.delete(rest, j, 1)) for j, w in enumerate(weights[0])]
+    return max([best_weight(rest), *chosen])
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 5), (4, 6), (6, 4)])
+def test_a_matching_above_a_threshold_is_the_heaviest_of_the_pairs_above_it(shape):
+    for seed in range(5):
+        weights = np.random.default_rng(seed).uniform(-1, 1, size=shape)
+        for threshold in (0.01, 0.5, 0.9):
+            rows, columns = match_tokens(weights, threshold)
+            assert len(rows) == len(set(rows)) == len(set(columns))
+            assert (weights[rows, columns] > threshold).all()
+            expected = best_weight(np.where(weights > threshold, weights, 0))
+            assert abs(weights[rows, columns].sum() - expected) < 1e-9
+
+
+def test_a_token_without_a_counterpart_stays_alone_above_a_threshold():
+    cosines = np.array([[0.9, 0.1], [0.8, 0.2]])
+    assert [side.tolist() for side in match_tokens(cosines)] == [[0, 1], [0, 1]]
+    assert [side.tolist() for side in match_tokens(cosines, 0.3)] == [[0], [0]]
+    assert match_tokens(cosines, 0.95).shape == (2, 0)
+
+
+def test_the_share_of_tokens_matched_falls_with_the_threshold():
+    model, one, other = tiny_model(), np.arange(1, 9), np.arange(60, 70)
+    assert 'share' not in compare_states(model, one, other, False)
+    shares = [compare_states(model, one, other, False, t)['share'] for t in (0.01, 0.3, 0.99)]
+    assert (shares[0] > 0.5).all() and (shares[0] >= shares[1]).all() and (shares[2] == 0).all()
+    assert (shares[0] <= 16 / 18).all()  # eight tokens cannot give ten a partner each
 
 
 def test_matching_finds_a_shuffled_sequence_again_where_states_depend_on_nothing_but_the_token():
@@ -125,11 +204,13 @@ def test_matching_finds_a_shuffled_sequence_again_where_states_depend_on_nothing
         for block in model.blocks:
             block.attn.o.weight.zero_()
     tokens = rng.permutation(np.arange(1, 106))[:12]
-    np.testing.assert_allclose(hidden_similarity(model, tokens, rng.permutation(tokens), match=True), 1, atol=1e-5)
-    assert (hidden_similarity(model, tokens, rng.permutation(tokens)) < 0.9).all()
+    found = compare_states(model, tokens, rng.permutation(tokens), clones=True)
+    np.testing.assert_allclose(found['matched'], 1, atol=1e-5)
+    assert (found['positions'] < 0.9).all()
 
 
-# --- hidden states and gradients --------------------------------------------------------------------------------------
+# --- hidden states and gradients ------------------------------------------------------------------
+
 
 def same_under_both_vocabularies(model):
     """The model with the weights of entries 53 to 105 a copy of those of 0 to 52."""
@@ -140,7 +221,10 @@ def same_under_both_vocabularies(model):
 
 
 def test_clones_with_the_same_weights_are_the_same_in_every_measure():
-    model, tokens = same_under_both_vocabularies(tiny_model()), np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31])
+    model, tokens = (
+        same_under_both_vocabularies(tiny_model()),
+        np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31]),
+    )
     found = compare_states(model, tokens, tokens + 53, True)
     for measure in ('positions', 'matched', 'retrieval'):
         np.testing.assert_allclose(found[measure], 1, atol=1e-5)
@@ -149,16 +233,26 @@ def test_clones_with_the_same_weights_are_the_same_in_every_measure():
     for name, cosine in gradient_similarity(model, tokens, tokens + 53).items():
         if name.startswith('blocks.') and not name.endswith('k.bias') or name == 'wpe.weight':
             assert abs(cosine - 1) < 1e-4, name
-    assert abs(gradient_similarity(model, tokens, tokens + 53)['wte.weight']) < 1e-6  # rows of different entries
+    assert (
+        abs(gradient_similarity(model, tokens, tokens + 53)['wte.weight']) < 1e-6
+    )  # rows of different entries
 
 
 def test_measures_on_pairs_of_states_are_those_of_loops():
     model, one, other = tiny_model(), np.arange(1, 8), np.arange(60, 71)
     found = compare_states(model, one, other, False)
     assert 'positions' not in found
-    states = [model.hidden_states(torch.from_numpy(tokens)[None])[:, 0].detach() for tokens in (one, other)]
+    states = [
+        model.hidden_states(torch.from_numpy(tokens)[None])[:, 0].detach()
+        for tokens in (one, other)
+    ]
     for layer in range(2):
-        cosines = np.array([[F.cosine_similarity(x, y, dim=0).item() for y in states[1][layer]] for x in states[0][layer]])
+        cosines = np.array(
+            [
+                [F.cosine_similarity(x, y, dim=0).item() for y in states[1][layer]]
+                for x in states[0][layer]
+            ]
+        )
         assert abs(found['any'][layer] - cosines.mean()) < 1e-5
         np.testing.assert_allclose(token_cosines(model, one, other)[layer], cosines, atol=1e-5)
 
@@ -174,22 +268,28 @@ def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
             return out
 
     model = tiny_model(n_embd=60, block_size=128)
-    for compare in (lambda *sides: hidden_similarity(model, *sides, match=True),
-                    lambda *sides: compare_states(model, *sides, True)):
+    for compare in (
+        lambda *sides: token_cosines(model, *sides),
+        lambda *sides: compare_states(model, *sides, True),
+    ):
         Largest.seen = 0
         with Largest():
             compare(np.arange(1, 101), np.arange(2, 102))
-        assert 100 * 100 <= Largest.seen <= 3 * 100 * 100  # the scores of three heads; with the width it is 60 times that
+        assert (
+            100 * 100 <= Largest.seen <= 3 * 100 * 100
+        )  # the scores of three heads; with the width it is 60 times that
 
 
 def test_padding_does_not_count_and_what_cannot_be_compared_is_refused():
     model, one, other = tiny_model(), np.arange(1, 9), np.arange(60, 68)
     padded = np.pad(one, (0, 5))
-    np.testing.assert_allclose(hidden_similarity(model, padded, other), hidden_similarity(model, one, other), rtol=1e-6)
+    found, same = (compare_states(model, tokens, other, True) for tokens in (one, padded))
+    for measure, values in found.items():
+        np.testing.assert_allclose(same[measure], values, rtol=1e-6)
     assert gradient_similarity(model, padded, other) == gradient_similarity(model, one, other)
     with pytest.raises(ConfigError, match='8 and 7 tokens'):
-        hidden_similarity(model, one, other[:7])
-    for function in (hidden_similarity, gradient_similarity):
+        compare_states(model, one, other[:7], True)
+    for function in (token_cosines, gradient_similarity):
         with pytest.raises(ConfigError, match='empty'):
             function(model, np.zeros(4, int), other)
     with pytest.raises(ConfigError, match='no next token'):
@@ -206,7 +306,13 @@ def test_gradient_similarity_is_the_cosine_of_autograds_gradients():
         gradients.append({name: p.grad.flatten().clone() for name, p in model.named_parameters()})
     for name, cosine in gradient_similarity(model, one, other).items():
         if not name.endswith('k.bias'):
-            assert abs(cosine - F.cosine_similarity(gradients[0][name], gradients[1][name], dim=0).item()) < 1e-5, name
+            assert (
+                abs(
+                    cosine
+                    - F.cosine_similarity(gradients[0][name], gradients[1][name], dim=0).item()
+                )
+                < 1e-5
+            ), name
 
 
 def test_linear_cka_knows_rotated_states_and_is_not_fooled_by_few_tokens():
@@ -215,16 +321,21 @@ def test_linear_cka_knows_rotated_states_and_is_not_fooled_by_few_tokens():
     rotation = torch.from_numpy(np.linalg.qr(rng.normal(size=(12, 12)))[0])
     assert abs(cka(np.array(hsic_terms(x, 3 * x @ rotation + 5))) - 1) < 1e-9
     unrelated = [hsic_terms(*torch.from_numpy(rng.normal(size=(2, 10, 64)))) for _ in range(300)]
-    assert abs(cka(np.mean(unrelated, 0))) < 0.05  # the usual estimate gives 0.87 for 10 tokens of 64 dimensions
+    assert (
+        abs(cka(np.mean(unrelated, 0))) < 0.05
+    )  # the usual estimate gives 0.87 for 10 tokens of 64 dimensions
     # what the unbiased estimate is: the mean over quadruples of different tokens
     x, y = torch.from_numpy(rng.normal(size=(2, 6, 3)))
-    k, l = (x @ x.T).numpy(), (y @ y.T).numpy()
-    direct = [k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in itertools.permutations(range(6), 4)]
+    k, m = (x @ x.T).numpy(), (y @ y.T).numpy()
+    direct = [
+        k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q])
+        for i, j, q, r in itertools.permutations(range(6), 4)
+    ]
     assert abs(hsic_terms(x, y)[0] - np.mean(direct)) < 1e-9
 
 
 def test_retrieval_counts_both_directions():
-    cosines = np.array([[.9, .1, .2], [.8, .7, .1], [.3, .2, .6]])
+    cosines = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.2, 0.6]])
     everything = np.arange(3)
     assert retrieval(cosines, everything, everything) == pytest.approx((2 / 3 + 3 / 3) / 2)
 
@@ -234,7 +345,9 @@ def test_vectors_are_compared_with_their_partners_and_with_controls():
     one = rng.normal(size=(50, 8)) + 1
     other = one + 0.3 * rng.normal(size=(50, 8))
     found = compare_vectors(one, other)
-    cosines = np.array([[x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in other] for x in one])
+    cosines = np.array(
+        [[x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in other] for x in one]
+    )
     assert found['pairs'].value == pytest.approx(np.diag(cosines).mean(), abs=1e-6)
     assert found['retrieval'].value == pytest.approx((cosines.argmax(1) == np.arange(50)).mean())
     assert found['any'].value == pytest.approx(cosines.mean(), abs=1e-6)
@@ -247,7 +360,8 @@ def test_vectors_are_compared_with_their_partners_and_with_controls():
     assert set(compare_vectors(np.eye(1), np.eye(1))) == {'pairs'}
 
 
-# --- intervals --------------------------------------------------------------------------------------------------------
+# --- intervals ------------------------------------------------------------------------------------
+
 
 def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
     values = np.random.default_rng(0).normal(3, 2, size=(400, 2))
@@ -257,20 +371,88 @@ def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
     shifted = Estimate.of(values + 0.5) - Estimate.of(values)
     np.testing.assert_allclose(shifted.interval(), 0.5)  # the same pairs are drawn for both
     assert np.isnan(Estimate.of(values[:1]).interval()).all()  # one value says nothing about others
-    table = side_by_side([Estimate.of(values[:, 0]), None])
-    assert plain(table)['mean'] == [pytest.approx(values[:, 0].mean()), None]
+    row = Estimate.joined([Estimate.of(values[:, 0]), None])
+    assert plain(row)['mean'] == [pytest.approx(values[:, 0].mean()), None]
 
 
-# --- parallel text ----------------------------------------------------------------------------------------------------
+def test_sequences_of_one_document_are_drawn_together():
+    rng = np.random.default_rng(0)
+    documents = np.repeat(np.arange(40), 8)
+    values = rng.normal(size=40)[documents]  # a document has nothing new after its first sequence
+    by_document, alone = Estimate.of(values, documents), Estimate.of(values)
+    assert by_document.value == alone.value == values.mean()
+    widths = [np.diff(estimate.interval())[0] for estimate in (by_document, alone)]
+    assert widths[0] == pytest.approx(np.diff(Estimate.of(values[::8]).interval())[0])
+    assert widths[0] / widths[1] == pytest.approx(8**0.5, rel=0.15)
+    single = Estimate.of(values, np.zeros(320))
+    assert np.isnan(single.interval()).all()  # one document says nothing about the next
+
+
+@pytest.mark.parametrize('count', [3, 8, 30])
+def test_nine_of_ten_intervals_over_documents_hold_the_truth(count):
+    rng, trials = np.random.default_rng(0), 1000
+    documents = np.repeat(np.arange(count), 6)
+    values = rng.normal(size=(count, trials))[documents]
+    values += 0.5 * rng.normal(size=(len(documents), trials))
+    low, high = Estimate.of(values, documents).interval()
+    assert 0.85 < ((low < 0) & (high > 0)).mean() < 0.95
+    low, high = Estimate.of(values).interval()
+    assert ((low < 0) & (high > 0)).mean() < 0.7  # what sequences that count alone would claim
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_at_least_nine_of_ten_intervals_over_seeds_hold_the_truth(count):
+    rng, trials = np.random.default_rng(0), 1000
+    text = rng.normal(size=(20, trials))  # what a document does to all runs alike
+    runs = []
+    for _ in range(count):
+        noise = rng.normal(size=trials) + rng.normal(size=(20, trials))
+        runs.append(dict(a=Estimate.of(text + noise)))
+    low, high = over_seeds(runs)['a'].interval()
+    assert 0.85 < ((low < 0) & (high > 0)).mean() < 0.98
+    low, high = runs[0]['a'].interval()
+    assert ((low < 0) & (high > 0)).mean() < 0.7  # the interval of that model alone
+
+
+def test_results_of_seeds_become_one_and_their_mean_is_subtracted():
+    rng = np.random.default_rng(0)
+    runs = [dict(kind='x', part=dict(a=Estimate.of(rng.normal(size=(9, 2))))) for _ in range(3)]
+    pooled = over_seeds(runs)
+    means = [run['part']['a'].value for run in runs]
+    np.testing.assert_allclose(pooled['part']['a'].value, np.mean(means, axis=0))
+    assert pooled['kind'] == 'x' and over_seeds(runs[:1])['part']['a'] is runs[0]['part']['a']
+    change = difference(pooled, runs[0])
+    assert change.keys() == {'part'}
+    np.testing.assert_allclose(change['part']['a'].value, means[0] - np.mean(means, axis=0))
+
+
+def test_a_table_has_a_row_for_each_run_a_column_for_each_block_and_the_difference():
+    first, second = (dict(cka=Estimate.of(np.full((3, 2), value))) for value in (0.25, 0.75))
+    (table,) = tables(['A', 'B'], [first, second])
+    title, columns, *rows = [line.split() for line in table.splitlines()]
+    assert title == ['linear', 'CKA'] and columns == ['1', '2']
+    assert rows[::2] == [
+        ['A'] + ['0.250'] * 2,
+        ['B'] + ['0.750'] * 2,
+        ['difference'] + ['0.500'] * 2,
+    ]
+    assert rows[1::2] == [['±0.000'] * 2] * 3
+
+
+# --- parallel text --------------------------------------------------------------------------------
+
 
 def test_lines_are_joined_while_both_sides_fit():
     def packed(*lengths, most=10, least=3):
         number = itertools.count()
         lines = [tuple([next(number)] * n for n in line) for line in lengths]
         return [tuple(map(len, pair)) for pair in pack(lines, most, least)]
+
     assert packed((4, 3), (6, 2), (1, 1), (3, 3)) == [(10, 5), (4, 4)]
     assert packed((4, 3), (2, 8), (5, 1)) == [(4, 3), (7, 9)]  # one side alone ends a sequence
-    assert packed((4, 3), (11, 2), (2, 8)) == [(4, 3)]  # the long line is skipped; the last pair has a side under 3
+    assert packed((4, 3), (11, 2), (2, 8)) == [
+        (4, 3)
+    ]  # the long line is skipped; the last pair has a side under 3
     assert packed((4, 3), (3, 11), (2, 3)) == [(6, 6)]  # and what is around it is joined
     assert packed((9, 2), (9, 9)) == [(9, 9)]
     assert packed((4, 3), (3, 0), (2, 3)) == [(6, 6)]  # as is one without a translation
@@ -284,82 +466,53 @@ def test_aligned_files_must_be_aligned(tmp_path):
         (tmp_path / name).write_text(text)
     a, b, c, d = (str(tmp_path / name) for name in 'abcd')
     assert list(aligned_lines([a, a])) == [('one', 'one'), ('two', 'two')]
-    for paths, words in (((a, b), '2 and 3'), ((a, c), 'empty'), ((d, a), 'empty'), ((a, str(tmp_path / 'e')), 'no file')):
+    for paths, words in (
+        ((a, b), '2 and 3'),
+        ((a, c), 'empty'),
+        ((d, a), 'empty'),
+        ((a, str(tmp_path / 'e')), 'no file'),
+    ):
         with pytest.raises(ConfigError, match=words):
             list(aligned_lines(paths))
 
 
 def test_clones_without_parallel_text_get_sequences_of_the_test_set():
-    corpus = SimpleNamespace(name='c', test=np.arange(1000, dtype=np.uint16))
+    tokens = np.arange(3, 1003, dtype=np.uint16)
+    tokens[[120, 655]] = DOCUMENT_END
+    corpus = SimpleNamespace(name='c', test=tokens)
     one, other = Language('en1', corpus, None), Language('en2', corpus, None)
     found = sequence_pairs(one, other, [], 4, 100, 25)
-    assert [pair[0][0] for pair in found] == [0, 300, 600, 900] and all((a == b).all() for a, b in found)
+    assert [side[0] for side, _, _ in found] == [3, 303, 603, 903]
+    assert all((side_1 == side_2).all() for side_1, side_2, _ in found)
+    assert [document for *_, document in found] == [0, 1, 1, 2]  # those of the middle tokens
     assert len(sequence_pairs(one, other, [], 500, 100, 25)) == 10
     corpus.test = corpus.test[:99]
     with pytest.raises(ConfigError, match='fewer than one sequence'):
         sequence_pairs(one, other, [], 4, 100, 25)
 
 
-# --- counts -----------------------------------------------------------------------------------------------------------
+# --- word vectors ---------------------------------------------------------------------------------
 
-def test_counts_are_those_of_the_batches():
+
+def test_word_vectors_know_the_neighbours_of_a_word():
     rng = np.random.default_rng(0)
-    corpora = [SimpleNamespace(name=name, vocab_size=30, folder=name, train=rng.integers(0, 30, 700).astype(np.uint16))
-               for name in 'ab']
-    languages = [Language('a1', corpora[0], np.arange(30)), Language('a2', corpora[0], np.arange(30) + 30),
-                 Language('b', corpora[1], np.arange(30) + 60)]
-    mix = LanguageMix(languages, lambda step: (0.6, 0.3, 0.1), 5, 8, 0)
-    expected, steps = np.zeros(90, int), 60  # 300 sequences of 8 tokens: more than the corpora have
-    for step in range(steps):
-        expected += np.bincount(mix.batch(step)[0].ravel(), minlength=90)
-    assert (np.concatenate(training_counts(mix, steps)) == expected).all()
-
-
-# --- word vectors -----------------------------------------------------------------------------------------------------
-
-def test_the_loss_of_a_bag_of_words_is_that_of_a_loop():
-    torch.manual_seed(0)
-    model = BagOfWords(20, 6, 'mlp')
-    model.output.weight.data.normal_()
-    tokens, noise, window = torch.randint(0, 20, (2, 7)), torch.randint(0, 20, (2, NEGATIVES)), 2
-    losses = []
-    for row, others in zip(tokens, noise):
-        for place in range(7):
-            near = [row[q] for q in range(7) if q != place and abs(q - place) <= window]
-            predicted = model.layer(torch.stack([model.input.weight[word] for word in near]).mean(0))
-            losses.append(-F.logsigmoid(predicted @ model.output.weight[row[place]])
-                          - sum(F.logsigmoid(-predicted @ model.output.weight[word]) for word in others))
-    assert model(tokens, noise, window).item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
-
-
-@pytest.mark.parametrize('version', ['gensim', 'none', 'linear', 'mlp'])
-def test_word_vectors_know_the_neighbours_of_a_word(version):
-    rng = np.random.default_rng(0)
-    half = rng.integers(0, 2, 4000)[:, None]  # sentences of the words 1 to 9, or of the words 11 to 19
+    half = rng.integers(0, 2, 4000)[
+        :, None
+    ]  # sentences of the words 1 to 9, or of the words 11 to 19
     sentences = (rng.integers(1, 10, (4000, 32)) + 10 * half).astype(np.int64)
-    mix = SimpleNamespace(batch=lambda step: (sentences[80 * step:80 * step + 80],))
-    counts = np.bincount(sentences.ravel(), minlength=21)
-    progress = SimpleNamespace(update=lambda count: None)
-    vectors, loss = word_vectors(version, mix, 50, counts, 16, 0, 'cpu', progress)
-    known = torch.cat([vectors['output'][start:start + 9] for start in (1, 11)])
-    one, other = F.normalize(known - known.mean(0), dim=-1).split(9)  # all turn away from the noise alike
+    mix = SimpleNamespace(batch=lambda step: (sentences[80 * step : 80 * step + 80],))
+    vectors = analyze.word_vectors(mix, 50, 21, 16)
+    known = torch.cat([vectors[1, start : start + 9] for start in (1, 11)])
+    one, other = F.normalize(known - known.mean(0), dim=-1).split(
+        9
+    )  # all turn away from the noise alike
     within, between = ((one @ one.T).sum() - 9) / 72, (one @ other.T).mean()
     assert within > between + 0.3
-    again, loss_again = word_vectors(version, mix, 50, counts, 16, 0, 'cpu', progress)
-    assert torch.equal(vectors['input'], again['input']) and loss == loss_again
-    assert (vectors['output'][20] == 0).all()  # an id that does not occur
-    if loss is not None:
-        assert loss < 0.8 * np.log(2) * (1 + NEGATIVES)  # what vectors of zeros have
+    assert torch.equal(vectors, analyze.word_vectors(mix, 50, 21, 16))
+    assert (vectors[:, 20] == 0).all()  # an id that does not occur
 
 
-def test_sentences_are_stacked_to_updates_of_a_thousand_tokens():
-    rows = [np.full(300, number) for number in range(7)]
-    assert [batch[:, 0].tolist() for batch in batches(rows)] == [[0, 1, 2], [3, 4, 5], [6]]
-    long = [np.zeros(3000, int)] * 2
-    assert [tuple(batch.shape) for batch in batches(long)] == [(1, 3000), (1, 3000)]
-
-
-# --- runs, end to end -------------------------------------------------------------------------------------------------
+# --- runs, end to end -----------------------------------------------------------------------------
 
 STUDIES = ['embeddings', 'frequency', 'hidden', 'gradients', 'matching', 'word2vec']
 
@@ -367,7 +520,9 @@ STUDIES = ['embeddings', 'frequency', 'hidden', 'gradients', 'matching', 'word2v
 def means_of(found):
     """All means in the JSON of a study."""
     if isinstance(found, dict) and set(found) == {'mean', 'low', 'high'}:
-        yield from np.ravel(np.array([found['low'], found['mean'], found['high']], float).T.reshape(-1, 3)).reshape(-1, 3)
+        yield from np.ravel(
+            np.array([found['low'], found['mean'], found['high']], float).T.reshape(-1, 3)
+        ).reshape(-1, 3)
     elif isinstance(found, dict):
         for value in found.values():
             yield from means_of(value)
@@ -389,33 +544,109 @@ def check_files(folder, names, together=()):
 
 def test_all_studies_of_one_run_of_clones(trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    done = script('analyze', '--out_dir=out/uneven', '--study=all', *(f'--{k}={v}' for k, v in QUICK.items()),
-                  '--word2vec=[none,mlp]', cwd=tmp_path)
+    done = script(
+        'analyze',
+        '--out_dir=out/uneven',
+        '--study=all',
+        *(f'--{k}={v}' for k, v in QUICK.items()),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     check_files(tmp_path / 'out/uneven', STUDIES)
-    assert not any(' - ' in line or line.endswith(' -') for line in done.stdout.splitlines())  # nothing is missing
-    assert all(np.isfinite(version['loss']) for version in
-               json.loads((tmp_path / 'out/uneven/word2vec.json').read_text())['versions'].values())
+    assert not any(
+        ' - ' in line or line.endswith(' -') for line in done.stdout.splitlines()
+    )  # nothing is missing
+    assert 'of this model' in done.stdout and '±: half of the 90% interval' in done.stdout
     found = json.loads((tmp_path / 'out/uneven/hidden.json').read_text())
-    assert len(found['positions']['mean']) == 2 and found['language_2'] == 'en2' and 0.6 < found['share_1'] < 1
+    assert (
+        len(found['positions']['mean']) == 2
+        and found['language_2'] == 'en2'
+        and 0.6 < found['share_1'] < 1
+    )
 
 
 def test_two_runs_of_clones_side_by_side(studied, place, capsys):
-    studied(out_dirs=['out/even', 'out/uneven'], study='all', word2vec=['gensim', 'linear'])
+    studied(out_dirs=['out/even', 'out/uneven'], study='all')
     for name in ('even', 'uneven'):
         assert all((place / f'out/{name}/{study}.json').is_file() for study in STUDIES)
     check_files(place / 'out/even', STUDIES, together=['even', 'uneven'])
     difference = json.loads((place / 'out/even/hidden-even-uneven.json').read_text())['difference']
-    one, other = (json.loads((place / f'out/{name}/hidden.json').read_text()) for name in ('even', 'uneven'))
-    np.testing.assert_allclose(difference['positions']['mean'],
-                               np.subtract(other['positions']['mean'], one['positions']['mean']), atol=1e-9)
-    assert 'difference' in capsys.readouterr().out
+    one, other = (
+        json.loads((place / f'out/{name}/hidden.json').read_text()) for name in ('even', 'uneven')
+    )
+    np.testing.assert_allclose(
+        difference['positions']['mean'],
+        np.subtract(other['positions']['mean'], one['positions']['mean']),
+        atol=1e-9,
+    )
+    said = capsys.readouterr().out
+    assert 'difference' in said and 'of these two models' in said
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(
+    studied, place, capsys
+):
+    studied(out_dirs=['out/uneven', 'out/even', 'out/seed_1'], study='hidden,gradients,matching')
+    said = capsys.readouterr().out
+    assert 'uneven and 1 more seed' in said and 'of these two models and their seeds' in said
+    found = {
+        name: json.loads((place / f'out/{name}/hidden.json').read_text())['any']
+        for name in ('uneven', 'seed_1')
+    }
+    together = json.loads((place / 'out/uneven/hidden-uneven-even-seed_1.json').read_text())
+    assert len(together['runs']) == 2 and together['runs'][1].startswith('even (')
+    mean = together['values'][0]['any']
+    np.testing.assert_allclose(
+        mean['mean'], np.mean([run['mean'] for run in found.values()], axis=0)
+    )
+    width = np.subtract(mean['high'], mean['low'])
+    assert width.mean() > np.subtract(found['uneven']['high'], found['uneven']['low']).mean()
+    check_files(
+        place / 'out/uneven',
+        ['hidden', 'gradients', 'matching'],
+        together=['uneven', 'even', 'seed_1'],
+    )
+
+
+def test_a_copy_of_a_run_is_no_other_seed(studied, place, capsys):
+    shutil.copytree(place / 'out/even', place / 'out/copy')
+    studied(out_dirs=['out/even', 'out/copy'], study='embeddings')
+    said = capsys.readouterr().out
+    assert 'more seed' not in said and 'difference' in said
+
+
+def test_hidden_states_resample_the_documents_of_the_test_set(studied, place, monkeypatch, capsys):
+    documents = []
+    compared = similarity.Estimate.of
+
+    def of(values, numbers=None, *statistic):
+        documents.append(numbers)
+        return compared(values, numbers, *statistic)
+
+    monkeypatch.setattr(similarity.Estimate, 'of', of)
+    studied(out_dir='out/even', study='hidden', pairs=40, max_tokens=16)
+    corpus = analyze.load_run('out/even')[1][0].corpus
+    assert (
+        set(documents[0]) <= set(range(corpus.info['test']['documents']))
+        and len(set(documents[0])) > 1
+    )
+    assert f'40 pairs of sequences of {len(set(documents[0]))} documents' in capsys.readouterr().out
+    documents.clear()
+    studied(out_dir='out/even', study='hidden', parallel=['text.en'], min_tokens=4)
+    assert len(documents[0]) > 1 and documents[0] == list(range(len(documents[0])))
 
 
 def test_clones_beside_real_languages(studied, place):
-    studied(out_dirs=['out/even', 'out/disjoint'], study='hidden', parallel=['text.en', 'text.fr'], min_tokens=4)
+    studied(
+        out_dirs=['out/even', 'out/disjoint'],
+        study='hidden',
+        parallel=['text.en', 'text.fr'],
+        min_tokens=4,
+    )
     check_files(place / 'out/even', ['hidden'], together=['even', 'disjoint'])
-    difference = json.loads((place / 'out/even/hidden-even-disjoint.json').read_text())['difference']
+    difference = json.loads((place / 'out/even/hidden-even-disjoint.json').read_text())[
+        'difference'
+    ]
     assert 'matched' in difference and 'positions' not in difference
 
 
@@ -423,20 +654,40 @@ def test_ten_clones_that_share_some_pieces_in_two_stages(made_once, tmp_path, mo
     shutil.copytree(made_once / 'data', tmp_path / 'data', dirs_exist_ok=True)
     names = [f'en{n}' for n in range(10)]
     stages = [[0.5] + [0.5 / 9] * 9, [0.1] * 10]
-    done = script('train', *TINY, f'--corpora={["en"] * 10}', f'--languages={names}', f'--stages={stages}',
-                  '--cloned_fraction=0.5', '--max_steps=4', '--out_dir=out/ten', cwd=tmp_path)
+    done = script(
+        'train',
+        *TINY,
+        f'--corpora={["en"] * 10}',
+        f'--languages={names}',
+        f'--stages={stages}',
+        '--cloned_fraction=0.5',
+        '--max_steps=4',
+        '--out_dir=out/ten',
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    studied(out_dir='out/ten', study='all', language_2='en7', word2vec=['none'], pairs=1)
+    studied(out_dir='out/ten', study='all', language_2='en7', pairs=1)
     found = {name: json.loads((tmp_path / f'out/ten/{name}.json').read_text()) for name in STUDIES}
-    assert found['embeddings']['compared'] == '249 clones' and found['hidden']['language_2'] == 'en7'
-    assert found['hidden']['matched']['low'] == [None, None]  # of a single pair there is no interval
+    assert (
+        found['embeddings']['compared'] == '249 clones' and found['hidden']['language_2'] == 'en7'
+    )
+    assert found['hidden']['matched']['low'] == [
+        None,
+        None,
+    ]  # of a single pair there is no interval
     assert 0.1 < found['hidden']['share_1'] < 0.5
 
 
 @pytest.mark.parametrize('name', ['anchored', 'disjoint'])
 def test_all_studies_of_real_languages(studied, place, name, capsys):
-    studied(out_dir=f'out/{name}', study='all', parallel=['text.en', 'text.fr'], min_tokens=4, word2vec=['none'],
-            sentence_1='Ba de fi.', sentence_2='Ba go lu.')
+    studied(
+        out_dir=f'out/{name}',
+        study='all',
+        parallel=['text.en', 'text.fr'],
+        min_tokens=4,
+        sentence_1='Ba de fi.',
+        sentence_2='Ba go lu.',
+    )
     said = capsys.readouterr().out
     assert ('one and the same entry' in said) == (name == 'anchored')
     studies = STUDIES if name == 'disjoint' else ['embeddings', 'hidden', 'gradients', 'matching']
@@ -451,46 +702,101 @@ def test_a_piece_and_its_clone_are_compared_in_the_models_own_rows(studied, plac
     model, languages, _ = analyze.load_run('out/uneven')
     rows = np.setdiff1d(np.arange(500), [0])  # padding is one and the same
     one, other = (model.wte.weight[language.table[rows]].detach() for language in languages)
-    assert found['input']['pairs']['mean'] == pytest.approx(F.cosine_similarity(one, other).mean().item(), abs=1e-6)
+    assert found['input']['pairs']['mean'] == pytest.approx(
+        F.cosine_similarity(one, other).mean().item(), abs=1e-6
+    )
 
 
 def test_frequencies_hold_every_piece_once(studied, place):
     studied(out_dir='out/disjoint', study='frequency')
     found = json.loads((place / 'out/disjoint/frequency.json').read_text())
     alike = int(found['compared'].split()[0].replace(',', ''))
-    assert alike - 3 <= sum(b['pieces'] for b in found['bins'].values()) <= alike  # bins of one piece are left out
-    bins = sorted(found['bins'].values(), key=lambda b: b['low'])
-    assert all(a['high'] < b['low'] for a, b in zip(bins, bins[1:]))
+    assert alike - 3 <= sum(found['pieces'].values()) <= alike  # bins of one piece are left out
+    bins = [[int(end.replace(',', '')) for end in name.split(' to ')] for name in found['pieces']]
+    assert all(a[-1] < b[0] for a, b in zip(bins, bins[1:]))
+    assert found['pieces'].keys() == found['input'].keys() == found['output'].keys()
+
+
+def test_pieces_are_read_as_often_as_the_run_says(place, monkeypatch):
+    monkeypatch.setattr(analyze, 'device', 'cpu')
+    for name in ('uneven', 'disjoint'):
+        run = analyze.Run(f'out/{name}')
+        times = run.times_read(run.steps)
+        scores = json.loads((place / f'out/{name}/results.json').read_text())['languages']
+        assert times.sum() == run.steps * 8 * 32
+        for language in run.languages:
+            assert times[language.table].sum() == scores[language.name]['tokens_seen']
 
 
 def test_the_matching_shows_the_tokens_as_text(studied, place, capsys):
     studied(out_dir='out/even', study='matching', sentence_1='Ba de fi.')
     found = json.loads((place / 'out/even/matching.json').read_text())
-    assert ''.join(found['tokens_1']).replace('▁', ' ').strip() == 'Ba de fi.' and found['tokens_1'] == found['tokens_2']
-    assert len(found['matches']) == len(found['tokens_1']) and found['tokens_1'][0] in capsys.readouterr().out
+    assert ''.join(found['tokens'][0]).replace('▁', ' ').strip() == 'Ba de fi.'
+    assert found['tokens'][0] == found['tokens'][1] and found['share'] == 1
+    assert (
+        len(found['matches']) == len(found['tokens'][0])
+        and found['tokens'][0][0] in capsys.readouterr().out
+    )
 
 
-@pytest.mark.parametrize('settings, words', [
-    (dict(out_dir='out/alone'), 'one language'),
-    (dict(out_dir='out/even', language_2='en7'), 'en7'),
-    (dict(out_dir='out/even', language_1='en1', language_2='en1'), 'choose two'),
-    (dict(out_dir='out/disjoint', study='hidden'), 'no clones'),
-    (dict(out_dir='out/disjoint', study='gradients'), 'no clones'),
-    (dict(out_dir='out/disjoint', study='matching', sentence_1='Ba'), 'sentence_2'),
-    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'short.fr']), 'same number of lines'),
-    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'empty.fr']), 'empty'),
-    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'text.fr'], min_tokens=99), 'min_tokens'),
-    (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'blank.fr'], min_tokens=20), '24 empty on a side'),
-    (dict(out_dir='out/even', study='hidden', parallel=['a', 'b', 'c']), 'one file or two'),
-    (dict(out_dir='out/even', sentence_1='Ba de fi.', shown=[40, 60]), 'shown begins at token 40'),
-    (dict(out_dir='out/even', sentence_2='Ba de fi.'), 'give both'),
-    (dict(out_dir='out/nowhere'), 'no run'),
-    (dict(), 'what to analyze'),
-    (dict(out_dirs=['out/even', 'out/even']), 'different names'),
-    (dict(out_dir='out/even', study='colours'), 'embeddings'),
-    (dict(out_dir='out/even', word2vec=['glove']), 'gensim'),
-    (dict(out_dir='out/even', shown=[4, 2]), 'shown'),
-    (dict(out_dir='out/even', pairs=0), 'pairs')])
+def test_with_a_threshold_the_matching_says_how_many_tokens_have_a_match(studied, place, capsys):
+    studied(
+        out_dir='out/even', study='matching,hidden', sentence_1='Ba de fi.', matching_threshold=0.9
+    )
+    found = json.loads((place / 'out/even/matching.json').read_text())
+    assert all(cosine > 0.9 for *_, cosine in found['matches'])
+    assert found['share'] == len(found['matches']) / len(found['tokens'][0]) < 1
+    said = capsys.readouterr().out
+    assert (
+        f'{found["share"]:.0%} of the tokens matched' in said and 'share of tokens matched' in said
+    )
+    check_files(place / 'out/even', ['matching', 'hidden'])
+
+
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        (dict(out_dir='out/alone'), 'one language'),
+        (dict(out_dir='out/even', language_2='en7'), 'en7'),
+        (dict(out_dir='out/even', language_1='en1', language_2='en1'), 'choose two'),
+        (dict(out_dir='out/disjoint', study='hidden'), 'no clones'),
+        (dict(out_dir='out/disjoint', study='gradients'), 'no clones'),
+        (dict(out_dir='out/disjoint', study='matching', sentence_1='Ba'), 'sentence_2'),
+        (
+            dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'short.fr']),
+            'same number of lines',
+        ),
+        (dict(out_dir='out/disjoint', study='hidden', parallel=['text.en', 'empty.fr']), 'empty'),
+        (
+            dict(
+                out_dir='out/disjoint',
+                study='hidden',
+                parallel=['text.en', 'text.fr'],
+                min_tokens=99,
+            ),
+            'min_tokens',
+        ),
+        (
+            dict(
+                out_dir='out/disjoint',
+                study='hidden',
+                parallel=['text.en', 'blank.fr'],
+                min_tokens=20,
+            ),
+            '24 empty on a side',
+        ),
+        (dict(out_dir='out/even', study='hidden', parallel=['a', 'b', 'c']), 'one file or two'),
+        (dict(out_dir='out/even', sentence_1='Ba de fi.', shown=[40, 60]), r'41 \(shown\) to 32'),
+        (dict(out_dir='out/even', sentence_2='Ba de fi.'), 'give both'),
+        (dict(out_dir='out/nowhere'), 'no run'),
+        (dict(), 'what to analyze'),
+        (dict(out_dirs=['out/even', 'out/even']), 'different names'),
+        (dict(out_dir='out/even', study='colours'), 'embeddings'),
+        (dict(out_dir='out/even', matching_threshold=1.0), 'matching_threshold'),
+        (dict(out_dir='out/even', shown=[4, 2]), 'shown'),
+        (dict(out_dir='out/even', pairs=0), 'pairs'),
+    ],
+)
 def test_what_cannot_be_analyzed_is_refused(studied, place, settings, words):
     lines = (place / 'text.fr').read_text().splitlines(True)
     (place / 'short.fr').write_text(''.join(lines[:-1]))
@@ -509,6 +815,7 @@ def test_without_gensim_its_study_says_what_to_do(studied, place, monkeypatch, c
     monkeypatch.setitem(__import__('sys').modules, 'gensim.models', None)
     with pytest.raises(ConfigError, match='pip install gensim'):
         studied(out_dir='out/even', study='word2vec')
-    studied(out_dir='out/even', study='all', word2vec=['gensim', 'none'])
+    studied(out_dir='out/even', study='all')
     assert 'left out' in capsys.readouterr().out
-    assert list(json.loads((place / 'out/even/word2vec.json').read_text())['versions']) == ['none']
+    check_files(place / 'out/even', STUDIES[:-1])
+    assert not (place / 'out/even/word2vec.json').exists()
