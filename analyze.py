@@ -1,4 +1,4 @@
-"""Similarity and matching studies of the runs of train.py (Sections 4.2 and 5.2).
+"""Similarity and matching studies of the runs of train.py (Sections 4.2, 5.2; App. C, F, G).
 
     python analyze.py --out_dir=out/RUN                      # all studies
     python analyze.py --out_dir=out/RUN --study=hidden --parallel=[europarl.en,europarl.fr]
@@ -231,12 +231,14 @@ def study_gradients(run):
     cosines, documents, compared = run.of_sequences(similarity.gradient_similarity, 'gradients')
     kinds, tensors = {}, {}
     for name in cosines[0]:
-        _, block, kind = name.split('.', 2) if name.startswith('blocks.') else ('', '', name)
-        columns = kinds.setdefault(kind, []) if block else tensors.setdefault(kind, [])
-        columns.append([c[name] for c in cosines])
+        values = [c[name] for c in cosines]
+        if name.startswith('blocks.'):
+            kind = name.split('.', 2)[2]
+            kinds.setdefault(kind, []).append(values)  # block after block
+        else:
+            tensors[name] = Estimate.of(values, documents)
     macro = Estimate.of(np.mean(list(kinds.values()), axis=(0, 1)), documents)
     gradients = {kind: Estimate.of(np.transpose(c), documents) for kind, c in kinds.items()}
-    tensors = {name: Estimate.of(columns[0], documents) for name, columns in tensors.items()}
     return dict(compared=compared, gradients=gradients, tensors={'macro average': macro} | tensors)
 
 
@@ -245,7 +247,10 @@ def study_matching(run):
     sides = list(zip(run.languages, run.sentences))
     cosines = similarity.token_cosines(run.model, *(lang.table[ids] for lang, ids in sides)).mean(0)
     rows, columns = similarity.match_tokens(cosines, matching_threshold)
-    texts = [[spellings_of(lang)[token] for token in ids] for lang, ids in sides]
+    texts = []
+    for language, ids in sides:
+        spellings = spellings_of(language)
+        texts.append([spellings[token] for token in ids])
     matches = [[int(i), int(j), float(cosines[i, j])] for i, j in zip(rows, columns)]
     share = 2 * len(matches) / sum(cosines.shape)
     names = [language.name for language in run.languages]
