@@ -323,6 +323,15 @@ def controls_of(run, name, runs):
     return [other for other in controls if sequences(other) == sequences(run)]
 
 
+def stray_controls(runs):
+    """Names of the controls of no run that is there."""
+    names = {run['run'] for run in runs if run['settings'].get('only')}
+    for run in runs:
+        for name in () if run['run'] in names else trained(run):
+            names -= {control['run'] for control in controls_of(run, name, runs)}
+    return sorted(names)
+
+
 # --- intervals ------------------------------------------------------------------------------------
 
 LEVEL, DRAWS = 0.9, 2000
@@ -375,12 +384,17 @@ def run_noise(law, results, replicates):
     dof, origin = sum(count for count, _ in spreads), 'replicates'
     squares = sum(count * variance for count, variance in spreads)
     if dof < 2:
-        seeds = [len(result['log_ppl']) for result in results]
-        dof, origin = len(results) - 3, 'residuals'
-        squares = (seeds * law.residuals() ** 2).sum()
+        squares, dof, origin = *residual_squares(law, results), 'residuals'
     if dof < 2 or not math.isfinite(squares):
         return 0.0, 0, ''
     return math.sqrt(squares / dof), dof, origin
+
+
+def residual_squares(law, results):
+    """Sum of squares of residuals, as of runs of one seed, and its degrees of freedom:
+    the law has three parameters."""
+    seeds = [len(result['log_ppl']) for result in results]
+    return (seeds * law.residuals() ** 2).sum(), len(results) - 3
 
 
 def law_of(results, replicates=(), draws=DRAWS):
@@ -395,12 +409,17 @@ def law_of(results, replicates=(), draws=DRAWS):
 def bootstrap(law, results, draws):
     """PowerLaw of arrays (draws,): the law fitted again to its own values, with the error of
     resampled documents and run noise in each. The noise is known from few degrees of freedom: a
-    factor common to all runs of a draw makes it Student's t."""
+    factor common to all runs of a draw makes it Student's t.
+
+    Residuals that are larger than replicates explain say that the runs follow no power law; then
+    the runs of the fit have errors as large as the residuals."""
     rng = generator(*law.fitted_ppl)
     noise = law.noise * np.sqrt(law.dof / rng.chisquare(law.dof, draws))
+    squares, dof = residual_squares(law, results)
+    misfit = max(1, math.sqrt(squares / dof) / max(law.noise, 1e-9)) if dof >= 2 else 1
     x = np.array(law.fitted_tokens) / law.unit
     log_ppl = [
-        np.log(law.ppl(tokens)) + errors(result, noise, rng)
+        np.log(law.ppl(tokens)) + error_draws(result, misfit * noise, rng)
         for tokens, result in zip(law.fitted_tokens, results)
     ]
     centre = np.exp(np.log(x).mean())
@@ -408,7 +427,7 @@ def bootstrap(law, results, draws):
     return PowerLaw(a * centre**b, b, c, law.unit, noise=noise)
 
 
-def errors(result, noise, rng):
+def error_draws(result, noise, rng):
     """Errors of a result's log perplexity, of documents and of the run, for `noise` (draws,)."""
     run_error = noise * rng.standard_normal(len(noise)) / math.sqrt(len(result['log_ppl']))
     return document_error(result, len(noise)) + run_error
@@ -438,7 +457,7 @@ def measure(law, result, control=None):
     arguments = []
     for role, member in enumerate(pair):
         rng = generator(member['ppl'], role)
-        error = errors(member, law.draws.noise, rng)
+        error = error_draws(member, law.draws.noise, rng)
         arguments += [member['tokens_seen'], member['ppl'] * np.exp(error)]
     draws = token_equivalence(law.draws, *arguments)
     return values | {f'{name}_interval': quantiles(draws[name]) for name in values}
@@ -457,50 +476,45 @@ def analyse(runs, law_schedule=''):
     Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem, noise,
     noise_from, dof)}; law is None where `problem` says why. rows: dicts as `row_of` makes them; a
     control has no row of its own. Raises ConfigError where no run has the law_schedule."""
-    laws, replicates = {}, {}
-    controls = {}  # (run, language): its best control
+    laws, controls = {}, {}
     mixes = [run for run in runs if not run['settings'].get('only')]
     for run in mixes:
         for name in trained(run):
-            result = run['languages'][name]
-            group = group_of(run, result)
-            entry = laws.setdefault(group, dict(label=label_of(group), runs=[], results=[]))
+            group = group_of(run, run['languages'][name])
+            laws.setdefault(group, dict(label=label_of(group), results={}, replicates={}))
+            results, replicates = laws[group]['results'], laws[group]['replicates']
+            log_ppl = run['languages'][name]['log_ppl']
+            replicates.setdefault(run['run'], []).append(log_ppl)
             if is_monolingual(run):
-                entry['runs'].append(run['run'])
-                entry['results'].append(result)
+                results[run['run']] = run['languages'][name]
             candidates = controls_of(run, name, runs)
+            for control in candidates:
+                replicates[control['run']] = [control['languages'][name]['log_ppl']]
             best = min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
             controls[run['run'], name] = best
-            members = replicates.setdefault(group, {})
-            members.setdefault(run['run'], []).append(result['log_ppl'])
-            for control in candidates:
-                members[control['run']] = [control['languages'][name]['log_ppl']]
-    for group, entry in laws.items():
-        results = entry.pop('results')
-        entry |= {
-            key: [r[of] for r in results]
-            for key, of in (('tokens', 'tokens_seen'), ('ppl', 'ppl'), ('ppl_se', 'ppl_se'))
-        }
-        entry |= dict(law=None, problem='', noise=0.0, noise_from='', dof=0)
-        try:
-            law = entry['law'] = law_of(results, list(replicates[group].values()))
-            entry |= dict(noise=law.noise, noise_from=law.noise_from, dof=law.dof)
-        except ValueError as error:
-            entry['problem'] = str(error)
+    laws = {group: fitted(**entry) for group, entry in laws.items()}
     if law_schedule:
         use_schedule(laws, law_schedule)
     rows = []
     for run in mixes:
-        published = paper_rows(run)
         for name, result in run['languages'].items():
             entry = laws.get(group_of(run, result)) if name in trained(run) else None
-            row = row_of(run, name, entry, controls.get((run['run'], name)))
-            if published and name in trained(run):
-                figures = published[0]['languages'][min(trained(run).index(name), 1)]
-                names = ', '.join(p['name'] for p in published)
-                row |= dict(paper_rows=names, paper_ppl=figures['ppl'], paper_teff=figures['teff'])
-            rows.append(row)
+            rows.append(row_of(run, name, entry, controls.get((run['run'], name))))
     return laws, rows
+
+
+def fitted(label, results, replicates):
+    """The entry of a group in `laws`, from {run: result} of its monolingual runs."""
+    entry = dict(label=label, runs=list(results), law=None, problem='')
+    entry |= dict(noise=0.0, noise_from='', dof=0)
+    for name, key in (('tokens', 'tokens_seen'), ('ppl', 'ppl'), ('ppl_se', 'ppl_se')):
+        entry[name] = [result[key] for result in results.values()]
+    try:
+        law = law_of(list(results.values()), list(replicates.values()))
+        entry |= dict(law=law, noise=law.noise, noise_from=law.noise_from, dof=law.dof)
+    except ValueError as error:
+        entry['problem'] = str(error)
+    return entry
 
 
 def use_schedule(laws, lr_schedule):
@@ -509,20 +523,18 @@ def use_schedule(laws, lr_schedule):
     def rest(group):
         return group._replace(lr_schedule='', decay_fraction=0)
 
-    fitted = {
-        rest(group): entry for group, entry in laws.items() if group.lr_schedule == lr_schedule
-    }
-    if not fitted:
+    chosen = [(group, entry) for group, entry in laws.items() if group.lr_schedule == lr_schedule]
+    by_rest = {rest(group): entry for group, entry in chosen}
+    if not chosen:
         raise ConfigError(f'there is no run with lr_schedule {lr_schedule!r}; choose cosine or wsd')
     for group, entry in laws.items():
         if group.lr_schedule != lr_schedule:
-            other = fitted.get(rest(group), {})
+            other = by_rest.get(rest(group), {})
             problem = other.get('problem', f'no {lr_schedule} runs are like these')
             label = f'{entry["label"]}, by the law of {lr_schedule}'
             entry |= dict(law=other.get('law'), problem=problem, label=label)
 
 
-ROW = ('run', 'language', 'corpus', 'monolingual', 'seeds', 'tokens_seen', 'ppl', 'ppl_se')
 MEASURES = ('mlpe', 'mlte', 'teff', 'control_teff', 'transfer')
 REST = ('control', 'control_learning_rate', 'control_ppl', 'extrapolated', 'interpolated_teff')
 PUBLISHED = ('paper_rows', 'paper_ppl', 'paper_teff')
@@ -551,7 +563,7 @@ def row_of(run, name, entry, control):
         reached = [seen, row['mlte'], law.tokens(row['control_ppl'] or ppl)]
         row['extrapolated'] = not all(low <= tokens <= high for tokens in reached)
         row['largest_budget'] = max(law.fitted_tokens)
-        row['interpolated_teff'] = interpolated_tokens(law, ppl) / seen
+        row['interpolated_teff'] = interpolated_teff(law, seen, ppl)
         row['note'] = '' if law.draws else NO_NOISE
     elif entry:
         row['note'] = 'no law: ' + entry['problem']
@@ -559,130 +571,107 @@ def row_of(run, name, entry, control):
         row['note'] = 'the run never saw this language'
     if monolingual:
         row |= dict(teff=1.0, teff_interval=None, extrapolated=False, interpolated_teff=None)
+    published = paper_rows(run)
+    if published and name in trained(run):
+        figures = published[0]['languages'][min(trained(run).index(name), 1)]
+        names = ', '.join(other['name'] for other in published)
+        row |= dict(paper_rows=names, paper_ppl=figures['ppl'], paper_teff=figures['teff'])
     return row
 
 
-def interpolated_tokens(law, ppl):
-    """Tokens that reach `ppl` on the straight line in log tokens and log perplexity between the two
-    nearest budgets; nan outside the budgets."""
+def interpolated_teff(law, seen, ppl):
+    """TEff by the straight line in log tokens and log perplexity between the two nearest budgets;
+    None outside the budgets."""
     order = np.argsort(law.fitted_tokens)
     x, y = np.log(law.fitted_tokens)[order], -np.log(law.fitted_ppl)[order]
     y = np.maximum.accumulate(y)  # noise may let a longer run be the worse one
-    return float(np.exp(np.interp(-np.log(ppl), y, x, left=np.nan, right=np.nan)))
+    log_tokens = np.interp(-math.log(ppl), y, x, left=np.nan, right=np.nan)
+    return None if np.isnan(log_tokens) else float(np.exp(log_tokens) / seen)
 
 
 # --- the paper's runs -----------------------------------------------------------------------------
 
-
 RESULTS = Path(__file__).resolve().parent / 'results'
-SETUPS = {
-    'mono-en': ['en'],
-    'mono-fr': ['fr'],
-    'clones-2': ['en'] * 2,
-    'clones-10': ['en'] * 10,
-    'en-fr': ['en', 'fr'],
-}
 SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
 
 
+@functools.cache
 def load_paper_runs():
-    """The published runs of results/paper_runs.csv: dicts. Their `languages` are dicts of name, kind,
-    tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for nine."""
-    runs = []
-    for row in csv.DictReader((RESULTS / 'paper_runs.csv').read_text().splitlines()):
-        kinds = SETUPS[row['setup']]
-        stages = []
-        for stage in row['stages'].split(' > '):
-            shares = [
-                share.split('x') for share in stage.split('/')
-            ]  # 0.055556x9 stands for nine languages
-            stages.append(
-                [float(share[0]) for share in shares for _ in range(int((share + [1])[1]))]
-            )
-        columns = ['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][: len(kinds)]
-        languages = [
-            dict(
-                name=kinds[i] + (str(i + 1) if row['setup'].startswith('clones') else ''),
-                kind=kinds[i],
-                tokens_seen=int(row['tokens']) * sum(p[i] for p in stages) / len(stages),
-                ppl=float(row[f'ppl_{column}']),
-                teff=float(row[f'teff_{column}']),
-            )
-            for i, column in enumerate(columns)
-        ]
-        place = (
-            f'Table {row["table"]} row'
-            if row['table'].isdigit()
-            else row['table'].replace('fig', 'Figure ')
-        )
-        runs.append(
-            dict(
-                name=f'{place} {row["row"]}',
-                table=row['table'],
-                kinds=kinds,
-                vocabulary=row['vocab'],
-                size=row['model'],
-                steps=int(row['steps']),
-                stages=stages,
-                languages=languages,
-            )
-        )
-    return runs
+    """The published runs of results/paper_runs.csv: dicts. Their `languages` are dicts of name,
+    kind, tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for
+    nine."""
+    return [paper_run(row) for row in read_csv('paper_runs.csv')]
+
+
+def read_csv(name):
+    return list(csv.DictReader((RESULTS / name).read_text(encoding='utf-8').splitlines()))
+
+
+def paper_run(row):
+    """A published run from its line; 0.055556x9 there is the share of each of nine languages."""
+    first, second = row['setup'].split('-')  # mono-fr, clones-10, en-fr
+    kinds = [second] if first == 'mono' else [first, second]
+    if first == 'clones':
+        kinds = ['en'] * int(second)
+    stages = []
+    for stage in row['stages'].split(' > '):
+        shares = [(share + 'x1').split('x')[:2] for share in stage.split('/')]
+        stages.append([float(share) for share, count in shares for _ in range(int(count))])
+    languages = []
+    for i, column in enumerate(['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][: len(kinds)]):
+        name = f'{kinds[i]}{i + 1}' if first == 'clones' else kinds[i]
+        seen = int(row['tokens']) * sum(p[i] for p in stages) / len(stages)
+        scores = dict(ppl=float(row[f'ppl_{column}']), teff=float(row[f'teff_{column}']))
+        languages.append(dict(name=name, kind=kinds[i], tokens_seen=seen, **scores))
+    place = row['table'].replace('fig', 'Figure ')
+    if row['table'].isdigit():
+        place = f'Table {row["table"]} row'
+    run = dict(name=f'{place} {row["row"]}', table=row['table'], size=row['model'], kinds=kinds)
+    run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), stages=stages)
+    return run | dict(languages=languages)
 
 
 def load_paper_laws():
     """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
-    return {
-        row['language']: PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
-        for row in csv.DictReader((RESULTS / 'paper_laws.csv').read_text().splitlines())
-    }
+    laws = {}
+    for row in read_csv('paper_laws.csv'):
+        laws[row['language']] = PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
+    return laws
 
 
 def kind_of(name, corpus):
     """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
     words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
-    return (
-        'fr'
-        if words & {'fr', 'fra', 'french'}
-        else 'en'
-        if words & {'en', 'eng', 'english'}
-        else ''
-    )
+    if words & {'fr', 'fra', 'french'}:
+        return 'fr'
+    return 'en' if words & {'en', 'eng', 'english'} else ''
 
 
 def paper_rows(run):
     """The published runs that a run repeats: equal languages, vocabulary, size, steps, stages."""
-    settings, names = run['settings'], trained(run)
-    if settings.get('only'):
-        return []
+    settings, model, names = run['settings'], run['model'], trained(run)
     corpora = [run['languages'][name]['corpus'] for name in names]
     kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
-    size = SHAPES.get((run['model']['n_layer'], run['model']['n_embd']))
-    if (
-        settings.get('batch_size') != 128
-        or run['model']['block_size'] != 512
-        or len(set(corpora)) != len(set(kinds))
-    ):
+    standard = settings.get('batch_size') == 128 and model['block_size'] == 512
+    if settings.get('only') or not standard or len(set(corpora)) != len(set(kinds)):
         return []
     if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
         return []  # clones that share pieces are Figure 8
     columns = [list(run['languages']).index(name) for name in names]
     stages = np.array(settings['stages'], float)[:, columns]
+    size = SHAPES.get((model['n_layer'], model['n_embd']))
 
-    def same_stages(published):
-        whole = math.lcm(len(published), len(stages))
-        ours, theirs = (
-            np.repeat(s, whole // len(s), axis=0) for s in (stages, np.array(published))
+    def same(row):
+        if (row['kinds'], row['size'], row['steps']) != (kinds, size, settings.get('max_steps')):
+            return False
+        theirs = np.array(row['stages'])
+        length = math.lcm(len(theirs), len(stages))
+        pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, theirs)]
+        return row['vocabulary'] in ('-', settings.get('vocabulary')) and np.allclose(
+            *pair, rtol=0, atol=1e-5
         )
-        return np.abs(ours - theirs).max() < 1e-5
 
-    return [
-        row
-        for row in load_paper_runs()
-        if (row['kinds'], row['size'], row['steps']) == (kinds, size, settings.get('max_steps'))
-        and (row['vocabulary'] in ('-', settings.get('vocabulary')))
-        and same_stages(row['stages'])
-    ]
+    return [row for row in load_paper_runs() if same(row)]
 
 
 def recompute_paper():
@@ -691,21 +680,12 @@ def recompute_paper():
     for published in load_paper_runs():
         for language in published['languages']:
             mlte = laws[language['kind']].tokens(language['ppl'])
-            mono = len(published['kinds']) == 1  # 1 by definition
-            teff = 1.0 if mono else mlte / language['tokens_seen']
-            rows.append(
-                dict(
-                    name=published['name'],
-                    language=language['name'],
-                    monolingual=mono,
-                    tokens_seen=language['tokens_seen'],
-                    ppl=language['ppl'],
-                    mlte=mlte,
-                    teff=teff,
-                    paper_teff=language['teff'],
-                    difference=teff - language['teff'],
-                )
-            )
+            monolingual = len(published['kinds']) == 1
+            teff = 1.0 if monolingual else mlte / language['tokens_seen']
+            row = dict(name=published['name'], language=language['name'], monolingual=monolingual)
+            row |= dict(tokens_seen=language['tokens_seen'], ppl=language['ppl'], mlte=mlte)
+            difference = teff - language['teff']
+            rows.append(row | dict(teff=teff, paper_teff=language['teff'], difference=difference))
     return rows
 
 
@@ -765,8 +745,7 @@ def align(lines):
 
 
 def table_text(rows):
-    """Two tables: the perplexities and their equivalents, then TEff taken apart; and what to know
-    when reading them."""
+    """Two tables: the perplexities and their equivalents, then TEff taken apart."""
     head = ('run', 'language', 'seeds', 'tokens', 'PPL', '± s.e.', 'MLPE [90%]', 'MLTE [90%]')
     lines = [(*head, 'paper', 'PPL', 'TEff')]
     for row in rows:
@@ -777,11 +756,10 @@ def table_text(rows):
         numbers = (short(row['tokens_seen']), ppl_text(row['ppl']), f'{row["ppl_se"]:.2f}')
         cells = (cell(row, 'mlpe'), cell(row, 'mlte'))
         lines.append((row['run'], row['language'], f'{row["seeds"]}', *numbers, *cells, *published))
-    text = align(lines)
+    if not any(row['paper_rows'] for row in rows):
+        lines = [line[: len(head)] for line in lines]
     mixes = [row for row in rows if not row['monolingual']]
-    if mixes:
-        text += '\n\n' + transfer_text(mixes)
-    return text
+    return align(lines) + ('\n\n' + transfer_text(mixes) if mixes else '')
 
 
 def transfer_text(rows):
@@ -870,13 +848,15 @@ def write_files(folder, laws, rows):
 
 
 def describe(law):
-    """A law in one line, with what is known of the noise of its runs."""
+    """A law in one line, with what keeps it from being trusted."""
     text = (
         f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g} '
         f'from {len(law.fitted_tokens)} runs'
     )
-    if law.noise_from:
-        text += f'; run noise {law.noise:.1%}, from {law.noise_from} ({law.dof} d.o.f.)'
+    if len(law.fitted_tokens) > 3:
+        text += f' that lie {np.sqrt(np.mean(law.residuals() ** 2)):.1%} off'
+    noise = f'{law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
+    text += f'; run noise {noise if law.dof else "unknown"}'
     if law.b < 1.01 * B_MIN:
         text += '; b is at its lower bound: no levelling off in sight'
     return text
@@ -1009,6 +989,8 @@ def main():
         law = entry['law']
         print(f'{entry["label"]}: {describe(law) if law else "no law: " + entry["problem"]}')
     print('\n' + table_text(rows))
+    for name in stray_controls(runs):
+        print(f'{name} is the control of no run here with the same settings and test set')
     write_files(Path(out), laws, rows)
     drawn = draw_figure5(laws.values(), Path(out) / 'figure5.png')
     print(
