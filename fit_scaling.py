@@ -505,6 +505,7 @@ def analyse(runs, law_schedule=''):
 
 def fitted(label, results, replicates):
     """The entry of a group in `laws`, from {run: result} of its monolingual runs."""
+    results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
     entry = dict(label=label, runs=list(results), law=None, problem='')
     entry |= dict(noise=0.0, noise_from='', dof=0)
     for name, key in (('tokens', 'tokens_seen'), ('ppl', 'ppl'), ('ppl_se', 'ppl_se')):
@@ -549,9 +550,9 @@ def row_of(run, name, entry, control):
     seen, ppl = result['tokens_seen'], result['ppl']
     monolingual = trained(run) == [name]
     intervals = [f'{key}_interval' for key in MEASURES]
-    row = dict.fromkeys((*MEASURES, *intervals, *REST, 'largest_budget', *PUBLISHED))
-    row |= dict(run=run['run'], language=name, corpus=result['corpus'], monolingual=monolingual)
+    row = dict(run=run['run'], language=name, corpus=result['corpus'], monolingual=monolingual)
     row |= dict(seeds=len(run['seeds']), tokens_seen=seen, ppl=ppl, ppl_se=result['ppl_se'])
+    row |= dict.fromkeys((*MEASURES, *intervals, *REST, 'largest_budget', *PUBLISHED))
     row |= dict(control='', extrapolated=False, paper_rows='', note='')
     if control:
         rate, scored = control['settings']['learning_rate'], control['languages'][name]
