@@ -151,7 +151,7 @@ def warmup(steps=None, fraction=None, fixed=None):
     steps = max_steps if steps is None else steps
     fraction = warmup_fraction if fraction is None else fraction
     fixed = warmup_steps if fixed is None else fixed
-    return max(1, round(fraction * steps)) if fraction else fixed
+    return round(fraction * steps) if fraction else fixed
 
 
 def model_config(entries):
