@@ -1,6 +1,6 @@
-# The tiny model on 100 English novels, ten to twenty minutes a run on two CPU cores: clones, one language alone, any ratio.
+# A tiny model on 100 English novels, ten to twenty minutes a run on two CPU cores: clones at 90/10.
 # First: python prepare.py --corpus=eltec_eng --source=eltec:eng --vocab_size=2048
-# Then, for example: python train.py config/eltec.py --stages=[[0.5,0.5]] --out_dir=out/eltec_50_50
+# Then: python train.py config/novels.py "--stages=[[0.5,0.5]]"
 corpora = ['eltec_eng', 'eltec_eng']
 languages = ['en1', 'en2']
 stages = [[0.9, 0.1]]

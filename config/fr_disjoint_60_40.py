@@ -1,0 +1,5 @@
+# Figure 3: English and French, disjoint, 60/40. The paper gives the figure without numbers.
+corpora = ['books_en', 'books_fr']
+languages = ['en', 'fr']
+vocabulary = 'disjoint'
+stages = [[0.6, 0.4]]
