@@ -1,0 +1,195 @@
+"""The runs of FINDINGS.md: trains what results/lab does not have yet, two runs at a time.
+
+    python lab.py                     # or make lab; the same command again goes on
+    python lab.py --plan=True         # the runs, which are finished, how long the rest will take
+    python lab.py --groups=[balance]  # some groups of runs only
+
+Runs train in out/lab/RUN. A finished one leaves its results.json, a few kilobytes, in
+results/lab/RUN, which is what makes it finished; results/lab.csv has a line for each language of
+each run, with TEff, that of the control and the transfer. The groups come in the order of their
+worth, so that the first night buys the first answers. To repeat all of it, move results/lab away.
+"""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from configurator import ConfigError, run
+from device import measure_peak, pick_device, pick_dtype
+from fit_scaling import analyse, load_runs
+from jobs import HERE, Job, cores, train_all
+from train import FREE
+
+groups = []  # train these groups of runs only, see GROUPS; empty: all
+plan = False  # print the runs and how long they will take, and train nothing
+source_en = 'eltec:eng'  # where prepare.py finds English novels; or a folder of text files
+source_fr = 'eltec:fra'  # the French ones
+
+RESULTS, OUT = Path('results/lab'), Path('out/lab')
+LAB, NARROW = ('config/lab.py',), ('config/lab.py', 'config/width_64.py')
+EN = ('--corpora=[novels_en]', '--languages=[en]', '--stages=[[1.0]]')
+FR = ('--corpora=[novels_fr]', '--languages=[fr]', '--stages=[[1.0]]')
+PAIR = ('--corpora=[novels_en,novels_fr]', '--languages=[en,fr]')
+STEPS = 2000  # of lab.py
+
+
+# --- the table of runs ----------------------------------------------------------------------------
+
+
+def rate(peak):
+    return (f'--learning_rate={peak:g}', f'--min_learning_rate={peak / 100:g}')
+
+
+def law(name, *arguments, steps=2 * STEPS, shares=(0.06, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8, 1, 1.4)):
+    """{run: arguments} of a monolingual trunk of so many steps and of its branches.
+
+    shares: lengths of the branches in STEPS; the trunk is the longest budget itself."""
+    lengths = [round(share * STEPS) for share in shares if share * STEPS < steps]
+    kept = [length - round(0.2 * length) for length in lengths]
+    trunk = f'{name}_{steps}'
+    runs = {trunk: [*arguments, f'--max_steps={steps}', f'--keep_checkpoints={kept}']}
+    for length in lengths:
+        branch = f'--init_from={OUT / trunk}'
+        runs[f'{name}_{length}'] = [*arguments, f'--max_steps={length}', branch]
+    return runs
+
+
+def mix(name, stages, *arguments, files=LAB, controls=('en2',), seeds=(0,), rates=()):
+    """{run: arguments} of a mix, of its replicates, and of the controls of some languages.
+
+    rates: learning rates of more controls; of several the best one counts."""
+    arguments = [*files, f'--stages={json.dumps(stages)}', *arguments]
+    runs = {}
+    for seed in seeds:
+        ending, more = (f'-seed_{seed}', [f'--seed={seed}']) if seed else ('', [])
+        runs[name + ending] = [*arguments, *more]
+        for language in controls:
+            only = f'--only={language}'
+            runs[f'{name}-only_{language}{ending}'] = [*arguments, only, *more]
+            for peak in rates:
+                tuned = f'{name}-only_{language}-rate_{peak:g}{ending}'
+                runs[tuned] = [*arguments, only, *more, *rate(peak)]
+    return runs
+
+
+def table():
+    """{group: {run: arguments of train.py}}; a run's seeds and controls are runs of their own."""
+    even, skewed = [0.5, 0.5], [0.9, 0.1]
+    seeds = (0, 1, 2)
+    groups = {'law': law('en', *LAB, *EN)}
+    groups['balance'] = mix('clones_90_10', [skewed], seeds=seeds, rates=(5e-4, 2e-3)) | mix(
+        'clones_50_50', [even], seeds=seeds
+    )
+    groups['measure'] = mix('shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
+    groups['ratio'] = {}
+    for percent in (95, 80, 70):
+        stages = [[percent / 100, (100 - percent) / 100]]
+        groups['ratio'] |= mix(f'clones_{percent}_{100 - percent}', stages, rates=(2e-3,))
+    narrow = law('width_64_en', *NARROW, *EN)
+    for name, stages in (('90_10', [skewed]), ('50_50', [even])):
+        narrow |= mix(f'width_64_clones_{name}', stages, files=NARROW, rates=(1e-2,))
+    groups['width'] = narrow
+    return groups
+
+
+# --- what is finished, how long the rest takes, what came out -------------------------------------
+
+
+def finished(name):
+    return (RESULTS / name / 'results.json').exists()
+
+
+def keep(name):
+    """Copies what a finished run says of itself to results/lab."""
+    (RESULTS / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(OUT / name / 'results.json', RESULTS / name / 'results.json')
+
+
+def flops_per_second(jobs):
+    """Speed of the queue: that of the finished runs, or before there are any a third of the peak,
+    since products are small and evaluation and compiling cost time, too."""
+    done = {name: job for name, job in jobs.items() if finished(name)}
+    if done:
+        results = [json.loads((RESULTS / name / 'results.json').read_text()) for name in done]
+        seconds = sum(result['wall_time_s'] for result in results)
+        return min(2, cores()) * sum(job.cost for job in done.values()) / seconds
+    device = pick_device()
+    return measure_peak(device, pick_dtype('auto', device)) / 3
+
+
+def print_plan(chosen, jobs):
+    speed = flops_per_second(jobs)
+    print(f'{"group":<12}{"runs":>6}{"finished":>10}{"hours left":>12}')
+    for group, runs in chosen.items():
+        done = [name for name in runs if finished(name)]
+        left = sum(jobs[name].cost for name in runs if name not in done)
+        print(f'{group:<12}{len(runs):>6}{len(done):>10}{left / speed / 3600:>12.1f}')
+    left = [job.cost for name, job in jobs.items() if not finished(name)]
+    print(f'{len(jobs)} runs, {len(left)} to train, about {sum(left) / speed / 3600:.1f} hours')
+
+
+def write_csv():
+    """results/lab.csv: a line for each language of each run, replicates pooled."""
+    runs = load_runs(RESULTS)
+    if not runs:
+        return
+    base = Job(OUT / 'none', LAB).settings
+    by_name = {member['run']: member for member in runs}
+    lines = []
+    for row in analyse(runs)[1]:
+        member = by_name[row['run']]
+        differing = [
+            f'{name}={value}'
+            for name, value in member['settings'].items()
+            if name not in FREE and name in base and value != base[name]
+        ]
+        line = dict(run=row['run'], language=row['language'], settings=' '.join(differing))
+        for key in ('seeds', 'tokens_seen', 'ppl', 'control', 'control_ppl'):
+            line[key] = row[key]
+        for key in ('teff', 'control_teff', 'transfer'):
+            line[key] = row[key]
+            line[f'{key}_low'], line[f'{key}_high'] = row[f'{key}_interval'] or ('', '')
+        line |= dict(hours=round(member['wall_time_s'] / 3600, 3), machine=member['device'])
+        lines.append(line | dict(dtype=member['dtype']))
+    with open(RESULTS.parent / 'lab.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    print(f'wrote {RESULTS.parent}/lab.csv')
+
+
+def make_corpora():
+    for corpus, source in (('novels_en', source_en), ('novels_fr', source_fr)):
+        if not Path('data', corpus).exists():
+            how = [f'--corpus={corpus}', f'--source={source}', '--vocab_size=512']
+            command = [sys.executable, str(HERE / 'prepare.py'), *how, '--test_fraction=0.1']
+            if subprocess.run(command).returncode:
+                raise ConfigError('the corpus could not be made, see above')
+
+
+def main():
+    every = table()
+    if not set(groups) <= set(every):
+        raise ConfigError(f'groups must be some of {", ".join(every)}, not {groups}')
+    chosen = {group: runs for group, runs in every.items() if group in (groups or every)}
+    jobs = {
+        name: Job(OUT / name, arguments)
+        for runs in chosen.values()
+        for name, arguments in runs.items()
+    }
+    print_plan(chosen, jobs)
+    if plan:
+        return
+    make_corpora()
+    missing = {name: job for name, job in jobs.items() if not finished(name)}
+    try:
+        train_all(missing, when_finished=keep)
+    finally:
+        write_csv()
+
+
+if __name__ == '__main__':
+    run(globals(), main)
