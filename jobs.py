@@ -64,6 +64,45 @@ class Job:
         return 0.0
 
 
+# --- lists of runs --------------------------------------------------------------------------------
+
+
+def law(out, name, *arguments, lengths):
+    """{run: arguments} of monolingual runs of these lengths (steps), which give a law.
+
+    All of them are branches of the longest one, the trunk, which must have lr_schedule='wsd'."""
+    trunk = f'{name}_{max(lengths)}'
+    branches = [length for length in lengths if length < max(lengths)]
+    kept = [decay_start(length) for length in branches]
+    runs = {trunk: [*arguments, f'--max_steps={max(lengths)}', f'--keep_checkpoints={kept}']}
+    for length in branches:
+        branch = f'--init_from={Path(out, trunk)}'
+        runs[f'{name}_{length}'] = [*arguments, f'--max_steps={length}', branch]
+    return runs
+
+
+def mix(name, files, stages, *arguments, controls=('en2',), seeds=(0,), rates=()):
+    """{run: arguments} of a mix, of its replicates, and of the controls of some of its languages.
+
+    rates: learning rates of more controls; of several the best one counts."""
+    arguments = [*files, f'--stages={json.dumps(stages)}', *arguments]
+    runs = {}
+    for seed in seeds:
+        ending, more = (f'-seed_{seed}', [f'--seed={seed}']) if seed else ('', [])
+        runs[name + ending] = [*arguments, *more]
+        for language in controls:
+            control = f'{name}-only_{language}'
+            only = [*arguments, f'--only={language}', *more]
+            runs[control + ending] = only
+            for peak in rates:
+                rate = [f'--learning_rate={peak:g}', f'--min_learning_rate={peak / 100:g}']
+                runs[f'{control}-rate_{peak:g}{ending}'] = [*only, *rate]
+    return runs
+
+
+# --- training them --------------------------------------------------------------------------------
+
+
 def cores():
     return os.cpu_count() or 1
 

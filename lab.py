@@ -20,7 +20,7 @@ from pathlib import Path
 from configurator import ConfigError, run
 from device import measure_peak, pick_device, pick_dtype
 from fit_scaling import analyse, load_runs
-from jobs import HERE, Job, cores, train_all
+from jobs import HERE, Job, cores, law, mix, train_all
 from train import FREE
 
 groups = []  # train these groups of runs only, see GROUPS; empty: all
@@ -33,64 +33,30 @@ LAB, NARROW = ('config/lab.py',), ('config/lab.py', 'config/width_64.py')
 EN = ('--corpora=[novels_en]', '--languages=[en]', '--stages=[[1.0]]')
 FR = ('--corpora=[novels_fr]', '--languages=[fr]', '--stages=[[1.0]]')
 PAIR = ('--corpora=[novels_en,novels_fr]', '--languages=[en,fr]')
-STEPS = 2000  # of lab.py
+LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the runs of a law
 
 
 # --- the table of runs ----------------------------------------------------------------------------
-
-
-def rate(peak):
-    return (f'--learning_rate={peak:g}', f'--min_learning_rate={peak / 100:g}')
-
-
-def law(name, *arguments, steps=2 * STEPS, shares=(0.06, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8, 1, 1.4)):
-    """{run: arguments} of a monolingual trunk of so many steps and of its branches.
-
-    shares: lengths of the branches in STEPS; the trunk is the longest budget itself."""
-    lengths = [round(share * STEPS) for share in shares if share * STEPS < steps]
-    kept = [length - round(0.2 * length) for length in lengths]
-    trunk = f'{name}_{steps}'
-    runs = {trunk: [*arguments, f'--max_steps={steps}', f'--keep_checkpoints={kept}']}
-    for length in lengths:
-        branch = f'--init_from={OUT / trunk}'
-        runs[f'{name}_{length}'] = [*arguments, f'--max_steps={length}', branch]
-    return runs
-
-
-def mix(name, stages, *arguments, files=LAB, controls=('en2',), seeds=(0,), rates=()):
-    """{run: arguments} of a mix, of its replicates, and of the controls of some languages.
-
-    rates: learning rates of more controls; of several the best one counts."""
-    arguments = [*files, f'--stages={json.dumps(stages)}', *arguments]
-    runs = {}
-    for seed in seeds:
-        ending, more = (f'-seed_{seed}', [f'--seed={seed}']) if seed else ('', [])
-        runs[name + ending] = [*arguments, *more]
-        for language in controls:
-            only = f'--only={language}'
-            runs[f'{name}-only_{language}{ending}'] = [*arguments, only, *more]
-            for peak in rates:
-                tuned = f'{name}-only_{language}-rate_{peak:g}{ending}'
-                runs[tuned] = [*arguments, only, *more, *rate(peak)]
-    return runs
 
 
 def table():
     """{group: {run: arguments of train.py}}; a run's seeds and controls are runs of their own."""
     even, skewed = [0.5, 0.5], [0.9, 0.1]
     seeds = (0, 1, 2)
-    groups = {'law': law('en', *LAB, *EN)}
-    groups['balance'] = mix('clones_90_10', [skewed], seeds=seeds, rates=(5e-4, 2e-3)) | mix(
-        'clones_50_50', [even], seeds=seeds
+    groups = {'law': law(OUT, 'en', *LAB, *EN, lengths=LENGTHS)}
+    groups['balance'] = mix('clones_90_10', LAB, [skewed], seeds=seeds, rates=(5e-4, 2e-3)) | mix(
+        'clones_50_50', LAB, [even], seeds=seeds
     )
-    groups['measure'] = mix('shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
+    groups['measure'] = mix(
+        'shared_pieces_90_10', LAB, [skewed], '--cloned_fraction=0.5', controls=()
+    )
     groups['ratio'] = {}
     for percent in (95, 80, 70):
         stages = [[percent / 100, (100 - percent) / 100]]
-        groups['ratio'] |= mix(f'clones_{percent}_{100 - percent}', stages, rates=(2e-3,))
-    narrow = law('width_64_en', *NARROW, *EN)
+        groups['ratio'] |= mix(f'clones_{percent}_{100 - percent}', LAB, stages, rates=(2e-3,))
+    narrow = law(OUT, 'width_64_en', *NARROW, *EN, lengths=LENGTHS)
     for name, stages in (('90_10', [skewed]), ('50_50', [even])):
-        narrow |= mix(f'width_64_clones_{name}', stages, files=NARROW, rates=(1e-2,))
+        narrow |= mix(f'width_64_clones_{name}', NARROW, stages, rates=(1e-2,))
     groups['width'] = narrow
     return groups
 
