@@ -1,88 +1,48 @@
-"""The paper's finding on a laptop: the smallest set of runs that shows it, then the law, the table and the report.
+"""What one language does for another, on a laptop: two clones at two ratios, each with its control.
 
-    python demo.py
+    python demo.py     # or make demo
 
-Two runs at a time where there are two cores: small models do not use two cores well. Runs that are finished are not
-trained again, so the command may be stopped and given again.
+Trains EN1 and EN2 at 90/10 and at 50/50, EN2's sequences of each alone in as many steps (the
+controls), and English alone at several lengths, which give the law; then prints the law, the table
+of TEff and transfer, and writes the report, whose finding is the last line. The command may be
+stopped and given again.
 """
+
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-from tqdm import tqdm
 
 from configurator import ConfigError, run
+from jobs import HERE, Job, law, mix, train_all
 
-steps = 600  # of the two multilingual runs and of the longest monolingual one
-budgets = [0.1, 0.25, 0.5, 1.0]  # of the monolingual runs, shares of `steps`
-ratios = [[0.5, 0.5], [0.9, 0.1]]  # p(language) of the runs on two clones
-config = 'config/demo_clones.py'  # what the runs have in common
-
-HERE = Path(__file__).resolve().parent
+steps = 2000  # of the two mixes and of the longest run of English alone
+budgets = [0.05, 0.08, 0.13, 0.2, 0.35, 0.6, 1.0]  # lengths of English alone, shares of `steps`
+rates = [2e-3]  # learning rates of more controls of the rare clone: the best one counts
 
 
 def training_runs():
-    """{name of the run: (steps, arguments of train.py)}, the longest first."""
-    runs = {}
-    for ratio in ratios:
-        runs['demo_' + '_'.join(f'{100 * p:.0f}' for p in ratio)] = steps, [f'--stages={[ratio]}']
-    for share in sorted(budgets, reverse=True):
-        short = round(share * steps)
-        runs[f'demo_alone_{short}'] = short, ['--corpora=[docs]', '--languages=[en]', '--stages=[[1.0]]']
-    return {name: (length, [config, *more, f'--max_steps={length}', f'--out_dir=out/{name}'])
-            for name, (length, more) in runs.items()}
+    """{run: Job}, in the order of training."""
+    files, length = ('config/demo_clones.py',), f'--max_steps={steps}'
+    alone = (*files, 'config/alone.py')
+    lengths = [round(share * steps) for share in budgets]
+    runs = law('out', 'demo_alone', *alone, lengths=lengths)
+    runs |= mix('demo_90_10', files, [[0.9, 0.1]], length, rates=rates)
+    runs |= mix('demo_50_50', files, [[0.5, 0.5]], length)
+    jobs = {name: Job(os.path.join('out', name), arguments) for name, arguments in runs.items()}
+    return dict(sorted(jobs.items(), key=lambda item: -item[1].cost))
 
 
-def python(script, *arguments, **options):
-    """Runs a script of this folder; arguments that name a config file are looked up here, too."""
-    found = [str(HERE / a) if a.endswith('.py') and not os.path.exists(a) else a for a in arguments]
-    return subprocess.run([sys.executable, str(HERE / script), *found], **options)
-
-
-def train_all(runs, at_once):
-    """Trains the runs, `at_once` at a time, under one progress bar; raises ConfigError when one fails."""
-    environment = dict(os.environ, OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // at_once)))
-    begun = []
-
-    def train(name):
-        begun.append(name)
-        return name, python('train.py', *runs[name][1], env=environment, capture_output=True, text=True)
-
-    with ThreadPoolExecutor(at_once) as pool, \
-            tqdm(total=sum(length for length, _ in runs.values()), unit=' steps', dynamic_ncols=True) as progress:
-        waiting = [pool.submit(train, name) for name in runs]
-        while waiting:
-            for future in [f for f in waiting if f.done()]:
-                waiting.remove(future)
-                name, done = future.result()
-                if done.returncode:
-                    for other in waiting:
-                        other.cancel()
-                    raise ConfigError(f'{name} failed: {done.stderr.strip().splitlines()[-1]}')
-                progress.write(f'\n--- run {list(runs).index(name) + 1} of {len(runs)}: '
-                               f'python train.py {" ".join(runs[name][1])}\n{done.stdout.strip()}')
-            progress.n = sum(min(steps_done(name), runs[name][0]) for name in begun)
-            now = [name for name in begun if not Path('out', name, 'results.json').exists()]
-            progress.set_description(f'run {" and ".join(str(list(runs).index(n) + 1) for n in now) or len(begun)} '
-                                     f'of {len(runs)}: {", ".join(now)}')
-            time.sleep(0.5)
-
-
-def steps_done(name):
-    log = Path('out', name, 'log.jsonl')
-    return sum(line.startswith('{"step"') and '"loss"' in line for line in log.open()) if log.exists() else 0
+def python(script, *arguments):
+    return subprocess.run([sys.executable, str(HERE / script), *arguments]).returncode
 
 
 def main():
-    if python('prepare.py', 'config/demo_data.py').returncode:
+    if python('prepare.py', str(HERE / 'config/demo_data.py')):
         raise ConfigError('the corpus could not be made, see above')
-    train_all(training_runs(), at_once=2 if (os.cpu_count() or 1) > 1 else 1)
+    train_all(training_runs())
     for script in ('fit_scaling.py', 'report.py'):
         print(f'\n--- python {script}', flush=True)
-        if python(script).returncode:
+        if python(script):
             raise ConfigError(f'{script} failed, see above')
 
 

@@ -1,4 +1,4 @@
-# The corpus of the demo, for prepare.py: the documentation strings of the installed packages, in 1,024 pieces.
+# The corpus of the demo, for prepare.py: the documentation strings of the installed packages.
 corpus = 'docs'
 source = 'docs'
-vocab_size = 1024
+vocab_size = 512
