@@ -29,10 +29,13 @@ source_en = 'eltec:eng'  # where prepare.py finds English novels; or a folder of
 source_fr = 'eltec:fra'  # the French ones
 
 RESULTS, OUT = Path('results/lab'), Path('out/lab')
-LAB, NARROW = ('config/lab.py',), ('config/lab.py', 'config/width_64.py')
+LAB = ('config/lab.py',)
+WIDTHS = {width: (*LAB, f'config/width_{width}.py') for width in (64, 128)}
 EN = ('--corpora=[novels_en]', '--languages=[en]', '--stages=[[1.0]]')
 FR = ('--corpora=[novels_fr]', '--languages=[fr]', '--stages=[[1.0]]')
 PAIR = ('--corpora=[novels_en,novels_fr]', '--languages=[en,fr]')
+ANCHORED = '--vocabulary=anchored'
+TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in range(1, 11)]}')
 LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the runs of a law
 
 
@@ -41,23 +44,78 @@ LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the
 
 def table():
     """{group: {run: arguments of train.py}}; a run's seeds and controls are runs of their own."""
-    even, skewed = [0.5, 0.5], [0.9, 0.1]
-    seeds = (0, 1, 2)
+    even, skewed, turned = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
     groups = {'law': law(OUT, 'en', *LAB, *EN, lengths=LENGTHS)}
-    groups['balance'] = mix('clones_90_10', LAB, [skewed], seeds=seeds, rates=(5e-4, 2e-3)) | mix(
-        'clones_50_50', LAB, [even], seeds=seeds
+
+    def add(group, name, stages, *arguments, files=LAB, **options):
+        groups.setdefault(group, {}).update(mix(name, files, stages, *arguments, **options))
+
+    # takeaways 1 and 2
+    add('balance', 'clones_90_10', [skewed], seeds=(0, 1, 2), rates=(5e-4, 2e-3))
+    add('balance', 'clones_50_50', [even], seeds=(0, 1, 2))
+    # controls of the measure: pieces in common and entries that start alike must show transfer
+    add('measure', 'shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
+    add('measure', 'aligned_90_10', [skewed], '--start_entries=clones', controls=())
+    # where transfer begins: width, and tokens
+    for width, files in WIDTHS.items():
+        groups.setdefault(f'width_{width}', {}).update(
+            law(OUT, f'width_{width}_en', *files, *EN, lengths=LENGTHS)
+        )
+        add(f'width_{width}', f'width_{width}_90_10', [skewed], files=files, rates=(1e-2,))
+        add(f'width_{width}', f'width_{width}_50_50', [even], files=files)
+    aligned = 'width_64_aligned_90_10'
+    add('width_64', aligned, [skewed], '--start_entries=clones', files=WIDTHS[64], controls=())
+    add('ratio', 'clones_95_5', [[0.95, 0.05]], rates=(2e-3,))
+    add('ratio', 'clones_80_20', [[0.8, 0.2]], rates=(2e-3,))
+    add('ratio', 'clones_70_30', [[0.7, 0.3]], rates=(2e-3,))
+    # how languages differ: from clone to foreign language by order and by vocabulary
+    add('differ', 'shared_all_90_10', [skewed], '--cloned_fraction=0.0', controls=())
+    for order in ('reversed', 'shuffled_2', 'shuffled_8'):
+        add('differ', f'{order}_90_10', [skewed], f"--orders=['','{order}']")
+    # takeaway 6
+    groups['french'] = law(OUT, 'fr', *LAB, *FR, lengths=LENGTHS[:-2])
+    controls = {'50_50': ('en', 'fr'), '90_10': ('fr',), '10_90': ('en',)}
+    for ratio, stages in (('90_10', skewed), ('50_50', even), ('10_90', turned)):
+        only = controls[ratio]
+        add('french', f'fr_anchored_{ratio}', [stages], *PAIR, ANCHORED, controls=only)
+        add('french', f'fr_disjoint_{ratio}', [stages], *PAIR, controls=())
+    # takeaways 5 and 8
+    add('schedules', 'clones_90_10_then_10_90', [skewed, turned], controls=('en1', 'en2'))
+    add('schedules', 'clones_100_0_then_0_100', [[1.0, 0.0], [0.0, 1.0]])
+    add(
+        'schedules',
+        'fr_anchored_90_10_then_10_90',
+        [skewed, turned],
+        *PAIR,
+        ANCHORED,
+        controls=('en', 'fr'),
     )
-    groups['measure'] = mix(
-        'shared_pieces_90_10', LAB, [skewed], '--cloned_fraction=0.5', controls=()
+    add(
+        'schedules',
+        'fr_anchored_90_10_10_90_then_50_50',
+        [skewed, turned, even, even],
+        *PAIR,
+        ANCHORED,
+        controls=('en', 'fr'),
     )
-    groups['ratio'] = {}
-    for percent in (95, 80, 70):
-        stages = [[percent / 100, (100 - percent) / 100]]
-        groups['ratio'] |= mix(f'clones_{percent}_{100 - percent}', LAB, stages, rates=(2e-3,))
-    narrow = law(OUT, 'width_64_en', *NARROW, *EN, lengths=LENGTHS)
-    for name, stages in (('90_10', [skewed]), ('50_50', [even])):
-        narrow |= mix(f'width_64_clones_{name}', NARROW, stages, rates=(1e-2,))
-    groups['width'] = narrow
+    # takeaway 3
+    add('ten', 'clones10_balanced', [[0.1] * 10], *TEN)
+    add('ten', 'clones10_main_50', [[0.5] + [0.5 / 9] * 9], *TEN)
+    # takeaways 4 and 7
+    for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
+        add(
+            'data',
+            f'fr_anchored_{ratio}_twice',
+            stages,
+            *PAIR,
+            ANCHORED,
+            '--max_steps=4000',
+            controls=('fr',),
+        )
+    # by tokens
+    for name, steps in (('half', 1000), ('twice', 4000)):
+        for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
+            add('tokens', f'clones_{ratio}_{name}', stages, f'--max_steps={steps}')
     return groups
 
 
