@@ -15,8 +15,8 @@ import sys
 from configurator import ConfigError, run
 from jobs import HERE, Job, law, mix, train_all
 
-steps = 2000  # of the two mixes and of the longest run of English alone
-budgets = [0.05, 0.08, 0.13, 0.2, 0.35, 0.6, 1.0]  # lengths of English alone, shares of `steps`
+steps = 1600  # of the two mixes and of the longest run of English alone
+budgets = [0.06, 0.1, 0.14, 0.2, 0.35, 0.6, 1.0]  # lengths of English alone, shares of `steps`
 rates = [2e-3]  # learning rates of more controls of the rare clone: the best one counts
 
 
@@ -26,7 +26,7 @@ def training_runs():
     alone = (*files, 'config/alone.py')
     lengths = [round(share * steps) for share in budgets]
     runs = law('out', 'demo_alone', *alone, lengths=lengths)
-    runs |= mix('demo_90_10', files, [[0.9, 0.1]], length, rates=rates)
+    runs |= mix('demo_90_10', files, [[0.9, 0.1]], length, rates=rates, seeds=(0, 1))
     runs |= mix('demo_50_50', files, [[0.5, 0.5]], length)
     jobs = {name: Job(os.path.join('out', name), arguments) for name, arguments in runs.items()}
     return dict(sorted(jobs.items(), key=lambda item: -item[1].cost))

@@ -34,7 +34,8 @@ WIDTHS = {width: (*LAB, f'config/width_{width}.py') for width in (64, 128)}
 EN = ('--corpora=[novels_en]', '--languages=[en]', '--stages=[[1.0]]')
 FR = ('--corpora=[novels_fr]', '--languages=[fr]', '--stages=[[1.0]]')
 PAIR = ('--corpora=[novels_en,novels_fr]', '--languages=[en,fr]')
-ANCHORED = '--vocabulary=anchored'
+ANCHORED, ALIGNED = '--vocabulary=anchored', '--start_entries=clones'
+KEPT = '--keep_checkpoints=[100,250,500,1000,1500]'  # for studies over training
 TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in range(1, 11)]}')
 LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the runs of a law
 
@@ -45,17 +46,18 @@ LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the
 def table():
     """{group: {run: arguments of train.py}}; a run's seeds and controls are runs of their own."""
     even, skewed, turned = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
+    both = dict(controls=('en', 'fr'))
     groups = {'law': law(OUT, 'en', *LAB, *EN, lengths=LENGTHS)}
 
     def add(group, name, stages, *arguments, files=LAB, **options):
         groups.setdefault(group, {}).update(mix(name, files, stages, *arguments, **options))
 
     # takeaways 1 and 2
-    add('balance', 'clones_90_10', [skewed], seeds=(0, 1, 2), rates=(5e-4, 2e-3))
-    add('balance', 'clones_50_50', [even], seeds=(0, 1, 2))
+    add('balance', 'clones_90_10', [skewed], KEPT, seeds=(0, 1, 2), rates=(5e-4, 2e-3))
+    add('balance', 'clones_50_50', [even], KEPT, seeds=(0, 1, 2))
     # controls of the measure: pieces in common and entries that start alike must show transfer
     add('measure', 'shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
-    add('measure', 'aligned_90_10', [skewed], '--start_entries=clones', controls=())
+    add('measure', 'aligned_90_10', [skewed], KEPT, ALIGNED, controls=())
     # where transfer begins: width, and tokens
     for width, files in WIDTHS.items():
         groups.setdefault(f'width_{width}', {}).update(
@@ -64,7 +66,7 @@ def table():
         add(f'width_{width}', f'width_{width}_90_10', [skewed], files=files, rates=(1e-2,))
         add(f'width_{width}', f'width_{width}_50_50', [even], files=files)
     aligned = 'width_64_aligned_90_10'
-    add('width_64', aligned, [skewed], '--start_entries=clones', files=WIDTHS[64], controls=())
+    add('width_64', aligned, [skewed], KEPT, ALIGNED, files=WIDTHS[64], controls=())
     add('ratio', 'clones_95_5', [[0.95, 0.05]], rates=(2e-3,))
     add('ratio', 'clones_80_20', [[0.8, 0.2]], rates=(2e-3,))
     add('ratio', 'clones_70_30', [[0.7, 0.3]], rates=(2e-3,))
@@ -82,36 +84,17 @@ def table():
     # takeaways 5 and 8
     add('schedules', 'clones_90_10_then_10_90', [skewed, turned], controls=('en1', 'en2'))
     add('schedules', 'clones_100_0_then_0_100', [[1.0, 0.0], [0.0, 1.0]])
-    add(
-        'schedules',
-        'fr_anchored_90_10_then_10_90',
-        [skewed, turned],
-        *PAIR,
-        ANCHORED,
-        controls=('en', 'fr'),
-    )
-    add(
-        'schedules',
-        'fr_anchored_90_10_10_90_then_50_50',
-        [skewed, turned, even, even],
-        *PAIR,
-        ANCHORED,
-        controls=('en', 'fr'),
-    )
+    name = 'fr_anchored_90_10_then_10_90'
+    add('schedules', name, [skewed, turned], *PAIR, ANCHORED, **both)
+    name = 'fr_anchored_90_10_10_90_then_50_50'
+    add('schedules', name, [skewed, turned, even, even], *PAIR, ANCHORED, **both)
     # takeaway 3
     add('ten', 'clones10_balanced', [[0.1] * 10], *TEN)
     add('ten', 'clones10_main_50', [[0.5] + [0.5 / 9] * 9], *TEN)
     # takeaways 4 and 7
     for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
-        add(
-            'data',
-            f'fr_anchored_{ratio}_twice',
-            stages,
-            *PAIR,
-            ANCHORED,
-            '--max_steps=4000',
-            controls=('fr',),
-        )
+        name, more = f'fr_anchored_{ratio}_twice', (*PAIR, ANCHORED, '--max_steps=4000')
+        add('data', name, stages, *more, controls=('fr',))
     # by tokens
     for name, steps in (('half', 1000), ('twice', 4000)):
         for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
