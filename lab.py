@@ -38,6 +38,8 @@ ANCHORED, ALIGNED = '--vocabulary=anchored', '--start_entries=clones'
 KEPT = '--keep_checkpoints=[100,250,500,1000,1500]'  # for studies over training
 TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in range(1, 11)]}')
 LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the runs of a law
+LONGER = (150, 300, 600, 1000, 1800, 3000)  # the same where the base run has 3,000
+RATES = dict(narrow=1e-2, deep=2e-3)  # of more controls
 
 
 # --- the table of runs ----------------------------------------------------------------------------
@@ -58,6 +60,12 @@ def table():
     # controls of the measure: pieces in common and entries that start alike must show transfer
     add('measure', 'shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
     add('measure', 'aligned_90_10', [skewed], KEPT, ALIGNED, controls=())
+    # four layers and three times the tokens, narrow and wide
+    for name in ('narrow', 'deep'):
+        files = (*LAB, f'config/{name}.py')
+        groups[name] = law(OUT, f'{name}_en', *files, *EN, lengths=LONGER)
+        add(name, f'{name}_90_10', [skewed], KEPT, files=files, rates=(RATES[name],))
+        add(name, f'{name}_aligned_90_10', [skewed], KEPT, ALIGNED, files=files, controls=())
     # where transfer begins: width, and tokens
     for width, files in WIDTHS.items():
         groups.setdefault(f'width_{width}', {}).update(
@@ -99,6 +107,7 @@ def table():
     for name, steps in (('half', 1000), ('twice', 4000)):
         for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
             add('tokens', f'clones_{ratio}_{name}', stages, f'--max_steps={steps}')
+    groups['deep'] = groups.pop('deep')  # the dearest comes last
     return groups
 
 
