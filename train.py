@@ -606,50 +606,51 @@ class Training:
             return signals.number and not processes.distributed
 
         speed, last_flush = 0.0, self.step
-        progress = tqdm(
+        with tqdm(
             total=max_steps,
             initial=self.step,
             unit=' steps',
             disable=processes.rank > 0,
             dynamic_ncols=True,
-        )
-        while self.step < max_steps:
-            try:
-                finished = self.take_step(batches, counts, log, stops)
-            except torch.OutOfMemoryError:
-                self.smaller_passes()
-                continue
-            if not finished:  # this step will be taken again
+        ) as progress:
+            while self.step < max_steps:
+                try:
+                    finished = self.take_step(batches, counts, log, stops)
+                except torch.OutOfMemoryError:
+                    self.smaller_passes()
+                    continue
+                if not finished:  # this step will be taken again
+                    log.flush(speed)
+                    self.save()
+                    self.leave(signals)
+                step = self.step
+                progress.update(1)
+                evaluates = eval_interval and step % eval_interval == 0 and step < max_steps
+                saves = (
+                    step % checkpoint_interval == 0 or step in keep_checkpoints or step == max_steps
+                )
+                looks = processes.device.type == 'cpu' or step % log_interval == 0
+                if not (looks or evaluates or saves):
+                    continue
+                stop = processes.sum(np.array([float(signals.number)]))[0]
+                now = time.perf_counter()
+                speed = (tokens_before[step] - tokens_before[last_flush]) / (now - last_look)
                 log.flush(speed)
-                self.save()
-                self.leave(signals)
-            step = self.step
-            progress.update(1)
-            evaluates = eval_interval and step % eval_interval == 0 and step < max_steps
-            saves = step % checkpoint_interval == 0 or step in keep_checkpoints or step == max_steps
-            looks = processes.device.type == 'cpu' or step % log_interval == 0
-            if not (looks or evaluates or saves):
-                continue
-            stop = processes.sum(np.array([float(signals.number)]))[0]
-            now = time.perf_counter()
-            speed = (tokens_before[step] - tokens_before[last_flush]) / (now - last_look)
-            log.flush(speed)
-            last_look, last_flush = now, step
-            efficiency = speed * self.config.flops_per_token() / peak
-            text = f'loss {log.loss:.3f}, {speed:,.0f} tokens/s, MFU {efficiency:.0%}'
-            progress.set_postfix_str(text, refresh=False)
-            if saves or stop:
-                self.save()
-            if stop and step < max_steps:
-                self.leave(signals)
-            if evaluates:
-                scores = self.perplexities(eval_windows, quiet=True)
-                quick = {name: score['ppl'] for name, score in scores.items()}
-                log.write([dict(step=step - 1, perplexity=quick)])
-                line = ', '.join(f'{name} {ppl:.1f}' for name, ppl in quick.items())
-                progress.write(f'step {step}: {line}')
-                last_look = time.perf_counter()
-        progress.close()
+                last_look, last_flush = now, step
+                efficiency = speed * self.config.flops_per_token() / peak
+                text = f'loss {log.loss:.3f}, {speed:,.0f} tokens/s, MFU {efficiency:.0%}'
+                progress.set_postfix_str(text, refresh=False)
+                if saves or stop:
+                    self.save()
+                if stop and step < max_steps:
+                    self.leave(signals)
+                if evaluates:
+                    scores = self.perplexities(eval_windows, quiet=True)
+                    quick = {name: score['ppl'] for name, score in scores.items()}
+                    log.write([dict(step=step - 1, perplexity=quick)])
+                    line = ', '.join(f'{name} {ppl:.1f}' for name, ppl in quick.items())
+                    progress.write(f'step {step}: {line}')
+                    last_look = time.perf_counter()
 
     def perplexities(self, windows, quiet):
         return perplexities(
