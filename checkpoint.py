@@ -102,7 +102,7 @@ def load_run(out):
     state = last_checkpoint(out)
     if state is None:
         raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
-    chosen = state['settings']
+    chosen = LATER_SETTINGS | state['settings']
     languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
     if chosen.get('only'):
         languages, entries = alone(languages, chosen['only'])
@@ -112,7 +112,11 @@ def load_run(out):
     return model.eval(), languages, state
 
 
-LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed')
+LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
+
+# Settings that the first runs did not have, and what they did.
+LATER_SETTINGS = dict(only='', warmup_fraction=0.0, loss_weights=[], start_entries='')
+LATER_SETTINGS |= dict(start_noise=0.3, trainable='all', orders=[])
 
 
 def corpora_identity(languages):

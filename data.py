@@ -132,15 +132,41 @@ def load_tokenizer(path):
 
 @dataclass
 class Language:
+    """A corpus, the entry of each of its tokens in the model's vocabulary, and an order of the text.
+
+    table: (corpus.vocab_size,) int32. order: '', 'reversed', or 'shuffled_K', where the tokens of
+    each window of K change places, in all windows alike. So languages of the same pieces get
+    another structure (K et al. 2020, Deshpande et al. 2022)."""
+
     name: str
     corpus: Corpus
-    table: (
-        np.ndarray
-    )  # (corpus.vocab_size,) int32: the entry in the model's vocabulary of each token
+    table: np.ndarray
+    order: str = ''
+
+    @property
+    def window(self):
+        """Tokens that change places among themselves; 1 where the order has no windows."""
+        return int(self.order.removeprefix('shuffled_')) if 'shuffled' in self.order else 1
+
+    def positions(self, length):
+        """Where in a text of `length` tokens each token of the language stands: (length,) int64.
+
+        The text begins with a window; of one that its end cuts, the tokens that are there keep
+        the order that they have in a whole window."""
+        if self.order == 'reversed':
+            return np.arange(length)[::-1]
+        permutation = np.random.default_rng(3).permutation(self.window)
+        starts = np.arange(0, length, self.window)
+        positions = (starts[:, None] + permutation).ravel()
+        return positions[positions < length]
+
+    def ids(self, tokens):
+        """The entries of a text of the corpus, (N,) tokens, in the order of the language."""
+        return self.table[tokens[self.positions(len(tokens))] if self.order else tokens]
 
 
 def build_languages(
-    corpora, names, vocabulary='disjoint', cloned_fraction=1.0, seed=0, root='data'
+    corpora, names, vocabulary='disjoint', cloned_fraction=1.0, seed=0, orders=(), root='data'
 ):
     """The languages of a run and the size of the model's vocabulary: (list of Language, entries).
 
@@ -148,8 +174,15 @@ def build_languages(
     its first language. vocabulary: 'disjoint', or 'anchored', where a piece that is spelled alike
     in two corpora is one entry (Appendix D.2). cloned_fraction: share of the pieces of which a
     clone has a copy of its own, drawn at random; the others it shares with the language it is a
-    clone of (Appendix D.1); a smaller share is a subset of a larger one. Padding is id 0 for all.
-    Raises ConfigError."""
+    clone of (Appendix D.1); a smaller share is a subset of a larger one. orders: the order of each
+    language, or none. Padding is id 0 for all. Raises ConfigError."""
+    orders = list(orders) or [''] * len(names)
+    valid = r'|reversed|shuffled_([2-9]|[1-9]\d+)'
+    if len(orders) != len(names) or not all(re.fullmatch(valid, str(order)) for order in orders):
+        raise ConfigError(
+            f"orders must have '', 'reversed' or 'shuffled_K' (K at least 2) for each of the "
+            f'{len(names)} languages, not {orders}'
+        )
     if len(corpora) != len(names) or not names:
         raise ConfigError(
             f'{len(corpora)} corpora for {len(names)} languages: give one corpus for each language'
@@ -180,7 +213,7 @@ def build_languages(
             tables[name] = np.array([entry_of_spelling[spelling] for spelling in spellings])
             entries = len(entry_of_spelling)
     languages, has_language = [], set()
-    for corpus, name in zip(corpora, names):
+    for corpus, name, order in zip(corpora, names, orders):
         table = tables[corpus].copy()
         if corpus in has_language:  # a clone: an offset for each piece that it does not share
             shuffled = np.random.default_rng(seed).permutation(len(table))
@@ -189,7 +222,7 @@ def build_languages(
             entries += len(cloned)
         has_language.add(corpus)
         table[PAD] = PAD
-        languages.append(Language(name, opened[corpus], table.astype(np.int32)))
+        languages.append(Language(name, opened[corpus], table.astype(np.int32), order))
     return languages, entries
 
 
@@ -197,7 +230,65 @@ def alone(languages, name):
     """A language in a vocabulary of its own: (list of that one Language, entries)."""
     language = next(language for language in languages if language.name == name)
     entries = language.corpus.vocab_size
-    return [Language(name, language.corpus, np.arange(entries, dtype=np.int32))], entries
+    table = np.arange(entries, dtype=np.int32)
+    return [Language(name, language.corpus, table, language.order)], entries
+
+
+def own_entries(languages, name):
+    """The entries of a language that no other has: (n,) int32. Padding is nobody's."""
+    (own,) = (language.table for language in languages if language.name == name)
+    others = [language.table for language in languages if language.name != name]
+    return np.setdiff1d(own, np.concatenate([[PAD], *others]))
+
+
+def entry_pairs(languages, alike):
+    """Which entries may start as which others: (n, 2) int, an entry and the one that it starts as.
+
+    alike 'clones': each piece of a clone and that of the language that it is a clone of.
+    'spelling': each piece of a later language and that of the first language, where it is spelled
+    alike (as FOCUS does, Dobler and de Melo 2023). Else a file of two columns, a word of the first
+    language and of the last one, where each is one piece (dictionaries serve so in WECHSEL,
+    Minixhofer et al. 2022); the first line of a word counts. Entries that the other language has,
+    too, are left out. Raises ConfigError when there is nothing to pair."""
+    if alike not in ('clones', 'spelling') and not Path(alike).is_file():
+        raise ConfigError(
+            f"start_entries must be 'clones', 'spelling' or a file of words in two columns, and "
+            f'there is no file {alike}'
+        )
+    pairs = {}  # entry -> the entry that it starts as
+    for language in languages[1:] if alike in ('clones', 'spelling') else languages[-1:]:
+        source, pieces = languages[0], language.corpus.load_tokenizer()
+        if alike == 'clones':
+            source = next(other for other in languages if other.corpus is language.corpus)
+        source_pieces = source.corpus.load_tokenizer()
+        if alike in ('clones', 'spelling'):
+            token_of = {source_pieces.id_to_piece(i): i for i in range(len(source_pieces))}
+            spellings = [pieces.id_to_piece(i) for i in range(len(pieces))]
+            tokens = [(token_of[s], i) for i, s in enumerate(spellings) if s in token_of]
+        else:
+            lines = [line.split() for line in text_lines(Path(alike))]
+            if not all(len(columns) in (0, 2) for columns in lines):
+                raise ConfigError(f'{alike} must have two words on each line')
+            tokens = [
+                (token_of_word(source_pieces, columns[0]), token_of_word(pieces, columns[1]))
+                for columns in lines
+                if columns
+            ]
+        for source_token, token in tokens:
+            if UNKNOWN in (source_token, token) and alike not in ('clones', 'spelling'):
+                continue
+            pairs.setdefault(int(language.table[token]), int(source.table[source_token]))
+        for entry in set(pairs).intersection(source.table.tolist()):
+            del pairs[entry]
+    if not pairs:
+        raise ConfigError(f'start_entries={alike!r} finds no entry that could start as another')
+    return np.array(list(pairs.items()))
+
+
+def token_of_word(pieces, word):
+    """The token of a word that is one piece, or of a piece that is spelled so; else UNKNOWN."""
+    tokens = pieces.encode(word)
+    return tokens[0] if len(tokens) == 1 else pieces.piece_to_id(word)
 
 
 # --- the mix --------------------------------------------------------------------------------------
@@ -220,6 +311,12 @@ class LanguageMix:
         """stages: a row of p(language) for each of the equally long stages of the run.
 
         Raises ConfigError when a language that is drawn has not a single chunk to read."""
+        for language in languages:
+            if block_size % language.window or max(1, block_size // 4) % language.window:
+                raise ConfigError(
+                    f'the order {language.order} of {language.name} needs a block_size of which '
+                    f'a quarter is divisible by {language.window}, not {block_size}'
+                )
         self.languages, self.block_size, self.seed = languages, block_size, seed
         probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
         bounds = np.cumsum(probabilities, axis=1)
@@ -287,9 +384,14 @@ class LanguageMix:
         return tokens[:, :-1], tokens[:, 1:], drawn
 
     def _read(self, language, chunk):
+        """A chunk and the token behind it, in the order of the language: (block_size + 1,) ids.
+
+        A shuffled chunk is that of the whole text shuffled: the token behind it is the first one
+        of the next window. A reversed chunk is one of the whole text reversed."""
         start = chunk * self.block_size
+        end = start + self.block_size + language.window
         try:
-            return language.table[language.corpus.train[start : start + self.block_size + 1]]
+            return language.ids(language.corpus.train[start:end])[: self.block_size + 1]
         except IndexError:
             folder = language.corpus.folder
             raise ConfigError(

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from checkpoint import load_run
 from configurator import ConfigError, run
 from device import autocast, memory_advice, pick_device, pick_dtype
-from data import DOCUMENT_END
-from data import build_languages
+from data import DOCUMENT_END, build_languages
 from model import GPT, GPTConfig
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
@@ -39,7 +38,7 @@ dtype = 'auto'  # auto, bfloat16, float16, float32
 def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, progress=None):
     """Losses of a token stream by sliding windows of the model's block_size.
 
-    stream: (N,) ids of the model's vocabulary (an array or a function slice -> ids). Returns (losses (W, last_n)
+    stream: (N,) ids of the model's vocabulary. Returns (losses (W, last_n)
     float32 in nats, starts (W,) of the windows); column j of window w is the loss of token starts[w] + block_size -
     last_n + 1 + j. With torch.distributed the windows are shared among the processes, and all get all losses.
     Raises ConfigError when the stream is shorter than a window."""
@@ -82,17 +81,22 @@ def perplexity(model, language, last_n=0, batch_size=0, max_windows=0, context=N
     ppl, loss (nats a token) and their standard errors over documents; bits_per_byte; scored_tokens,
     windows, last_n; and of each document with a scored token, in the order of the test set,
     document_loss (sum, nats) and document_tokens, so that runs can be compared on the same
-    documents."""
+    documents. The whole test set is put into the order of the language, so every token but those
+    at its ends is scored once, also where the language is reversed."""
     T = model.config.block_size
-    test = language.corpus.test
+    test = np.asarray(language.corpus.test)
     last_n = last_n or max(1, T // 4)
-    stream = _Translated(test, language.table)
+    if last_n % language.window:
+        raise ConfigError(
+            f'{language.name} is {language.order}: last_n must be divisible by {language.window}, '
+            f'not {last_n}'
+        )
     losses, starts = window_losses(
-        model, stream, last_n, batch_size, max_windows, context, progress
+        model, language.ids(test), last_n, batch_size, max_windows, context, progress
     )
-    positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
-    ends = np.cumsum(np.asarray(test) == DOCUMENT_END)
-    document = np.concatenate([[0], ends])[positions].ravel()
+    scored_positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
+    ends = np.cumsum(test == DOCUMENT_END) - (test == DOCUMENT_END)  # before each token
+    document = ends[language.positions(len(test))][scored_positions].ravel()
     total = np.bincount(document, losses.ravel().astype(np.float64))
     count = np.bincount(document)
     total, count = total[count > 0], count[count > 0]
@@ -118,19 +122,6 @@ def perplexity(model, language, last_n=0, batch_size=0, max_windows=0, context=N
         document_loss=[round(value, 4) for value in total.tolist()],
         document_tokens=count.tolist(),
     )
-
-
-class _Translated:
-    """A shard seen through a language's table: slices of it are ids of the model's vocabulary."""
-
-    def __init__(self, tokens, table):
-        self.tokens, self.table = tokens, table
-
-    def __len__(self):
-        return len(self.tokens)
-
-    def __getitem__(self, index):
-        return self.table[self.tokens[index]]
 
 
 def perplexities(
@@ -213,15 +204,15 @@ def main():
         )
     else:
         model, built, _ = load_run(out_dir)
-    where = pick_device(device)
+    compute_device = pick_device(device)
     with memory_advice('lower batch_size'):
         scores = perplexities(
-            model.to(where),
+            model.to(compute_device),
             built,
             last_n,
             batch_size,
             max_windows,
-            autocast(where, pick_dtype(dtype, where)),
+            autocast(compute_device, pick_dtype(dtype, compute_device)),
         )
     print(table(scores))
     if out_dir:

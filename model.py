@@ -94,7 +94,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     computed twice. Returns (mean loss in nats over targets that are not PAD, (N,) loss of each token, no gradient)."""
 
     @staticmethod
-    def forward(hidden, weight, targets, rows):
+    def forward(hidden, weight, targets, rows, token_weights=None):
         # hidden (N, C) and weight (V, C) in the dtype of the products; targets (N,)
         losses, grad_hidden, grad_weight = [], [], None
         for h, t in zip(hidden.split(rows), targets.split(rows)):
@@ -104,13 +104,16 @@ class LinearCrossEntropy(torch.autograd.Function):
             losses.append(torch.where(counts, lse - logits.gather(-1, t[:, None]), 0.0)[:, 0])
             entry = torch.arange(weight.shape[0], device=t.device)
             grad = (logits - lse).exp() - (entry == t[:, None]).float()
+            if token_weights is not None:
+                grad = grad * token_weights[len(losses) * rows - rows :][: len(t), None]
             grad = torch.where(counts, grad, 0.0).to(hidden.dtype)  # of the sum: a mean's would underflow in fp16
             grad_hidden.append(grad @ weight)
             part = grad.T @ h
             grad_weight = part if grad_weight is None else grad_weight.float() + part
         losses = torch.cat(losses)
         scale = 1.0 / (targets != PAD).sum().clamp(min=1)
-        return losses.sum() * scale, losses, scale, torch.cat(grad_hidden), grad_weight
+        total = losses if token_weights is None else losses * token_weights
+        return total.sum() * scale, losses, scale, torch.cat(grad_hidden), grad_weight
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -123,7 +126,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         scale, grad_hidden, grad_weight = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
         scale = scale * grad_loss
-        return (grad_hidden * scale).to(hidden_dtype), (grad_weight * scale).to(weight_dtype), None, None
+        return (grad_hidden * scale).to(hidden_dtype), (grad_weight * scale).to(weight_dtype), None, None, None
 
 
 class GPT(nn.Module):
@@ -163,21 +166,24 @@ class GPT(nn.Module):
         """Residual stream after each block, (n_layer, B, T, C)."""
         return torch.stack(list(self.residual_stream(idx)))
 
-    def forward(self, idx, targets=None, last_n=None, per_token=False):
+    def forward(self, idx, targets=None, last_n=None, per_token=False, weights=None):
         """idx: (B, T) ids. Without targets: logits (B, T, V), of the last `last_n` positions only if given.
 
         With targets (B, T): mean cross entropy in nats over the targets that are not PAD, of the last `last_n`
-        positions if given; with per_token also the (B, T or last_n) losses, which carry no gradient."""
+        positions if given; with per_token also the (B, T or last_n) losses, which carry no gradient. In training the
+        sequences may have weights (B,) in that mean, whose divisor stays the number of targets."""
         for x in self.residual_stream(idx):
             pass
         x = self.ln_f(x if last_n is None else x[:, -last_n:])
         if targets is None:
             return self.head(x)
         targets = targets if last_n is None else targets[:, -last_n:]
-        loss, losses = self.head_loss(x.flatten(0, 1), targets.flatten())
+        if weights is not None:
+            weights = weights[:, None].expand(targets.shape).flatten()
+        loss, losses = self.head_loss(x.flatten(0, 1), targets.flatten(), weights)
         return (loss, losses.view(targets.shape)) if per_token else loss
 
-    def head_loss(self, x, targets):
+    def head_loss(self, x, targets, token_weights=None):
         """(mean loss, (N,) losses) of normed states x (N, C) and targets (N,), CHUNK_LOGITS logits at a time."""
         weight = self.head.weight
         kind = x.device.type
@@ -186,7 +192,7 @@ class GPT(nn.Module):
         rows = max(1, CHUNK_LOGITS // self.config.vocab_size)
         with torch.autocast(kind, enabled=False):
             if torch.is_grad_enabled():
-                return LinearCrossEntropy.apply(x, weight, targets, rows)[:2]
+                return LinearCrossEntropy.apply(x, weight, targets, rows, token_weights)[:2]
             losses = torch.cat([F.cross_entropy((h @ weight.T).float(), t, ignore_index=PAD, reduction='none')
                                 for h, t in zip(x.split(rows), targets.split(rows))])
         return losses.sum() / (targets != PAD).sum().clamp(min=1), losses

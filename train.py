@@ -28,16 +28,18 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from checkpoint import (
+    LATER_SETTINGS,
     check_corpora,
     checkpoint_paths,
     corpora_identity,
     last_checkpoint,
+    load_run,
     lock,
     save_checkpoint,
     write_json,
 )
 from configurator import ConfigError, run, run_name
-from data import LanguageMix, alone, build_languages
+from data import LanguageMix, alone, build_languages, entry_pairs, own_entries
 from device import (
     Processes,
     Signals,
@@ -61,7 +63,13 @@ vocabulary = 'disjoint'  # disjoint; anchored: pieces spelled alike are one entr
 cloned_fraction = 1.0  # share of the pieces that a clone has for itself (Appendix D.1)
 stages = [[0.9, 0.1]]  # p(language), a row for each of the equally long stages (Section 4.5)
 parallel_epochs = False  # clones may read the same text, each in an epoch of its own
+orders = []  # of each language's text: '', 'reversed' or 'shuffled_K' in windows of K tokens
 only = ''  # control: train on this language's sequences of the run alone, in as many steps
+# what brings languages together or keeps them apart; a control ignores these
+loss_weights = []  # of each language, so that shares of data and of gradient differ; mean kept at 1
+start_entries = ''  # entries start alike: of clones, by spelling, or FILE of two columns of words
+start_noise = 0.3  # but for so much noise, in standard deviations of the rows that they start as
+trainable = 'all'  # or a language: its entries learn alone; init_from is then a run of the others
 # the model (Section 3)
 size = 'small'  # mini, small or medium; the next five, where not 0, override its numbers
 n_layer = 0  # blocks
@@ -80,7 +88,7 @@ learning_rate = 6e-4  # its peak
 min_learning_rate = 6e-6  # where it ends
 lr_schedule = 'cosine'  # cosine; wsd: constant, then down over the last decay_fraction of the run
 decay_fraction = 0.2  # of a wsd run
-init_from = ''  # folder of a longer wsd run with the same settings, to branch off
+init_from = ''  # folder of a longer wsd run with the same settings to branch off; see trainable
 # the run
 out_dir = ''  # where everything goes; empty: out/ and the names of the configs and overrides
 eval_interval = 1000  # steps between quick perplexities of each language; 0: none before the end
@@ -99,6 +107,8 @@ wandb_project = ''  # log to this project of Weights & Biases as well
 FREE = {'out_dir', 'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval'}
 FREE |= {'keep_checkpoints', 'log_interval', 'device', 'compile', 'micro_batch_size'}
 FREE |= {'wandb_project'}
+
+ENTRIES = ('wte.weight', 'head.weight')  # of the model: a row for each entry
 
 
 # --- what the settings mean -----------------------------------------------------------------------
@@ -142,8 +152,30 @@ def check_settings():
             f'the run ends within its warm-up: max_steps {max_steps}, warm-up {warmup()} steps; '
             'set warmup_fraction, or warmup_steps below max_steps'
         )
-    if only and only not in languages:
-        raise ConfigError(f'only={only!r} is none of the languages {", ".join(languages)}')
+    for name, language in dict(only=only or languages[0], trainable=trainable).items():
+        if language not in languages and (name, language) != ('trainable', 'all'):
+            raise ConfigError(
+                f'{name}={language!r} is none of the languages {", ".join(languages)}'
+            )
+    if loss_weights:
+        language_weights()
+    if start_noise < 0:
+        raise ConfigError(f'start_noise must be at least 0, not {start_noise}')
+
+
+def language_weights():
+    """The weight of each language's loss: (languages,) float32, so scaled that the mean weight of
+    the run's sequences is 1 (the sum over languages of expected share, by the stages, times weight;
+    it does not depend on the batch). Weights do by the gradient what shares do by the data (Xin et
+    al. 2022, Choi et al. 2023)."""
+    numbers = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
+    mean = np.mean(stages, axis=0) @ loss_weights if len(loss_weights) == len(languages) else 0
+    if not numbers or not 0 < mean < math.inf:
+        raise ConfigError(
+            f'loss_weights must have a number for each of the {len(languages)} languages, at least '
+            f'0 and not all 0, not {loss_weights}'
+        )
+    return (np.array(loss_weights) / mean).astype(np.float32)
 
 
 def warmup(steps=None, fraction=None, fixed=None):
@@ -173,7 +205,7 @@ def model_config(entries):
 
 def refuse_other_settings(stored, settings, out):
     """Raises ConfigError when a run was made with settings that would give another result."""
-    stored = {'only': ''} | stored
+    stored = LATER_SETTINGS | stored
     differ = [
         f'{name} is {stored[name]!r} there and {settings[name]!r} now'
         for name in settings
@@ -225,13 +257,14 @@ def pass_size(counts, largest):
     return int(sizes[(passes * (sizes + 2)).argmin()])
 
 
-def compute_gradients(model, batch, micro, count, processes, context, scaler, stops):
+def compute_gradients(model, batch, micro, count, processes, context, scaler, stops, weights=None):
     """Forward and backward passes over a process's sequences of a step, `micro` at a time.
 
-    batch: inputs and targets, each (rows, T); count: sequences of the step in all processes.
-    Returns the loss of each sequence in nats a token, (rows,) on the device, or None when stops()
-    said so between two passes. The gradient is that of the mean over the step's tokens."""
-    losses = []
+    batch: inputs and targets, each (rows, T); count: sequences of the step in all processes;
+    weights: (rows,) float32 of their losses in the gradient, or None. Returns the unweighted loss
+    of each sequence in nats a token, (rows,) on the device, or None when stops() said so between
+    two passes. The gradient is that of the mean over the step's tokens."""
+    losses, weighted = [], {}
     inputs, targets = (tensor.to(processes.device, non_blocking=True) for tensor in batch)
     for start in range(0, max(1, len(inputs)), micro):
         last = start + micro >= len(inputs)
@@ -240,8 +273,11 @@ def compute_gradients(model, batch, micro, count, processes, context, scaler, st
         missing = (0, 0, 0, micro - rows)  # a short pass is filled up with padding, which is free
         parts = [F.pad(t[start : start + micro], missing, value=PAD) for t in (inputs, targets)]
         with model.no_sync() if waits else contextlib.nullcontext():
+            if weights is not None:
+                part = F.pad(torch.from_numpy(weights[start : start + micro]), (0, micro - rows))
+                weighted = dict(weights=part.to(processes.device))
             with context:
-                loss, per_token = model(*parts, per_token=True)
+                loss, per_token = model(*parts, per_token=True, **weighted)
             scaler.scale(loss * (rows * processes.world / count)).backward()
         losses.append(per_token[:rows].detach().float().mean(1))
         if not last and stops():
@@ -363,7 +399,7 @@ def start_state(out, settings, trained, config):
                 'choose another out_dir'
             )
         refuse_other_settings(state['settings'], settings, out)
-    elif init_from:
+    elif init_from and trainable == 'all':
         state = branch_point(settings)
     if state is not None:
         check_corpora(state, trained, out)
@@ -405,6 +441,42 @@ def branch_point(settings):
     return state
 
 
+def take_over(model, trained):
+    """Gives `model` the body of the run in init_from and the entries of the languages that it has.
+
+    Returns their names. Raises ConfigError unless it has all of `trained` but the trainable one."""
+    there, known, _ = load_run(init_from)
+    known = {(lang.name, lang.corpus.name, lang.order): lang for lang in known}
+    pairs = [(lang, known.get((lang.name, lang.corpus.name, lang.order))) for lang in trained]
+    for language, old in pairs:
+        if old is None and language.name != trainable:
+            raise ConfigError(
+                f'init_from: the run in {init_from} has no language {language.name} of this corpus '
+                f'and order; only the trainable language {trainable} may be new'
+            )
+    if vars(there.config) | dict(vocab_size=0) != vars(model.config) | dict(vocab_size=0):
+        raise ConfigError(f'the model in {init_from} has other sizes: {vars(there.config)}')
+    weights, old_weights = model.state_dict(), there.state_dict()
+    for name in weights:
+        if name not in ENTRIES:
+            weights[name].copy_(old_weights[name])
+            continue
+        for language, old in pairs:
+            if old is not None:
+                weights[name][language.table] = old_weights[name][old.table]
+    return [language.name for language, old in pairs if old is not None]
+
+
+def start_alike(model, pairs, noise):
+    """Starts the input and output rows of pairs[:, 0] (n, 2) as those of pairs[:, 1], plus normal
+    noise of `noise` times the standard deviation of those rows in each dimension."""
+    for name in ENTRIES:
+        weight = model.state_dict()[name]
+        rows = weight[pairs[:, 1]]
+        spread = rows.std(0, correction=0)
+        weight[pairs[:, 0]] = rows + noise * spread * torch.randn(rows.shape)
+
+
 class Training:
     """A run: its languages, model and optimiser, and the step that it has reached."""
 
@@ -415,7 +487,7 @@ class Training:
         self.compute_dtype = pick_dtype(dtype, device_)
         self.context = autocast(device_, self.compute_dtype)
         every_language, entries = build_languages(
-            corpora, languages, vocabulary, cloned_fraction, seed
+            corpora, languages, vocabulary, cloned_fraction, seed, orders
         )
         self.mix = LanguageMix(
             every_language, stages, max_steps, batch_size, block_size, seed, parallel_epochs
@@ -442,12 +514,23 @@ class Training:
         self.step, self.elapsed = (state['step'], state['wall_time_s']) if state else (0, 0.0)
         torch.manual_seed(seed)
         self.model = GPT(self.config)
+        self.weights = language_weights() if loss_weights and not only else None
+        self.learns = '' if only or trainable == 'all' else trainable
+        self.notes = []
         if state:
             self.model.load_state_dict(state['model'])
+        elif not only:
+            self.start_weights()
         self.model.to(device_)
+        if self.learns:
+            self.model.requires_grad_(False)
+            self.fixed = torch.ones(entries, dtype=torch.bool, device=device_)
+            self.fixed[own_entries(self.trained, self.learns)] = False
+            for name in ENTRIES:
+                self.model.get_parameter(name).requires_grad_(True)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(),
+            [p for p in self.model.parameters() if p.requires_grad],
             lr=learning_rate,
             betas=(0.9, 0.95),
             eps=1e-8,
@@ -467,6 +550,18 @@ class Training:
             print('no C++ compiler is found (g++ or CXX): going on without torch.compile')
         self.compiles = compiled is not self.model
         self.parallel = DistributedDataParallel(compiled) if processes.distributed else compiled
+
+    def start_weights(self):
+        """Changes the random weights of a new run as init_from and start_entries say."""
+        if self.learns and init_from:
+            names = take_over(self.model, self.trained)
+            self.notes.append(f'body and entries of {", ".join(names)} are those of {init_from}')
+        if start_entries:
+            pairs = entry_pairs(self.trained, start_entries)
+            if self.learns:
+                pairs = pairs[np.isin(pairs[:, 0], own_entries(self.trained, self.learns))]
+            start_alike(self.model, pairs, start_noise)
+            self.notes.append(f'{len(pairs):,} entries start as others: {start_entries}')
 
     def counts(self):
         """Sequences that each step trains on: (max_steps,)."""
@@ -529,6 +624,8 @@ class Training:
         )
         if self.compiles:
             print('the first step compiles, for up to a minute')
+        for note in self.notes:
+            print(note)
         if init_from and self.step and not checkpoint_paths(self.out):
             print(f'branches off {init_from} at step {self.step}')
 
@@ -576,9 +673,13 @@ class Training:
                 self.context,
                 self.scaler,
                 stops,
+                None if self.weights is None else self.weights[drawn],
             )
             if losses is None:
                 return False
+            if self.learns:  # a row without a gradient stays what it is: Adam has no weight decay
+                for name in ENTRIES:
+                    self.model.get_parameter(name).grad[self.fixed] = 0
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
@@ -668,6 +769,7 @@ class Training:
             sequences = int(self.mix.before[max_steps, languages.index(language.name)])
             of_language[language.name] = dict(
                 corpus=language.corpus.name,
+                order=language.order,
                 tokenizer=language.corpus.tokenizer_hash,
                 test=language.corpus.info['test']['fingerprint'],
                 sequences_seen=sequences,
