@@ -170,13 +170,19 @@ def fit_power_law(tokens, ppl, unit=UNIT):
 
 SHAPE = ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size')
 RATES = ('learning_rate', 'min_learning_rate')
-SCORED = ('tokenizer', 'test', 'windows', 'last_n')  # what a perplexity was measured on
+SCORED = ('order', 'tokenizer', 'test', 'windows', 'last_n')  # what a perplexity was measured on
 FIELDS = ('corpus', *SCORED, *SHAPE, 'batch_size', *RATES, 'lr_schedule', 'decay_fraction')
 Group = namedtuple('Group', (*FIELDS, 'warmup_fraction', 'dtype'))
+# Settings that came later than some results.json: there they have their default.
+DEFAULTS = dict(only='', orders=[], loss_weights=[], start_entries='', start_noise=0.3)
+DEFAULTS |= dict(trainable='all', parallel_epochs=False, warmup_fraction=0.0, decay_fraction=0.2)
+# Settings whose effect is in the group, or that have none on the result.
+NOT_OF_RESULTS = {'out_dir', 'size', 'dtype', 'orders', 'decay_fraction', *SHAPE}
+# What a control has nothing of: it knows one language and that language's entries.
+OF_MIXES = {'cloned_fraction', 'vocabulary', 'loss_weights', 'start_entries', 'start_noise'}
 # A control's sequences do not depend on these settings of the run. Its rates are free: they are
 # tuned, so that it is as strong as it can be.
-NOT_OF_CONTROLS = {'only', 'seed', 'cloned_fraction', 'vocabulary', 'loss_weights', *RATES}
-NOT_OF_CONTROLS |= {'start_entries', 'start_noise', 'trainable'}
+NOT_OF_CONTROLS = {'only', 'seed', 'trainable', 'init_from', *OF_MIXES, *RATES}
 
 
 def load_runs(folder):
@@ -206,7 +212,8 @@ def checked(run, name):
     """A run as the rest of this file sees it, with its folder's name as `run` and its seed in
     `seeds`; languages have log_ppl: [one value a seed] and arrays document_loss, document_tokens
     (D,). Raises ValueError, LookupError or TypeError where the run is damaged."""
-    languages = {}
+    languages, settings = {}, DEFAULTS | run['settings']
+    orders = dict(zip(settings.get('languages', ()), settings['orders']))
     for key, language in run['languages'].items():
         ppl, ppl_se = language['ppl'], language.get('ppl_se') or 0.0
         if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0):
@@ -222,11 +229,13 @@ def checked(run, name):
             loss, tokens = np.ones(1), np.ones(1)
         languages[key] = language | dict(
             ppl_se=ppl_se if math.isfinite(ppl_se) else 0.0,
+            order=orders.get(key, ''),
             log_ppl=[math.log(ppl)],
             document_loss=loss,
             document_tokens=tokens,
         )
-    run = run | dict(run=name, languages=languages, seeds=[run['settings'].get('seed', 0)])
+    run = run | dict(run=name, settings=settings, languages=languages)
+    run['seeds'] = [settings.get('seed', 0)]
     if not trained(run):
         raise ValueError
     identity(run), paper_rows(run)  # both raise where something that is needed is not there
@@ -234,20 +243,28 @@ def checked(run, name):
 
 
 def settings_of_result(run, ignored=()):
-    """The settings that the result depends on, apart from those named in `ignored`."""
+    """The settings that the result depends on and that group_of does not have, apart from those
+    named in `ignored`."""
     from train import FREE  # imported late: it brings torch
 
-    ignored = {'out_dir', 'init_from', *FREE, *ignored}  # a branch is the run that it branches to
-    if run['settings'].get('only'):
-        ignored |= {'cloned_fraction', 'vocabulary'}
-    settings = {'only': '', 'warmup_fraction': 0.0} | run['settings']
+    settings = run['settings']
+    ignored = {*NOT_OF_RESULTS, *FREE, *ignored}
+    if settings['trainable'] == 'all':
+        ignored.add('init_from')  # a branch is the run that it branches to
+    if settings['only']:
+        ignored |= OF_MIXES
+    if settings['warmup_fraction']:
+        ignored.add('warmup_steps')
+    if not settings['start_entries']:
+        ignored.add('start_noise')
     return {key: value for key, value in settings.items() if key not in ignored}
 
 
 def identity(run, ignored=()):
     """Text that is equal for runs of equal settings, text, tests and sizes."""
     groups = {name: group_of(run, language) for name, language in run['languages'].items()}
-    return json.dumps([settings_of_result(run, ignored), groups], sort_keys=True)
+    text = json.dumps([settings_of_result(run, ignored), groups])
+    return json.dumps(json.loads(text, parse_int=float), sort_keys=True)  # 1 is 1.0
 
 
 def pooled(runs):
@@ -282,11 +299,14 @@ def trained(run):
 
 
 def is_monolingual(run):
-    return len(trained(run)) == 1 and not run['settings'].get('only')
+    """Whether a run is one language from the start, and no control."""
+    settings = run['settings']
+    return len(trained(run)) == 1 and not settings['only'] and settings['trainable'] == 'all'
 
 
 def group_of(run, language):
-    """What runs must share for one law: text and test, model, and the settings of the optimisation.
+    """What runs must share for one law: text, its order, test, model, and the settings of the
+    optimisation.
 
     Not the vocabulary, of which clones need more, nor warmup_steps: short runs need fewer."""
     settings = run['settings']
@@ -296,16 +316,19 @@ def group_of(run, language):
         *(language.get(key) or '' for key in SCORED),
         *(run['model'][key] for key in SHAPE),
         *(settings[key] for key in ('batch_size', *RATES, 'lr_schedule')),
-        0 if cosine else settings.get('decay_fraction', 0),
-        settings.get('warmup_fraction', 0),
+        *(
+            0 if cosine and key == 'decay_fraction' else settings.get(key, DEFAULTS[key])
+            for key in ('decay_fraction', 'warmup_fraction')
+        ),
         run.get('dtype') or '',
     )
 
 
 def label_of(group):
+    text = ' '.join(part for part in (group.corpus, group.order) if part)
     tokenizer = f' (tokeniser {group.tokenizer[:6]})' if group.tokenizer else ''
     return (
-        f'{group.corpus}{tokenizer}, {group.n_layer} layers of {group.n_embd}, {group.batch_size} '
+        f'{text}{tokenizer}, {group.n_layer} layers of {group.n_embd}, {group.batch_size} '
         f'x {group.block_size} tokens a step, {group.lr_schedule} from {group.learning_rate:g}'
     )
 
@@ -318,14 +341,14 @@ def controls_of(run, name, runs):
         group = group_of(member, member['languages'][name])
         return settings_of_result(member, NOT_OF_CONTROLS), group._replace(**dict.fromkeys(RATES))
 
-    controls = [other for other in runs if other['settings'].get('only') == name]
+    controls = [other for other in runs if other['settings']['only'] == name]
     controls = [other for other in controls if name in other['languages']]
     return [other for other in controls if sequences(other) == sequences(run)]
 
 
 def stray_controls(runs):
     """Names of the controls of no run that is there."""
-    names = {run['run'] for run in runs if run['settings'].get('only')}
+    names = {run['run'] for run in runs if run['settings']['only']}
     for run in runs:
         for name in () if run['run'] in names else trained(run):
             names -= {control['run'] for control in controls_of(run, name, runs)}
@@ -477,7 +500,7 @@ def analyse(runs, law_schedule=''):
     noise_from, dof)}; law is None where `problem` says why. rows: dicts as `row_of` makes them; a
     control has no row of its own. Raises ConfigError where no run has the law_schedule."""
     laws, controls = {}, {}
-    mixes = [run for run in runs if not run['settings'].get('only')]
+    mixes = [run for run in runs if not run['settings']['only']]
     for run in mixes:
         for name in trained(run):
             group = group_of(run, run['languages'][name])
@@ -548,7 +571,7 @@ def row_of(run, name, entry, control):
     of a monolingual run is 1 by definition; its MLTE and MLPE show how far the law is from it."""
     result = run['languages'][name]
     seen, ppl = result['tokens_seen'], result['ppl']
-    monolingual = trained(run) == [name]
+    monolingual = is_monolingual(run) and name in trained(run)
     intervals = [f'{key}_interval' for key in MEASURES]
     row = dict(run=run['run'], language=name, corpus=result['corpus'], monolingual=monolingual)
     row |= dict(seeds=len(run['seeds']), tokens_seen=seen, ppl=ppl, ppl_se=result['ppl_se'])
@@ -654,7 +677,9 @@ def paper_rows(run):
     corpora = [run['languages'][name]['corpus'] for name in names]
     kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
     standard = settings.get('batch_size') == 128 and model['block_size'] == 512
-    if settings.get('only') or not standard or len(set(corpora)) != len(set(kinds)):
+    standard &= settings.get('trainable', 'all') == 'all' and not any(settings.get('orders', ()))
+    standard &= not any(settings.get(key) for key in ('only', 'loss_weights', 'start_entries'))
+    if not standard or len(set(corpora)) != len(set(kinds)):
         return []
     if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
         return []  # clones that share pieces are Figure 8

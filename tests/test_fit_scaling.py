@@ -572,6 +572,70 @@ def test_copies_change_nothing(tmp_path, capsys):
         assert row | dict(run='') == other | dict(run='')
 
 
+LATER = dict(only='', orders=[], loss_weights=[], start_entries='', start_noise=0.3)
+LATER |= dict(trainable='all', parallel_epochs=False, warmup_fraction=0.0, decay_fraction=0.2)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [*({key: value} for key, value in LATER.items()), LATER, dict(orders=['', '']), dict(size='x')],
+)
+def test_a_run_that_writes_a_default_down_is_the_run_that_does_not(tmp_path, change, capsys):
+    write_run(tmp_path, 'a', NINETY, worth(2.0))
+    write_run(tmp_path, 'b', NINETY, worth(2.0), **change)
+    assert len(load_runs(tmp_path)) == 1 and 'b (of a)' in capsys.readouterr().out
+
+
+def test_whole_numbers_are_the_same_settings_as_their_fractions(tmp_path):
+    write_run(tmp_path, 'a', [[1]], worth(2.0), corpora=['books_en'], languages=['en'])
+    write_run(tmp_path, 'b', [[1.0]], worth(2.0), corpora=['books_en'], languages=['en'])
+    assert len(load_runs(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(orders=['', 'reversed']),
+        dict(loss_weights=[0.5, 0.5]),
+        dict(start_entries='en1'),
+        dict(trainable='en2', init_from='a'),
+        dict(parallel_epochs=True),
+    ],
+)
+def test_a_run_with_a_knob_turned_is_another_run(tmp_path, change):
+    write_run(tmp_path, 'a', NINETY, worth(2.0))
+    assert paper_rows(write_run(tmp_path, 'b', NINETY, worth(2.0), **change)) == [] or (
+        'parallel_epochs' in change
+    )
+    assert len(load_runs(tmp_path)) == 2
+
+
+def test_a_reversed_language_has_a_law_and_controls_of_its_own(tmp_path):
+    write_mono(tmp_path, FOUR)
+    reverse = dict(orders=['', 'reversed'])
+    write_run(tmp_path, 'mix', NINETY, worth(2.0), **reverse)
+    write_run(tmp_path, 'first', NINETY, worth(1.5), only='en1')
+    write_run(tmp_path, 'second', NINETY, worth(1.5), only='en2')
+    rows, laws = rows_of(tmp_path)
+    assert sorted(len(law['runs']) for law in laws) == [0, 4]
+    assert rows['mix', 'en1']['control'] == 'first'  # whose order is that of the mix's en1
+    assert rows['mix', 'en2']['control'] == '' and rows['mix', 'en2']['teff'] is None
+    write_run(tmp_path, 'turned', NINETY, worth(1.2), only='en2', **reverse)
+    assert rows_of(tmp_path)[0]['mix', 'en2']['control'] == 'turned'
+
+
+def test_a_language_added_to_a_trained_model_is_no_monolingual_run(tmp_path):
+    write_mono(tmp_path, FOUR)
+    added = dict(trainable='en2', init_from='out/first')
+    write_run(tmp_path, 'added', [[0.0, 1.0]], worth(2.0), steps=1826, **added)
+    other = added | dict(init_from='out/second')
+    write_run(tmp_path, 'other', [[0.0, 1.0]], worth(1.5), steps=1826, **other)
+    rows, [law] = rows_of(tmp_path)
+    assert len(law['runs']) == 4
+    assert rows['added', 'en2']['teff'] == pytest.approx(2, rel=0.1)
+    assert rows['other', 'en2']['teff'] == pytest.approx(1.5, rel=0.1)
+
+
 def test_runs_that_differ_in_their_seed_are_pooled(tmp_path):
     write_mono(tmp_path, FOUR, noise=0, documents=DOCUMENTS)
     for seed, error in enumerate((0.03, -0.01, -0.02)):
