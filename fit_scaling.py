@@ -2,6 +2,7 @@
 
     python fit_scaling.py                   # the runs of out/: tables, files, Figure 5
     python fit_scaling.py --paper=True      # the paper's TEff again, from its perplexities and laws
+    python fit_scaling.py --study=transfer  # the transfer law: what the others' tokens are worth
     python fit_scaling.py --study=coverage  # how often 90% intervals hold the truth in simulations
 
 A language's tokens in a run are worth as many tokens as a monolingual run needs for its perplexity.
@@ -32,7 +33,7 @@ from configurator import run as run_script
 out = 'out'  # folder of the runs; the tables and the picture are written here too
 law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own
 paper = False  # recompute the paper's own TEff instead, from the figures in results/
-study = ''  # coverage: check the intervals on simulated runs instead
+study = ''  # transfer: the transfer law of the runs; coverage: the intervals on simulated runs
 
 
 # --- the law --------------------------------------------------------------------------------------
@@ -346,6 +347,12 @@ def controls_of(run, name, runs):
     return [other for other in controls if sequences(other) == sequences(run)]
 
 
+def best_control(run, name, runs):
+    """The control of language `name` of a run with the lowest perplexity, or None."""
+    candidates = controls_of(run, name, runs)
+    return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
+
+
 def stray_controls(runs):
     """Names of the controls of no run that is there."""
     names = {run['run'] for run in runs if run['settings']['only']}
@@ -364,12 +371,12 @@ NO_NOISE = (
 )
 
 
-def quantiles(draws):
-    """Ends (low, high) of the interval of draws (..., R), each (...).
+def quantiles(draws, least=0.0):
+    """Ends (low, high) of the interval of draws (..., R) of at least `least`, each (...).
 
     Draws may be infinite, so none is made up between two of them, and undefined, inf/inf, which
     counts as low for the lower end and as high for the upper one."""
-    ends = (((1 - LEVEL) / 2, 0), ((1 + LEVEL) / 2, np.inf))
+    ends = (((1 - LEVEL) / 2, least), ((1 + LEVEL) / 2, np.inf))
     return tuple(
         plain(np.quantile(np.where(np.isnan(draws), rest, draws), end, axis=-1, method='nearest'))
         for end, rest in ends
@@ -510,11 +517,9 @@ def analyse(runs, law_schedule=''):
             replicates.setdefault(run['run'], []).append(log_ppl)
             if is_monolingual(run):
                 results[run['run']] = run['languages'][name]
-            candidates = controls_of(run, name, runs)
-            for control in candidates:
+            for control in controls_of(run, name, runs):
                 replicates[control['run']] = [control['languages'][name]['log_ppl']]
-            best = min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
-            controls[run['run'], name] = best
+            controls[run['run'], name] = best_control(run, name, runs)
     laws = {group: fitted(**entry) for group, entry in laws.items()}
     if law_schedule:
         use_schedule(laws, law_schedule)
@@ -840,22 +845,24 @@ def paper_text(rows):
     )
 
 
+def finite(value):
+    """A value for JSON, which has null where a figure is infinite or undefined."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_files(folder, laws, rows):
     """scaling.json and scaling.csv. JSON has null, CSV inf, where a figure has no upper limit."""
-
-    def finite(value):
-        if isinstance(value, (list, tuple)):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     fits = []
     for entry in laws.values():
         fit = {key: value for key, value in entry.items() if key != 'law'}
         for key in ('a', 'b', 'c', 'unit') if entry['law'] else ():
             fit[key] = getattr(entry['law'], key)
-        fits.append({key: finite(value) for key, value in fit.items()})
-    kept = [{key: finite(value) for key, value in row.items()} for row in rows]
-    text = json.dumps(dict(laws=fits, rows=kept), indent=2, allow_nan=False)
+        fits.append(fit)
+    text = json.dumps(finite(dict(laws=fits, rows=rows)), indent=2, allow_nan=False)
     (folder / 'scaling.json').write_text(text + '\n')
     flat = []
     for row in rows:
@@ -994,9 +1001,9 @@ def study_coverage(datasets=400, draws=500):
 
 
 def main():
-    if study not in ('', 'coverage'):
-        raise ConfigError(f"study must be 'coverage' or nothing, not {study!r}")
-    if study:
+    if study not in ('', 'coverage', 'transfer'):
+        raise ConfigError(f"study must be 'transfer', 'coverage' or nothing, not {study!r}")
+    if study == 'coverage':
         text, failed = study_coverage()
         print(text)
         if failed:
@@ -1004,6 +1011,10 @@ def main():
         return
     if paper:
         return print(paper_text(recompute_paper()))
+    if study == 'transfer':
+        import transfer_law  # imported late: it imports this file
+
+        return transfer_law.study(out, law_schedule)
     runs = load_runs(out)
     if not runs:
         raise ConfigError(
