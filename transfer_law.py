@@ -114,6 +114,8 @@ def fit(form, data, start=None):
         lambda theta: log_perplexity(theta, form, data)[1],
         bounds=ends,
         x_scale='jac',
+        ftol=1e-7,
+        max_nfev=60,
     )
     return solution.x
 
@@ -199,7 +201,7 @@ def collect(runs, law_schedule=''):
             empty = dict(label=label, points=[], left_out=Counter(), runs={}, lacking=[])
             setup = setups.setdefault(key, empty)
             setup['runs'][run['run']] = True
-            point = point_of(run, name, laws[group_of(run, result)]['law'], runs)
+            point = point_of(run, name, laws[group_of(run, result)], runs)
             if isinstance(point, dict):
                 setup['points'].append(point)
             else:
@@ -221,13 +223,14 @@ def sides_of(run, name):
     return dict(run=run['run'], language=name, mix=mix, others=others, texts=texts)
 
 
-def point_of(run, name, law, runs):
-    """A point of `collect`, or the reason why there is none."""
+def point_of(run, name, entry, runs):
+    """A point of `collect`, or the reason why there is none. entry: of its law in analyse."""
     control = best_control(run, name, runs)
     if len({tuple(row) for row in run['settings']['stages']}) > 1:
         return 'the mix changes'
+    law = entry['law']
     if law is None:
-        return 'no monolingual law'
+        return f'no law: {entry["problem"]}'
     if control is None:
         return NO_CONTROL
     results = dict(result=run['languages'][name], control=control['languages'][name])
@@ -320,7 +323,9 @@ def fitted(setup):
     """What transfer_law.json holds of a set-up. Raises ValueError where the runs are too few."""
     key, points, problems = choose(setup)
     if not points:
-        raise ValueError('; '.join(problems or [f'no run can be used: {reasons_text(setup)}']))
+        raise ValueError(
+            '; '.join(problems or [f'no run can be used: {reasons_text(setup["left_out"])}'])
+        )
     names = [key(point, point['language']) for point in points]
     pairs = sorted(
         {(n, giver) for n, point in zip(names, points) for giver in others_of(point, key)}
@@ -377,8 +382,8 @@ def fitted(setup):
 # --- the study ------------------------------------------------------------------------------------
 
 
-def reasons_text(setup):
-    return ', '.join(f'{count} ({reason})' for reason, count in setup['left_out'].items())
+def reasons_text(left_out):
+    return ', '.join(f'{count} ({reason})' for reason, count in left_out.items())
 
 
 def text_of(result):
@@ -389,8 +394,7 @@ def text_of(result):
 
     text = [f'{result["setup"]}: {len(result["points"])} languages of mixes with a control']
     if result['left_out']:
-        reasons = ', '.join(f'{n} for {why}' for why, n in result['left_out'].items())
-        text[0] += f'; left out: {reasons}'
+        text[0] += f'; left out: {reasons_text(result["left_out"])}'
     if result['pooled']:
         text.append('languages of one text count as one')
     lines = [('receiver', 'giver', 'tau [90%]', 'k [90%]')]
