@@ -18,9 +18,6 @@ import csv
 import functools
 import json
 import math
-import re
-import sys
-from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +26,18 @@ from scipy.optimize import minimize_scalar
 
 from configurator import ConfigError
 from configurator import run as run_script
+from paper import RESULTS, SHAPES, kind_of, load_paper_runs, paper_rows, read_csv  # noqa: F401
+from runs import (  # noqa: F401
+    SCORED,
+    best_control,
+    controls_of,
+    group_of,
+    is_monolingual,
+    label_of,
+    load_runs,
+    stray_controls,
+    trained,
+)
 
 out = 'out'  # folder of the runs; the tables and the picture are written here too
 law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own
@@ -165,201 +174,6 @@ def fit_power_law(tokens, ppl, unit=UNIT):
         raise ValueError('the perplexity does not fall with the tokens; check these runs')
     a, b, c = float((scale * a * (centre / unit) ** b)[0]), float(b[0]), float(scale * c[0])
     return PowerLaw(a, b, c, unit, tuple(tokens.tolist()), tuple(ppl.tolist()))
-
-
-# --- runs, replicates, groups, controls -----------------------------------------------------------
-
-SHAPE = ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size')
-RATES = ('learning_rate', 'min_learning_rate')
-SCORED = ('order', 'tokenizer', 'test', 'windows', 'last_n')  # what a perplexity was measured on
-FIELDS = ('corpus', *SCORED, *SHAPE, 'batch_size', *RATES, 'lr_schedule', 'decay_fraction')
-Group = namedtuple('Group', (*FIELDS, 'warmup_fraction', 'dtype'))
-# Settings that came later than some results.json: there they have their default.
-DEFAULTS = dict(only='', orders=[], loss_weights=[], start_entries='', start_noise=0.3)
-DEFAULTS |= dict(trainable='all', parallel_epochs=False, warmup_fraction=0.0, decay_fraction=0.2)
-# Settings whose effect is in the group, or that have none on the result.
-NOT_OF_RESULTS = {'out_dir', 'size', 'dtype', 'orders', 'decay_fraction', *SHAPE}
-# What a control has nothing of: it knows one language and that language's entries.
-OF_MIXES = {'cloned_fraction', 'vocabulary', 'loss_weights', 'start_entries', 'start_noise'}
-# A control's sequences do not depend on these settings of the run. Its rates are free: they are
-# tuned, so that it is as strong as it can be.
-NOT_OF_CONTROLS = {'only', 'seed', 'trainable', 'init_from', *OF_MIXES, *RATES}
-
-
-def load_runs(folder):
-    """The finished runs of `folder`: each results.json, copies left out and replicates pooled.
-
-    A damaged or foreign file is left out with a warning."""
-    runs = []
-    for path in sorted(Path(folder).glob('*/results.json')):
-        try:
-            runs.append(checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            print(
-                f'warning: {path} is no results.json of train.py, or is damaged; it is left out',
-                file=sys.stderr,
-            )
-    originals = {}
-    for run in runs:
-        originals.setdefault(identity(run), run)
-    copies = [run for run in runs if originals[identity(run)] is not run]
-    if copies:
-        names = [f'{run["run"]} (of {originals[identity(run)]["run"]})' for run in copies]
-        print(f'left out, as copies of another run: {", ".join(names)}')
-    return pooled(list(originals.values()))
-
-
-def checked(run, name):
-    """A run as the rest of this file sees it, with its folder's name as `run` and its seed in
-    `seeds`; languages have log_ppl: [one value a seed] and arrays document_loss, document_tokens
-    (D,). Raises ValueError, LookupError or TypeError where the run is damaged."""
-    languages, settings = {}, DEFAULTS | run['settings']
-    orders = dict(zip(settings.get('languages', ()), settings['orders']))
-    for key, language in run['languages'].items():
-        ppl, ppl_se = language['ppl'], language.get('ppl_se') or 0.0
-        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0):
-            raise ValueError
-        loss, tokens = (
-            np.array(language.get(f'document_{what}') or [1.0], float)
-            for what in ('loss', 'tokens')
-        )
-        loss, tokens = loss[tokens > 0], tokens[tokens > 0]
-        if loss.shape != tokens.shape or not language['tokens_seen'] >= 0:
-            raise ValueError
-        if not np.isfinite(loss).all():
-            loss, tokens = np.ones(1), np.ones(1)
-        languages[key] = language | dict(
-            ppl_se=ppl_se if math.isfinite(ppl_se) else 0.0,
-            order=orders.get(key, ''),
-            log_ppl=[math.log(ppl)],
-            document_loss=loss,
-            document_tokens=tokens,
-        )
-    run = run | dict(run=name, settings=settings, languages=languages)
-    run['seeds'] = [settings.get('seed', 0)]
-    if not trained(run):
-        raise ValueError
-    identity(run), paper_rows(run)  # both raise where something that is needed is not there
-    return run
-
-
-def settings_of_result(run, ignored=()):
-    """The settings that the result depends on and that group_of does not have, apart from those
-    named in `ignored`."""
-    from train import FREE  # imported late: it brings torch
-
-    settings = run['settings']
-    ignored = {*NOT_OF_RESULTS, *FREE, *ignored}
-    if settings['trainable'] == 'all':
-        ignored.add('init_from')  # a branch is the run that it branches to
-    if settings['only']:
-        ignored |= OF_MIXES
-    if settings['warmup_fraction']:
-        ignored.add('warmup_steps')
-    if not settings['start_entries']:
-        ignored.add('start_noise')
-    return {key: value for key, value in settings.items() if key not in ignored}
-
-
-def identity(run, ignored=()):
-    """Text that is equal for runs of equal settings, text, tests and sizes."""
-    groups = {name: group_of(run, language) for name, language in run['languages'].items()}
-    text = json.dumps([settings_of_result(run, ignored), groups])
-    return json.dumps(json.loads(text, parse_int=float), sort_keys=True)  # 1 is 1.0
-
-
-def pooled(runs):
-    """Runs with those that differ in their seed alone made one, named as the first of them: the
-    means of tokens seen, log perplexity and each document's loss."""
-    replicates = {}
-    for run in runs:
-        replicates.setdefault(identity(run, {'seed'}), []).append(run)
-    return [pool(members) for members in replicates.values()]
-
-
-def pool(members):
-    if len(members) == 1:
-        return members[0]
-    languages = {}
-    for name, first in members[0]['languages'].items():
-        results = [member['languages'][name] for member in members]
-        log_ppl = [value for result in results for value in result['log_ppl']]
-        languages[name] = first | dict(
-            ppl=float(np.exp(np.mean(log_ppl))),
-            log_ppl=log_ppl,
-            tokens_seen=np.mean([result['tokens_seen'] for result in results]),
-            document_loss=np.mean([result['document_loss'] for result in results], axis=0),
-        )
-    seeds = [seed for member in members for seed in member['seeds']]
-    return members[0] | dict(languages=languages, seeds=seeds)
-
-
-def trained(run):
-    """Names of the languages that a run has seen; a monolingual run and a control have one."""
-    return [name for name, language in run['languages'].items() if language['tokens_seen'] > 0]
-
-
-def is_monolingual(run):
-    """Whether a run is one language from the start, and no control."""
-    settings = run['settings']
-    return len(trained(run)) == 1 and not settings['only'] and settings['trainable'] == 'all'
-
-
-def group_of(run, language):
-    """What runs must share for one law: text, its order, test, model, and the settings of the
-    optimisation.
-
-    Not the vocabulary, of which clones need more, nor warmup_steps: short runs need fewer."""
-    settings = run['settings']
-    cosine = settings['lr_schedule'] == 'cosine'  # which has no decay_fraction
-    return Group(
-        language['corpus'],
-        *(language.get(key) or '' for key in SCORED),
-        *(run['model'][key] for key in SHAPE),
-        *(settings[key] for key in ('batch_size', *RATES, 'lr_schedule')),
-        *(
-            0 if cosine and key == 'decay_fraction' else settings.get(key, DEFAULTS[key])
-            for key in ('decay_fraction', 'warmup_fraction')
-        ),
-        run.get('dtype') or '',
-    )
-
-
-def label_of(group):
-    text = ' '.join(part for part in (group.corpus, group.order) if part)
-    tokenizer = f' (tokeniser {group.tokenizer[:6]})' if group.tokenizer else ''
-    return (
-        f'{text}{tokenizer}, {group.n_layer} layers of {group.n_embd}, {group.batch_size} '
-        f'x {group.block_size} tokens a step, {group.lr_schedule} from {group.learning_rate:g}'
-    )
-
-
-def controls_of(run, name, runs):
-    """The runs that were trained on the sequences of language `name` of a run and on no others, in
-    the same steps; their learning rates are their own."""
-
-    def sequences(member):
-        group = group_of(member, member['languages'][name])
-        return settings_of_result(member, NOT_OF_CONTROLS), group._replace(**dict.fromkeys(RATES))
-
-    controls = [other for other in runs if other['settings']['only'] == name]
-    controls = [other for other in controls if name in other['languages']]
-    return [other for other in controls if sequences(other) == sequences(run)]
-
-
-def best_control(run, name, runs):
-    """The control of language `name` of a run with the lowest perplexity, or None."""
-    candidates = controls_of(run, name, runs)
-    return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
-
-
-def stray_controls(runs):
-    """Names of the controls of no run that is there."""
-    names = {run['run'] for run in runs if run['settings']['only']}
-    for run in runs:
-        for name in () if run['run'] in names else trained(run):
-            names -= {control['run'] for control in controls_of(run, name, runs)}
-    return sorted(names)
 
 
 # --- intervals ------------------------------------------------------------------------------------
@@ -618,46 +432,7 @@ def interpolated_teff(law, seen, ppl):
     return None if np.isnan(log_tokens) else float(np.exp(log_tokens) / seen)
 
 
-# --- the paper's runs -----------------------------------------------------------------------------
-
-RESULTS = Path(__file__).resolve().parent / 'results'
-SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
-
-
-@functools.cache
-def load_paper_runs():
-    """The published runs of results/paper_runs.csv: dicts. Their `languages` are dicts of name,
-    kind, tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for
-    nine."""
-    return [paper_run(row) for row in read_csv('paper_runs.csv')]
-
-
-def read_csv(name):
-    return list(csv.DictReader((RESULTS / name).read_text(encoding='utf-8').splitlines()))
-
-
-def paper_run(row):
-    """A published run from its line; 0.055556x9 there is the share of each of nine languages."""
-    first, second = row['setup'].split('-')  # mono-fr, clones-10, en-fr
-    kinds = [second] if first == 'mono' else [first, second]
-    if first == 'clones':
-        kinds = ['en'] * int(second)
-    stages = []
-    for stage in row['stages'].split(' > '):
-        shares = [(share + 'x1').split('x')[:2] for share in stage.split('/')]
-        stages.append([float(share) for share, count in shares for _ in range(int(count))])
-    languages = []
-    for i, column in enumerate(['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][: len(kinds)]):
-        name = f'{kinds[i]}{i + 1}' if first == 'clones' else kinds[i]
-        seen = int(row['tokens']) * sum(p[i] for p in stages) / len(stages)
-        scores = dict(ppl=float(row[f'ppl_{column}']), teff=float(row[f'teff_{column}']))
-        languages.append(dict(name=name, kind=kinds[i], tokens_seen=seen, **scores))
-    place = row['table'].replace('fig', 'Figure ')
-    if row['table'].isdigit():
-        place = f'Table {row["table"]} row'
-    run = dict(name=f'{place} {row["row"]}', table=row['table'], size=row['model'], kinds=kinds)
-    run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), stages=stages)
-    return run | dict(languages=languages)
+# --- the paper's own TEff -----------------------------------------------------------------------
 
 
 def load_paper_laws():
@@ -666,43 +441,6 @@ def load_paper_laws():
     for row in read_csv('paper_laws.csv'):
         laws[row['language']] = PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
     return laws
-
-
-def kind_of(name, corpus):
-    """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
-    words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
-    if words & {'fr', 'fra', 'french'}:
-        return 'fr'
-    return 'en' if words & {'en', 'eng', 'english'} else ''
-
-
-def paper_rows(run):
-    """The published runs that a run repeats: equal languages, vocabulary, size, steps, stages."""
-    settings, model, names = run['settings'], run['model'], trained(run)
-    corpora = [run['languages'][name]['corpus'] for name in names]
-    kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
-    standard = settings.get('batch_size') == 128 and model['block_size'] == 512
-    standard &= settings.get('trainable', 'all') == 'all' and not any(settings.get('orders', ()))
-    standard &= not any(settings.get(key) for key in ('only', 'loss_weights', 'start_entries'))
-    if not standard or len(set(corpora)) != len(set(kinds)):
-        return []
-    if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
-        return []  # clones that share pieces are Figure 8
-    columns = [list(run['languages']).index(name) for name in names]
-    stages = np.array(settings['stages'], float)[:, columns]
-    size = SHAPES.get((model['n_layer'], model['n_embd']))
-
-    def same(row):
-        if (row['kinds'], row['size'], row['steps']) != (kinds, size, settings.get('max_steps')):
-            return False
-        theirs = np.array(row['stages'])
-        length = math.lcm(len(theirs), len(stages))
-        pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, theirs)]
-        return row['vocabulary'] in ('-', settings.get('vocabulary')) and np.allclose(
-            *pair, rtol=0, atol=1e-5
-        )
-
-    return [row for row in load_paper_runs() if same(row)]
 
 
 def recompute_paper():
@@ -718,6 +456,24 @@ def recompute_paper():
             difference = teff - language['teff']
             rows.append(row | dict(teff=teff, paper_teff=language['teff'], difference=difference))
     return rows
+
+
+def paper_text(rows):
+    """The table of recomputed TEff, and how many of them agree."""
+    lines = [('run', 'language', 'tokens', 'PPL', 'MLTE', 'TEff here', 'paper', 'difference')]
+    for row in rows:
+        ppl = f'{row["ppl"]:.3f}' if row['ppl'] < 1e9 else '> 1B'
+        numbers = (f'{row["teff"]:.6f}', f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}')
+        sizes = (short(row['tokens_seen']), ppl, short(row['mlte']))
+        lines.append((row['name'], row['language'], *sizes, *numbers))
+    mixes = [row for row in rows if not row['monolingual']]
+    far = [row for row in mixes if abs(row['difference']) > 0.002]
+    names = ', '.join(f'{row["name"]} {row["language"]} ({row["difference"]:+.4f})' for row in far)
+    return (
+        f'{align(lines)}\n{len(mixes) - len(far)} of {len(mixes)} TEff of multilingual runs agree '
+        f'within 0.002; not: {names}\nof rows 19 and 20 of Table 3 only rounded figures are known; '
+        'the TEff of a monolingual run is 1 by definition'
+    )
 
 
 # --- tables and files -----------------------------------------------------------------------------
@@ -827,24 +583,6 @@ def transfer_text(rows):
     return '\n'.join(text)
 
 
-def paper_text(rows):
-    """The table of recomputed TEff, and how many of them agree."""
-    lines = [('run', 'language', 'tokens', 'PPL', 'MLTE', 'TEff here', 'paper', 'difference')]
-    for row in rows:
-        ppl = f'{row["ppl"]:.3f}' if row['ppl'] < 1e9 else '> 1B'
-        numbers = (f'{row["teff"]:.6f}', f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}')
-        sizes = (short(row['tokens_seen']), ppl, short(row['mlte']))
-        lines.append((row['name'], row['language'], *sizes, *numbers))
-    mixes = [row for row in rows if not row['monolingual']]
-    far = [row for row in mixes if abs(row['difference']) > 0.002]
-    names = ', '.join(f'{row["name"]} {row["language"]} ({row["difference"]:+.4f})' for row in far)
-    return (
-        f'{align(lines)}\n{len(mixes) - len(far)} of {len(mixes)} TEff of multilingual runs agree '
-        f'within 0.002; not: {names}\nof rows 19 and 20 of Table 3 only rounded figures are known; '
-        'the TEff of a monolingual run is 1 by definition'
-    )
-
-
 def finite(value):
     """A value for JSON, which has null where a figure is infinite or undefined."""
     if isinstance(value, dict):
@@ -941,74 +679,13 @@ def draw_figure5(laws, path):
     return True
 
 
-# --- the study of the intervals -------------------------------------------------------------------
-
-STUDIED = {  # budgets as shares of UNIT, and seeds of each
-    '4 budgets, 2 seeds': ([0.1, 0.25, 0.5, 1], 2),
-    '6 budgets': ([0.05, 0.1, 0.25, 0.5, 0.75, 1], 1),
-    '8 budgets': ([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1], 1),
-    '16 budgets': ([*np.geomspace(0.05, 1, 13), 1.5, 2, 3], 1),
-}
-ERRORS = (0.02, 0.02), (0.02, 0.005)  # of all test documents, common to all runs; of each run
-SEEN, TEFF, CONTROL_TEFF = 0.1, 2.0, 1.5  # the truth
-
-
-def simulated(truth, tokens, seeds, document_errors, noise, rng):
-    """A result as `pool` leaves it, of runs of perplexity `truth` but for their errors.
-
-    document_errors: (D,), of the log perplexity of each test document."""
-    log_ppl = math.log(truth) + noise * rng.standard_normal(seeds)
-    log_ppl += document_errors.mean()
-    loss = document_errors - document_errors.mean() + log_ppl.mean()
-    result = dict(tokens_seen=tokens, ppl=float(np.exp(log_ppl.mean())), log_ppl=list(log_ppl))
-    return result | dict(document_loss=loss, document_tokens=np.ones(len(loss)))
-
-
-def coverage(truth, budgets, seeds, errors, datasets, documents=30, draws=DRAWS, seed=0):
-    """Shares of simulated data sets whose intervals of TEff and transfer hold the truth: a dict.
-
-    truth: PowerLaw; budgets: as shares of its unit; errors: of documents and runs, relative."""
-    rng, held = np.random.default_rng(seed), dict(teff=0, transfer=0)
-    expected = dict(teff=TEFF, transfer=TEFF / CONTROL_TEFF)
-    tokens, seen = np.array(budgets) * truth.unit, SEEN * truth.unit
-    for _ in range(datasets):
-        shift = errors[0] * math.sqrt(documents) * rng.standard_normal(documents)
-
-        def result(at, seen, seeds=1, shift=shift):
-            return simulated(truth.ppl(at), seen, seeds, shift, errors[1], rng)
-
-        results = [result(budget, budget, seeds) for budget in tokens]
-        law = law_of(results, [[r['log_ppl']] for r in results], draws)
-        values = measure(law, result(seen * TEFF, seen), result(seen * CONTROL_TEFF, seen))
-        for name in held:
-            low, high = values[f'{name}_interval']
-            held[name] += low <= expected[name] <= high
-    return {name: count / datasets for name, count in held.items()}
-
-
-def study_coverage(datasets=400, draws=500):
-    """(text of a table, lines outside 85 to 95% beyond two binomial standard errors)."""
-    truth, slack = load_paper_laws()['en'], 2 * math.sqrt(0.9 * 0.1 / datasets)
-    lines, failed = [('law', 'errors of documents, runs', 'TEff', 'transfer')], []
-    for name, (budgets, seeds) in STUDIED.items():
-        for errors in ERRORS:
-            held = coverage(truth, budgets, seeds, errors, datasets, draws=draws)
-            shares = [f'{share:.1%}' for share in held.values()]
-            lines.append((name, f'{errors[0]:.1%}, {errors[1]:.1%}', *shares))
-            if not all(0.85 - slack <= share <= 0.95 + slack for share in held.values()):
-                failed.append(f'{name} ({lines[-1][1]})')
-    return align(lines), failed
-
-
 def main():
     if study not in ('', 'coverage', 'transfer'):
         raise ConfigError(f"study must be 'transfer', 'coverage' or nothing, not {study!r}")
     if study == 'coverage':
-        text, failed = study_coverage()
-        print(text)
-        if failed:
-            raise ConfigError(f'90% intervals cover less than 85% or more than 95%: {failed}')
-        return
+        import interval_coverage  # imported late: it imports this file
+
+        return interval_coverage.study()
     if paper:
         return print(paper_text(recompute_paper()))
     if study == 'transfer':

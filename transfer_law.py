@@ -37,23 +37,18 @@ from tqdm import tqdm
 
 from configurator import ConfigError
 from fit_scaling import (
-    DEFAULTS,
     NO_NOISE,
-    SCORED,
     align,
     analyse,
-    best_control,
     error_draws,
     finite,
     generator,
-    group_of,
-    load_runs,
     measure,
     quantiles,
     short,
-    trained,
     with_interval,
 )
+from runs import DEFAULTS, SCORED, best_control, group_of, load_runs, trained
 
 MIXES = 3  # that a receiver needs
 DRAWS = 500  # of the bootstrap, each a fit

@@ -22,8 +22,8 @@ from fit_scaling import (
     measure,
     paper_rows,
     recompute_paper,
-    study_coverage,
 )
+from interval_coverage import study_coverage
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
 SIXTEEN = [

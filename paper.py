@@ -1,0 +1,86 @@
+"""The paper's own runs, from results/paper_runs.csv, and which of them a run of ours repeats."""
+
+import csv
+import functools
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
+
+
+@functools.cache
+def load_paper_runs():
+    """The published runs of results/paper_runs.csv: dicts. Their `languages` are dicts of name,
+    kind, tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for
+    nine."""
+    return [paper_run(row) for row in read_csv('paper_runs.csv')]
+
+
+def read_csv(name):
+    return list(csv.DictReader((RESULTS / name).read_text(encoding='utf-8').splitlines()))
+
+
+def paper_run(row):
+    """A published run from its line; 0.055556x9 there is the share of each of nine languages."""
+    first, second = row['setup'].split('-')  # mono-fr, clones-10, en-fr
+    kinds = [second] if first == 'mono' else [first, second]
+    if first == 'clones':
+        kinds = ['en'] * int(second)
+    stages = []
+    for stage in row['stages'].split(' > '):
+        shares = [(share + 'x1').split('x')[:2] for share in stage.split('/')]
+        stages.append([float(share) for share, count in shares for _ in range(int(count))])
+    languages = []
+    for i, column in enumerate(['l2'] if row['setup'] == 'mono-fr' else ['l1', 'l2'][: len(kinds)]):
+        name = f'{kinds[i]}{i + 1}' if first == 'clones' else kinds[i]
+        seen = int(row['tokens']) * sum(p[i] for p in stages) / len(stages)
+        scores = dict(ppl=float(row[f'ppl_{column}']), teff=float(row[f'teff_{column}']))
+        languages.append(dict(name=name, kind=kinds[i], tokens_seen=seen, **scores))
+    place = row['table'].replace('fig', 'Figure ')
+    if row['table'].isdigit():
+        place = f'Table {row["table"]} row'
+    run = dict(name=f'{place} {row["row"]}', table=row['table'], size=row['model'], kinds=kinds)
+    run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), stages=stages)
+    return run | dict(languages=languages)
+
+
+def kind_of(name, corpus):
+    """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
+    words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
+    if words & {'fr', 'fra', 'french'}:
+        return 'fr'
+    return 'en' if words & {'en', 'eng', 'english'} else ''
+
+
+def paper_rows(run):
+    """The published runs that a run repeats: equal languages, vocabulary, size, steps, stages."""
+    settings, model, languages = run['settings'], run['model'], run['languages']
+    names = [name for name in languages if languages[name]['tokens_seen'] > 0]
+    corpora = [run['languages'][name]['corpus'] for name in names]
+    kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
+    standard = settings.get('batch_size') == 128 and model['block_size'] == 512
+    standard &= settings.get('trainable', 'all') == 'all' and not any(settings.get('orders', ()))
+    standard &= not any(settings.get(key) for key in ('only', 'loss_weights', 'start_entries'))
+    if not standard or len(set(corpora)) != len(set(kinds)):
+        return []
+    if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
+        return []  # clones that share pieces are Figure 8
+    columns = [list(run['languages']).index(name) for name in names]
+    stages = np.array(settings['stages'], float)[:, columns]
+    size = SHAPES.get((model['n_layer'], model['n_embd']))
+
+    def same(row):
+        if (row['kinds'], row['size'], row['steps']) != (kinds, size, settings.get('max_steps')):
+            return False
+        theirs = np.array(row['stages'])
+        length = math.lcm(len(theirs), len(stages))
+        pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, theirs)]
+        return row['vocabulary'] in ('-', settings.get('vocabulary')) and np.allclose(
+            *pair, rtol=0, atol=1e-5
+        )
+
+    return [row for row in load_paper_runs() if same(row)]

@@ -1,0 +1,207 @@
+"""The finished runs of a folder, and which of them may be compared.
+
+Exact copies are left out, runs that differ in their seed alone are pooled, runs of equal text,
+test, model and optimisation share a group, and controls find the mix that they are a part of.
+"""
+
+import json
+import math
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+
+from paper import paper_rows
+
+SHAPE = ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size')
+RATES = ('learning_rate', 'min_learning_rate')
+SCORED = ('order', 'tokenizer', 'test', 'windows', 'last_n')  # what a perplexity was measured on
+FIELDS = ('corpus', *SCORED, *SHAPE, 'batch_size', *RATES, 'lr_schedule', 'decay_fraction')
+Group = namedtuple('Group', (*FIELDS, 'warmup_fraction', 'dtype'))
+# Settings that came later than some results.json: there they have their default.
+DEFAULTS = dict(only='', orders=[], loss_weights=[], start_entries='', start_noise=0.3)
+DEFAULTS |= dict(trainable='all', parallel_epochs=False, warmup_fraction=0.0, decay_fraction=0.2)
+# Settings whose effect is in the group, or that have none on the result.
+NOT_OF_RESULTS = {'out_dir', 'size', 'dtype', 'orders', 'decay_fraction', *SHAPE}
+# What a control has nothing of: it knows one language and that language's entries.
+OF_MIXES = {'cloned_fraction', 'vocabulary', 'loss_weights', 'start_entries', 'start_noise'}
+# A control's sequences do not depend on these settings of the run. Its rates are free: they are
+# tuned, so that it is as strong as it can be.
+NOT_OF_CONTROLS = {'only', 'seed', 'trainable', 'init_from', *OF_MIXES, *RATES}
+
+
+def load_runs(folder):
+    """The finished runs of `folder`: each results.json, copies left out and replicates pooled.
+
+    A damaged or foreign file is left out with a warning."""
+    runs = []
+    for path in sorted(Path(folder).glob('*/results.json')):
+        try:
+            runs.append(checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            print(
+                f'warning: {path} is no results.json of train.py, or is damaged; it is left out',
+                file=sys.stderr,
+            )
+    originals = {}
+    for run in runs:
+        originals.setdefault(identity(run), run)
+    copies = [run for run in runs if originals[identity(run)] is not run]
+    if copies:
+        names = [f'{run["run"]} (of {originals[identity(run)]["run"]})' for run in copies]
+        print(f'left out, as copies of another run: {", ".join(names)}')
+    return pooled(list(originals.values()))
+
+
+def checked(run, name):
+    """A run as the rest of this file sees it, with its folder's name as `run` and its seed in
+    `seeds`; languages have log_ppl: [one value a seed] and arrays document_loss, document_tokens
+    (D,). Raises ValueError, LookupError or TypeError where the run is damaged."""
+    languages, settings = {}, DEFAULTS | run['settings']
+    orders = dict(zip(settings.get('languages', ()), settings['orders']))
+    for key, language in run['languages'].items():
+        ppl, ppl_se = language['ppl'], language.get('ppl_se') or 0.0
+        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0):
+            raise ValueError
+        loss, tokens = (
+            np.array(language.get(f'document_{what}') or [1.0], float)
+            for what in ('loss', 'tokens')
+        )
+        loss, tokens = loss[tokens > 0], tokens[tokens > 0]
+        if loss.shape != tokens.shape or not language['tokens_seen'] >= 0:
+            raise ValueError
+        if not np.isfinite(loss).all():
+            loss, tokens = np.ones(1), np.ones(1)
+        languages[key] = language | dict(
+            ppl_se=ppl_se if math.isfinite(ppl_se) else 0.0,
+            order=orders.get(key, ''),
+            log_ppl=[math.log(ppl)],
+            document_loss=loss,
+            document_tokens=tokens,
+        )
+    run = run | dict(run=name, settings=settings, languages=languages)
+    run['seeds'] = [settings.get('seed', 0)]
+    if not trained(run):
+        raise ValueError
+    identity(run), paper_rows(run)  # both raise where something that is needed is not there
+    return run
+
+
+def settings_of_result(run, ignored=()):
+    """The settings that the result depends on and that group_of does not have, apart from those
+    named in `ignored`."""
+    from train import FREE  # imported late: it brings torch
+
+    settings = run['settings']
+    ignored = {*NOT_OF_RESULTS, *FREE, *ignored}
+    if settings['trainable'] == 'all':
+        ignored.add('init_from')  # a branch is the run that it branches to
+    if settings['only']:
+        ignored |= OF_MIXES
+    if settings['warmup_fraction']:
+        ignored.add('warmup_steps')
+    if not settings['start_entries']:
+        ignored.add('start_noise')
+    return {key: value for key, value in settings.items() if key not in ignored}
+
+
+def identity(run, ignored=()):
+    """Text that is equal for runs of equal settings, text, tests and sizes."""
+    groups = {name: group_of(run, language) for name, language in run['languages'].items()}
+    text = json.dumps([settings_of_result(run, ignored), groups])
+    return json.dumps(json.loads(text, parse_int=float), sort_keys=True)  # 1 is 1.0
+
+
+def pooled(runs):
+    """Runs with those that differ in their seed alone made one, named as the first of them: the
+    means of tokens seen, log perplexity and each document's loss."""
+    replicates = {}
+    for run in runs:
+        replicates.setdefault(identity(run, {'seed'}), []).append(run)
+    return [pool(members) for members in replicates.values()]
+
+
+def pool(members):
+    if len(members) == 1:
+        return members[0]
+    languages = {}
+    for name, first in members[0]['languages'].items():
+        results = [member['languages'][name] for member in members]
+        log_ppl = [value for result in results for value in result['log_ppl']]
+        languages[name] = first | dict(
+            ppl=float(np.exp(np.mean(log_ppl))),
+            log_ppl=log_ppl,
+            tokens_seen=np.mean([result['tokens_seen'] for result in results]),
+            document_loss=np.mean([result['document_loss'] for result in results], axis=0),
+        )
+    seeds = [seed for member in members for seed in member['seeds']]
+    return members[0] | dict(languages=languages, seeds=seeds)
+
+
+def trained(run):
+    """Names of the languages that a run has seen; a monolingual run and a control have one."""
+    return [name for name, language in run['languages'].items() if language['tokens_seen'] > 0]
+
+
+def is_monolingual(run):
+    """Whether a run is one language from the start, and no control."""
+    settings = run['settings']
+    return len(trained(run)) == 1 and not settings['only'] and settings['trainable'] == 'all'
+
+
+def group_of(run, language):
+    """What runs must share for one law: text, its order, test, model, and the settings of the
+    optimisation.
+
+    Not the vocabulary, of which clones need more, nor warmup_steps: short runs need fewer."""
+    settings = run['settings']
+    cosine = settings['lr_schedule'] == 'cosine'  # which has no decay_fraction
+    return Group(
+        language['corpus'],
+        *(language.get(key) or '' for key in SCORED),
+        *(run['model'][key] for key in SHAPE),
+        *(settings[key] for key in ('batch_size', *RATES, 'lr_schedule')),
+        *(
+            0 if cosine and key == 'decay_fraction' else settings.get(key, DEFAULTS[key])
+            for key in ('decay_fraction', 'warmup_fraction')
+        ),
+        run.get('dtype') or '',
+    )
+
+
+def label_of(group):
+    text = ' '.join(part for part in (group.corpus, group.order) if part)
+    tokenizer = f' (tokeniser {group.tokenizer[:6]})' if group.tokenizer else ''
+    return (
+        f'{text}{tokenizer}, {group.n_layer} layers of {group.n_embd}, {group.batch_size} '
+        f'x {group.block_size} tokens a step, {group.lr_schedule} from {group.learning_rate:g}'
+    )
+
+
+def controls_of(run, name, runs):
+    """The runs that were trained on the sequences of language `name` of a run and on no others, in
+    the same steps; their learning rates are their own."""
+
+    def sequences(member):
+        group = group_of(member, member['languages'][name])
+        return settings_of_result(member, NOT_OF_CONTROLS), group._replace(**dict.fromkeys(RATES))
+
+    controls = [other for other in runs if other['settings']['only'] == name]
+    controls = [other for other in controls if name in other['languages']]
+    return [other for other in controls if sequences(other) == sequences(run)]
+
+
+def best_control(run, name, runs):
+    """The control of language `name` of a run with the lowest perplexity, or None."""
+    candidates = controls_of(run, name, runs)
+    return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
+
+
+def stray_controls(runs):
+    """Names of the controls of no run that is there."""
+    names = {run['run'] for run in runs if run['settings']['only']}
+    for run in runs:
+        for name in () if run['run'] in names else trained(run):
+            names -= {control['run'] for control in controls_of(run, name, runs)}
+    return sorted(names)
