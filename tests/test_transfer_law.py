@@ -136,7 +136,7 @@ def test_runs_that_do_not_follow_the_form_widen_its_interval(tmp_path):
 
 
 def test_clones_that_cannot_be_told_apart_count_as_one_language(tmp_path):
-    shares = [[0.8, 0.1, 0.1], [0.5, 0.25, 0.25], [0.2, 0.4, 0.4]]
+    shares = [[0.8, 0.101, 0.099], [0.5, 0.249, 0.251], [0.2, 0.402, 0.398]]  # as drawn
     names = ('en1', 'en2', 'en3')
     more = dict(corpora=['books_en'] * 3, languages=names, controls=(0, 1, 2), shares=shares)
     result = clones(tmp_path, lambda own, others, i: linear(own, others), **more)
@@ -190,7 +190,7 @@ def test_too_few_controls_are_refused_with_the_runs_that_are_missing(tmp_path):
     )
     write_mono(out, SIXTEEN)
     done = script('fit_scaling', '--study=transfer', cwd=tmp_path)
-    missing = 'python train.py CONFIG --only=en2 for mix_0.9_0.1 (90/10)'
+    missing = 'python train.py CONFIG --only=en2 for mix_0.5_0.5 (50/50), mix_0.65_0.35 (65/35)'
     refused(done, 'transfer law of en2 needs controls of at least 3 mixes', '0 (none)', missing)
 
 
