@@ -13,6 +13,7 @@ import torch
 from configurator import ConfigError
 from data import alone, build_languages
 from model import GPT, GPTConfig
+from runs import DEFAULTS
 
 
 def write_file(path, write):
@@ -102,7 +103,7 @@ def load_run(out):
     state = last_checkpoint(out)
     if state is None:
         raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
-    chosen = LATER_SETTINGS | state['settings']
+    chosen = DEFAULTS | state['settings']
     languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
     if chosen.get('only'):
         languages, entries = alone(languages, chosen['only'])
@@ -113,10 +114,6 @@ def load_run(out):
 
 
 LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
-
-# Settings that the first runs did not have, and what they did.
-LATER_SETTINGS = dict(only='', warmup_fraction=0.0, loss_weights=[], start_entries='')
-LATER_SETTINGS |= dict(start_noise=0.3, trainable='all', orders=[])
 
 
 def corpora_identity(languages):

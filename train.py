@@ -28,7 +28,6 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from checkpoint import (
-    LATER_SETTINGS,
     check_corpora,
     checkpoint_paths,
     corpora_identity,
@@ -53,6 +52,7 @@ from device import (
 )
 from evaluate import perplexities, table
 from model import GPT, PAD, SIZES, GPTConfig
+from runs import DEFAULTS
 from schedule import decay_start
 from schedule import learning_rate as learning_rate_at
 
@@ -205,7 +205,7 @@ def model_config(entries):
 
 def refuse_other_settings(stored, settings, out):
     """Raises ConfigError when a run was made with settings that would give another result."""
-    stored = LATER_SETTINGS | stored
+    stored = DEFAULTS | stored
     differ = [
         f'{name} is {stored[name]!r} there and {settings[name]!r} now'
         for name in settings

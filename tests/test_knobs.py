@@ -345,3 +345,10 @@ def test_a_run_of_a_time_without_the_knobs_goes_on_and_refuses_them(workplace):
     torch.save(state, checkpoint)
     path.unlink()
     assert train(cwd=workplace, out_dir='out/r').returncode == 0
+
+
+def test_what_later_settings_count_as_is_what_they_are_by_default():
+    import runs
+    import train
+
+    assert {name: getattr(train, name) for name in runs.DEFAULTS} == runs.DEFAULTS
