@@ -91,6 +91,72 @@ class PowerLaw:
         """Log perplexities of the fitted runs less those of the law: (n,)."""
         return np.log(self.fitted_ppl) - np.log(self.ppl(np.array(self.fitted_tokens)))
 
+    def fitted_again(self, log_ppl):
+        """PowerLaw of arrays (R,) of other perplexities (R, n) after the same tokens."""
+        x = np.array(self.fitted_tokens) / self.unit
+        centre = np.exp(np.log(x).mean())
+        a, b, c = refit(np.log(x / centre), np.exp(-log_ppl))
+        return PowerLaw(a * centre**b, b, c, self.unit)
+
+
+@dataclass
+class Interpolation:
+    """Straight lines in log tokens and log perplexity between the budgets, for runs that follow no
+    power law: near the step at which a model begins to use its context, perplexity falls by a
+    third within a factor of two of tokens. It has the methods of PowerLaw, and no residuals.
+
+    log_ppl: (n,), or (R, n) of a bootstrap, in the order of fitted_tokens."""
+
+    fitted_tokens: tuple
+    log_ppl: np.ndarray
+    misfit: float = 0.0  # of the power law, the root mean square of its residuals
+    noise: float = 0.0
+    noise_from: str = ''
+    dof: int = 0
+    draws: object = None
+
+    ppl_interval = PowerLaw.ppl_interval
+
+    @property
+    def fitted_ppl(self):
+        return tuple(np.exp(self.log_ppl))
+
+    def _lines(self):
+        """Log tokens (n,) and, as rows, log perplexities that never rise (R, n)."""
+        falling = np.minimum.accumulate(np.atleast_2d(self.log_ppl), axis=1)
+        return np.log(self.fitted_tokens), falling
+
+    def ppl(self, tokens):
+        x, rows = self._lines()
+        at = np.log(np.asarray(tokens, float))
+        draws = np.stack([extended(at, x, y) for y in rows], axis=-1)  # (..., 1, R) or (..., R)
+        draws = draws[..., 0, :] if self.log_ppl.ndim > 1 and at.ndim > 1 else draws
+        return plain(np.exp(draws if self.log_ppl.ndim > 1 else draws[..., 0]))
+
+    def tokens(self, ppl):
+        x, rows = self._lines()
+        at = np.log(np.asarray(ppl, float))
+        if self.log_ppl.ndim == 1:
+            return plain(np.exp(extended(-at, -rows[0], x)))
+        return np.exp([extended(-value, -y, x) for value, y in zip(at, rows)])
+
+    def residuals(self):
+        return np.zeros(len(self.fitted_tokens))
+
+    def fitted_again(self, log_ppl):
+        return Interpolation(self.fitted_tokens, log_ppl)
+
+
+def extended(at, x, y):
+    """np.interp that goes on at both ends as between the two outermost points. x must not fall."""
+    x, first = np.unique(x, return_index=True)  # of budgets with one perplexity the smallest
+    y = y[first]
+    if len(x) == 1:
+        return np.where(at == x[0], y[0], np.where(at > x[0], np.inf, -np.inf))
+    slopes = (y[[1, -1]] - y[[0, -2]]) / (x[[1, -1]] - x[[0, -2]])
+    below, above = y[0] + slopes[0] * (at - x[0]), y[-1] + slopes[1] * (at - x[-1])
+    return np.where(at < x[0], below, np.where(at > x[-1], above, np.interp(at, x, y)))
+
 
 def plain(value):
     return value if value.ndim else float(value)
@@ -180,9 +246,10 @@ def fit_power_law(tokens, ppl, unit=UNIT):
 
 LEVEL, DRAWS = 0.9, 2000
 NO_NOISE = (
-    'no interval: run noise needs two degrees of freedom, of five budgets or of replicates '
-    '(runs with another seed)'
+    'no interval: run noise needs two degrees of freedom, of five budgets that follow a power law '
+    'or of replicates (runs with another seed)'
 )
+LOOSE = 0.05  # a power law whose runs lie further off in log perplexity measures nothing
 
 
 def quantiles(draws, least=0.0):
@@ -237,13 +304,22 @@ def run_noise(law, results, replicates):
 def residual_squares(law, results):
     """Sum of squares of residuals, as of runs of one seed, and its degrees of freedom:
     the law has three parameters."""
+    if isinstance(law, Interpolation):
+        return 0.0, 0
     seeds = [len(result['log_ppl']) for result in results]
     return (seeds * law.residuals() ** 2).sum(), len(results) - 3
 
 
 def law_of(results, replicates=(), draws=DRAWS):
-    """PowerLaw of monolingual results with its bootstrap; raises ValueError where there is none."""
+    """The law of monolingual results with its bootstrap: a PowerLaw, or an Interpolation where six
+    budgets or more lie further than LOOSE off it. Raises ValueError where there is none."""
     law = fit_power_law([r['tokens_seen'] for r in results], [r['ppl'] for r in results])
+    misfit = float(np.sqrt(np.mean(law.residuals() ** 2)))
+    if misfit > LOOSE and len(set(law.fitted_tokens)) >= 6:
+        order = np.argsort(law.fitted_tokens)
+        results = [results[i] for i in order]
+        log_ppl = np.log(law.fitted_ppl)[order]
+        law = Interpolation(tuple(r['tokens_seen'] for r in results), log_ppl, misfit)
     law.noise, law.dof, law.noise_from = run_noise(law, results, replicates)
     if law.dof:
         law.draws = bootstrap(law, results, draws)
@@ -251,9 +327,9 @@ def law_of(results, replicates=(), draws=DRAWS):
 
 
 def bootstrap(law, results, draws):
-    """PowerLaw of arrays (draws,): the law fitted again to its own values, with the error of
-    resampled documents and run noise in each. The noise is known from few degrees of freedom: a
-    factor common to all runs of a draw makes it Student's t.
+    """The law of arrays (draws,): fitted again to its own values, with the error of resampled
+    documents and run noise in each. The noise is known from few degrees of freedom: a factor common
+    to all runs of a draw makes it Student's t.
 
     Residuals that are larger than replicates explain say that the runs follow no power law; then
     the runs of the fit have errors as large as the residuals."""
@@ -261,14 +337,10 @@ def bootstrap(law, results, draws):
     noise = law.noise * np.sqrt(law.dof / rng.chisquare(law.dof, draws))
     squares, dof = residual_squares(law, results)
     misfit = max(1, math.sqrt(squares / dof) / max(law.noise, 1e-9)) if dof >= 2 else 1
-    x = np.array(law.fitted_tokens) / law.unit
-    log_ppl = [
-        np.log(law.ppl(tokens)) + error_draws(result, misfit * noise, rng)
-        for tokens, result in zip(law.fitted_tokens, results)
-    ]
-    centre = np.exp(np.log(x).mean())
-    a, b, c = refit(np.log(x / centre), np.exp(-np.stack(log_ppl, 1)))
-    return PowerLaw(a * centre**b, b, c, law.unit, noise=noise)
+    errors = [error_draws(result, misfit * noise, rng) for result in results]
+    again = law.fitted_again(np.log(law.ppl(np.array(law.fitted_tokens))) + np.stack(errors, 1))
+    again.noise = noise
+    return again
 
 
 def error_draws(result, noise, rng):
@@ -597,7 +669,7 @@ def write_files(folder, laws, rows):
     fits = []
     for entry in laws.values():
         fit = {key: value for key, value in entry.items() if key != 'law'}
-        for key in ('a', 'b', 'c', 'unit') if entry['law'] else ():
+        for key in ('a', 'b', 'c', 'unit') if isinstance(entry['law'], PowerLaw) else ():
             fit[key] = getattr(entry['law'], key)
         fits.append(fit)
     text = json.dumps(finite(dict(laws=fits, rows=rows)), indent=2, allow_nan=False)
@@ -620,15 +692,17 @@ def write_files(folder, laws, rows):
 
 def describe(law):
     """A law in one line, with what keeps it from being trusted."""
-    text = (
-        f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g} '
-        f'from {len(law.fitted_tokens)} runs'
-    )
-    if len(law.fitted_tokens) > 3:
-        text += f' that lie {np.sqrt(np.mean(law.residuals() ** 2)):.1%} off'
+    count = len(law.fitted_tokens)
+    if isinstance(law, Interpolation):
+        text = f'lines between {count} runs, which lie {law.misfit:.1%} off any power law'
+    else:
+        text = f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g}'
+        text += f' from {count} runs'
+        if count > 3:
+            text += f' that lie {np.sqrt(np.mean(law.residuals() ** 2)):.1%} off'
     noise = f'{law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
     text += f'; run noise {noise if law.dof else "unknown"}'
-    if law.b < 1.01 * B_MIN:
+    if isinstance(law, PowerLaw) and law.b < 1.01 * B_MIN:
         text += '; b is at its lower bound: no levelling off in sight'
     return text
 

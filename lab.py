@@ -37,7 +37,7 @@ PAIR = ('--corpora=[novels_en,novels_fr]', '--languages=[en,fr]')
 ANCHORED, ALIGNED = '--vocabulary=anchored', '--start_entries=clones'
 KEPT = '--keep_checkpoints=[100,250,500,1000,1500]'  # for studies over training
 TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in range(1, 11)]}')
-LENGTHS = (100, 150, 200, 300, 500, 800, 1200, 2000, 2800, 4000)  # steps of the runs of a law
+LENGTHS = (100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000)  # steps, of a law
 LONGER = (150, 300, 600, 1000, 1800, 3000)  # the same where the base run has 3,000
 RATES = dict(narrow=1e-2, deep=2e-3)  # of more controls
 

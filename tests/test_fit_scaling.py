@@ -267,8 +267,49 @@ def test_runs_that_follow_no_power_law_widen_the_interval():
     assert width(crooked['teff_interval']) > 5 * width(straight['teff_interval'])
 
 
+def transition(tokens):
+    """Perplexity that halves between 0.2 and 0.4 units, as where context comes into use."""
+    return 20 * (tokens / UNIT) ** -0.1 * (1 + 1 / (1 + (tokens / UNIT / 0.28) ** 8))
+
+
+def law_of_transition(seeds=(0.001, -0.001)):
+    budgets = [f * UNIT for f in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)]
+    results = [result(transition(tokens), tokens, seeds=seeds) for tokens in budgets[::-1]]
+    return law_of(results, [[r['log_ppl']] for r in results])
+
+
+def test_runs_with_a_transition_are_measured_by_the_lines_between_them():
+    law = law_of_transition()
+    assert isinstance(law, fit_scaling.Interpolation) and law.misfit > 0.05
+    assert law.noise_from == 'replicates' and 'lines between 11 runs' in fit_scaling.describe(law)
+    for tokens in (0.04, 0.1, 0.22, 0.28, 0.6, 1.2):  # at budgets, between and beyond them
+        ppl = transition(tokens * UNIT)
+        assert law.tokens(ppl) == pytest.approx(tokens * UNIT, rel=0.06)
+        assert law.ppl(law.tokens(ppl)) == pytest.approx(ppl)
+    evaluated = result(transition(0.3 * UNIT), 0.1 * UNIT)
+    values = measure(law, evaluated, result(transition(0.15 * UNIT), 0.1 * UNIT))
+    assert values['transfer'] == pytest.approx(2, rel=0.01)
+    for name in ('mlpe', 'teff', 'control_teff', 'transfer'):
+        low, high = values[f'{name}_interval']
+        assert low < values[name] < high < 1.1 * low
+    low, high = law.ppl_interval(np.array([0.1, 0.3]) * UNIT)
+    assert (low < high).all() and low.shape == (2,)
+    once = law_of_transition(seeds=(0.0,))  # nothing tells its noise: there are no residuals
+    assert once.draws is None and measure(once, evaluated)['teff_interval'] is None
+
+
+def test_lines_measure_where_the_power_law_does_not():
+    law = law_of_transition()
+    power = fit_power_law(law.fitted_tokens, law.fitted_ppl)
+    tokens = np.array([0.12, 0.22, 0.28, 0.33, 0.6]) * UNIT
+    ppl = transition(tokens)
+    by_lines, by_power = (max(abs(np.log(r.tokens(ppl) / tokens))) for r in (law, power))
+    assert by_lines < 0.05 and by_power > 0.15
+    assert isinstance(law_with_noise(SIX, 0.02), fit_scaling.PowerLaw)
+
+
 def test_intervals_survive_laws_and_runs_out_of_reach():
-    law = law_with_noise(SIX, 0.1)
+    law = law_with_noise(SIX, 0.04)
     for ppl in (5.0, 9e10, math.inf):
         evaluated = result(ppl, 1e8) | dict(document_loss=np.ones(1))  # as load_runs leaves it
         values = measure(law, evaluated, result(5.0, 1e8))
