@@ -60,6 +60,8 @@ def table():
     # controls of the measure: pieces in common and entries that start alike must show transfer
     add('measure', 'shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
     add('measure', 'aligned_90_10', [skewed], KEPT, ALIGNED, controls=())
+    # another trunk: how much of a law is chance
+    groups['law_again'] = law(OUT, 'en-seed_1', *LAB, *EN, '--seed=1', lengths=LENGTHS[:-2])
     # four layers and three times the tokens, narrow and wide
     for name in ('narrow', 'deep'):
         files = (*LAB, f'config/{name}.py')
