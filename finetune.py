@@ -88,17 +88,17 @@ class Examples:
         numbers = {}
         self.groups = np.array([numbers.setdefault(text[0], len(numbers)) for text in texts])
 
-    def batch(self, rows, table):
-        """Examples `rows` in the language of `table`: ids (B, T) int64, padded on the right, and
+    def batch(self, rows, language):
+        """Examples `rows` in a language and its order: ids (B, T) int64, padded on the right, and
         the place of the last token of each, (B,) int64."""
         longest = self.lengths[rows].max()
         # Round up to a multiple of 8: every new shape costs memory that a CPU's allocator keeps.
         longest = min(-(-longest // 8) * 8, self.lengths.max())
-        ids = np.full((len(rows), longest), PAD)
+        ids = np.full((len(rows), longest), PAD, np.int64)
         for line, row in zip(ids, rows):
-            line[: self.lengths[row]] = self.tokens[row]
+            line[: self.lengths[row]] = language.ids(self.tokens[row])
         last = torch.from_numpy(self.lengths[rows] - 1)
-        return torch.from_numpy(table[ids].astype(np.int64)), last
+        return torch.from_numpy(ids), last
 
 
 def encode(pieces, texts, limit):
@@ -168,8 +168,8 @@ class Classifier(nn.Module):
         return self.head(self.dropout(self.gpt.ln_f(x)))
 
 
-def predict(model, examples, table, context):
-    """Logits (N, classes) float32 of all examples in the language of `table`, without dropout."""
+def predict(model, examples, language, context):
+    """Logits (N, classes) float32 of all examples in a language, without dropout."""
     model_device, training = model.head.weight.device, model.training
     model.eval()
     logits = np.empty((len(examples.tokens), model.head.out_features), np.float32)
@@ -179,7 +179,7 @@ def predict(model, examples, table, context):
     while len(order):
         count = max(1, tokens_at_once // examples.lengths[order[0]])
         rows, order = order[:count], order[count:]
-        ids, last = examples.batch(rows, table)
+        ids, last = examples.batch(rows, language)
         with torch.no_grad(), context:
             logits[rows] = model(ids.to(model_device), last.to(model_device)).float().cpu()
     model.train(training)
@@ -207,7 +207,7 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
     curve, best, best_step, looks_without_gain, weights = [], -1.0, 0, 0, None
     with tqdm(batches, total=total, desc=f'{name}, seed {seed}', unit=' steps', leave=False) as bar:
         for step, rows in enumerate(bar, 1):
-            ids, last = train.batch(rows, language.table)
+            ids, last = train.batch(rows, language)
             # Not compiled: a CPU would save a tenth of a step, and compiling takes 250 steps.
             with context:
                 logits = model(ids.to(compute_device), last.to(compute_device))
@@ -219,7 +219,7 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
             optimizer.zero_grad(set_to_none=True)
             if step % eval_interval and step < total:
                 continue
-            logits = predict(model, dev, language.table, context)
+            logits = predict(model, dev, language, context)
             if not np.isfinite(logits).all():
                 advice = f'training has diverged by step {step}; lower learning_rate'
                 raise ConfigError(f'{name}, seed {seed}: {advice}')
@@ -236,7 +236,7 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
     result = dict(steps=step, best_step=best_step, seconds=0, curve=curve)
     result |= dict(languages={}, predictions={})
     for other in tested:
-        classes = predict(model, dev, other.table, context).argmax(1)
+        classes = predict(model, dev, other, context).argmax(1)
         result['languages'][other.name] = scores(task, dev.classes, classes)
         result['predictions'][other.name] = ''.join(map(str, classes))
     result['seconds'] = round(time.perf_counter() - started, 1)

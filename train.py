@@ -769,7 +769,6 @@ class Training:
             sequences = int(self.mix.before[max_steps, languages.index(language.name)])
             of_language[language.name] = dict(
                 corpus=language.corpus.name,
-                order=language.order,
                 tokenizer=language.corpus.tokenizer_hash,
                 test=language.corpus.info['test']['fingerprint'],
                 sequences_seen=sequences,

@@ -18,7 +18,7 @@ from scipy import stats
 import finetune
 import glue
 from configurator import ConfigError, settings_of
-from data import DOCUMENT_END, build_languages
+from data import DOCUMENT_END, Language, build_languages
 from finetune import Classifier, Examples, encode, epoch_batches, interval, resampled
 from glue import TASKS, read_task
 from model import GPT, PAD, GPTConfig
@@ -140,7 +140,7 @@ def test_a_padded_and_an_unpadded_batch_get_the_same_logits():
     table = rng.permutation(53).astype(np.int32)
     table[table == PAD], table[PAD] = table[PAD], PAD
     with torch.no_grad():
-        ids, last = Examples(tokens).batch(np.arange(5), table)
+        ids, last = Examples(tokens).batch(np.arange(5), Language('en', None, table))
         assert ids.shape == (5, 24) and last.tolist() == [0, 1, 6, 11, 23]
         padded = model(ids, last)
         for row, one in enumerate(tokens):
@@ -154,8 +154,8 @@ def test_a_padded_and_an_unpadded_batch_get_the_same_logits():
 
 def test_no_batch_is_longer_than_the_longest_example():
     examples = Examples([np.ones(n, np.uint16) for n in (3, 8, 9, 13)])
-    table = np.arange(2, dtype=np.int32)
-    assert [examples.batch(np.array([row]), table)[0].shape[1] for row in range(4)] == [
+    language = Language('en', None, np.arange(2, dtype=np.int32))
+    assert [examples.batch(np.array([row]), language)[0].shape[1] for row in range(4)] == [
         8,
         8,
         13,
@@ -168,14 +168,14 @@ def test_prediction_restores_the_order_of_the_examples():
     examples = Examples(
         [rng.integers(1, 53, n).astype(np.uint16) for n in rng.integers(1, 25, 500)]
     )
-    table = np.arange(53, dtype=np.int32)
+    language = Language('en', None, np.arange(53, dtype=np.int32))
     model.train()  # predicts without dropout all the same, and leaves the model in training
-    logits = finetune.predict(model, examples, table, contextlib.nullcontext())
+    logits = finetune.predict(model, examples, language, contextlib.nullcontext())
     assert model.training
     model.eval()
     for row in (0, 1, 250, 499):
         with torch.no_grad():
-            alone = model(*examples.batch(np.array([row]), table))[0]
+            alone = model(*examples.batch(np.array([row]), language))[0]
         np.testing.assert_allclose(logits[row], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -184,14 +184,22 @@ def test_a_clone_gets_the_same_tokens_through_its_own_table(made_once):
     examples = Examples(
         encode(en1.corpus.load_tokenizer(), [('ba de', 'fi'), ('go', 'lu ma ne po')], 32)
     )
-    one, last = examples.batch(np.arange(2), en1.table)
-    two, last_too = examples.batch(np.arange(2), en2.table)
+    one, last = examples.batch(np.arange(2), en1)
+    two, last_too = examples.batch(np.arange(2), en2)
     assert torch.equal(last, last_too)
     real = torch.arange(one.shape[1]) <= last[:, None]
     assert (one[~real] == PAD).all() and (two[~real] == PAD).all() and (~real).any()
     original_of = {int(clone): token for token, clone in enumerate(en2.table)}
     assert [original_of[int(token)] for token in two[real]] == one[real].tolist()
     assert not set(one[real].tolist()) & set(two[real].tolist())
+
+
+def test_an_example_is_read_in_the_order_of_its_language():
+    tokens = [np.arange(1, n, dtype=np.uint16) for n in (4, 7)]
+    language = Language('en', None, np.arange(9) * 10, 'reversed')
+    ids, last = Examples(tokens).batch(np.arange(2), language)
+    assert ids.tolist() == [[30, 20, 10, 0, 0, 0], [60, 50, 40, 30, 20, 10]]
+    assert last.tolist() == [2, 5]
 
 
 class Letters:
