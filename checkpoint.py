@@ -1,4 +1,7 @@
-"""Checkpoints and the files of a run's folder: written aside, synced, renamed; read with a check of every byte."""
+"""Checkpoints and the files of a run's folder.
+
+They are written aside, synced and renamed, and read with a check of every byte.
+"""
 
 import fcntl
 import json
@@ -17,7 +20,9 @@ from runs import DEFAULTS
 
 
 def write_file(path, write):
-    """Makes `path` by write(binary file): complete and on disk, or not at all. Raises OSError for a full disk."""
+    """Makes `path` by write(binary file): complete and on disk, or not at all.
+
+    Raises OSError for a full disk."""
     aside = Path(f'{path}.tmp')
     try:
         with open(aside, 'wb') as file:
@@ -59,7 +64,7 @@ def checkpoint_paths(out):
 
 
 def save_checkpoint(out, state, keep=()):
-    """Writes out/checkpoint_STEP.pt; of the older ones the last and those of the steps `keep` stay."""
+    """Writes out/checkpoint_STEP.pt; the last older one and those of steps `keep` stay."""
     write_file(
         Path(out) / f'checkpoint_{state["step"]:07d}.pt', lambda file: torch.save(state, file)
     )
@@ -82,9 +87,9 @@ def read_checkpoint(path):
 
 
 def last_checkpoint(out, at_most=None):
-    """The newest whole checkpoint of a run (dict), or None; says so where it passes over a damaged one.
+    """The newest whole checkpoint of a run (dict), or None; it says so when it passes over one.
 
-    Raises ConfigError when all that there are are damaged."""
+    Raises ConfigError when all are damaged."""
     paths = [
         path for step, path in checkpoint_paths(out).items() if at_most is None or step <= at_most
     ]
@@ -99,7 +104,9 @@ def last_checkpoint(out, at_most=None):
 
 
 def load_run(out):
-    """A run of train.py for evaluation: (model on CPU, list of Language, checkpoint dict). Raises ConfigError."""
+    """A run of train.py for evaluation: (model on CPU, list of Language, checkpoint dict).
+
+    Raises ConfigError."""
     state = last_checkpoint(out)
     if state is None:
         raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
@@ -117,7 +124,7 @@ LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 's
 
 
 def corpora_identity(languages):
-    """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of the corpora of a run."""
+    """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of a run."""
     return {
         lang.corpus.name: [lang.corpus.tokenizer_hash, lang.corpus.info['train']['fingerprint']]
         for lang in languages
@@ -135,7 +142,9 @@ def check_corpora(state, languages, out):
 
 
 def lock(out):
-    """Holds a run's folder for this process until it ends; raises ConfigError when another process has it."""
+    """Holds a run's folder for this process until it ends.
+
+    Raises ConfigError when another process has it."""
     file = open(Path(out) / '.lock', 'w')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

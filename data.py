@@ -111,7 +111,8 @@ def load_tokenizer(path):
         raise ConfigError(f'{path} is not a SentencePiece model') from None
     if len(pieces) > 65535:
         raise ConfigError(
-            f'{path} has {len(pieces):,} pieces; tokens are stored in 16 bits, so at most 65,535 fit'
+            f'{path} has {len(pieces):,} pieces; tokens are stored in 16 bits, so at most 65,535 '
+            'fit'
         )
 
     def is_special(token):
@@ -132,7 +133,7 @@ def load_tokenizer(path):
 
 @dataclass
 class Language:
-    """A corpus, the entry of each of its tokens in the model's vocabulary, and an order of the text.
+    """A corpus, the entry of each of its tokens in the model's vocabulary, and an order of text.
 
     table: (corpus.vocab_size,) int32. order: '', 'reversed', or 'shuffled_K', where the tokens of
     each window of K change places, in all windows alike. So languages of the same pieces get
@@ -409,32 +410,36 @@ class LanguageMix:
         return times
 
 
-# --- parallel text ----------------------------------------------------------------------------------------------------
+# --- parallel text --------------------------------------------------------------------------------
 
 
-def line_source(where):
-    """Function that opens a source of lines again and again: a text file (.gz allowed), or hf:DATASET:COLUMN."""
-    if where.startswith('hf:'):
-        return lambda: hugging_face(where.removeprefix('hf:'))
-    if not Path(where).is_file():
+def line_source(source):
+    """Function that opens a source of lines again and again.
+
+    source: a text file (.gz allowed), or hf:DATASET:COLUMN. Raises ConfigError."""
+    if source.startswith('hf:'):
+        return lambda: hugging_face(source.removeprefix('hf:'))
+    if not Path(source).is_file():
         raise ConfigError(
-            f'there is no file {where}; parallel text is given as --parallel=[FILE.en,FILE.fr]'
+            f'there is no file {source}; parallel text is given as --parallel=[FILE.en,FILE.fr]'
         )
-    return lambda: text_lines(Path(where))
+    return lambda: text_lines(Path(source))
 
 
 def aligned_lines(sources):
-    """Generator of tuples, a line of each source. Raises ConfigError for a missing or empty source, and for sources of
-    unequal length; of files before the first line, since the lines after a gap would be wrong pairs."""
-    opened = [line_source(where) for where in sources]
+    """Generator of tuples, a line of each source.
+
+    Raises ConfigError for a missing or empty source, and for sources of unequal length. Files are
+    counted before the first line is given, since the lines after a gap would be wrong pairs."""
+    opened = [line_source(source) for source in sources]
     lengths = {
-        where: sum(1 for _ in lines())
-        for where, lines in zip(sources, opened)
-        if not where.startswith('hf:')
+        source: sum(1 for _ in lines())
+        for source, lines in zip(sources, opened)
+        if not source.startswith('hf:')
     }
-    for where, length in lengths.items():
-        if not length or not any(line.strip() for line in line_source(where)()):
-            raise ConfigError(f'{where} is empty: there is no line of text in it')
+    for source, length in lengths.items():
+        if not length or not any(line.strip() for line in line_source(source)()):
+            raise ConfigError(f'{source} is empty: there is no line of text in it')
     uneven = f'{" and ".join(sources)} are not aligned: both need the same number of lines'
     if len(set(lengths.values())) > 1:
         raise ConfigError(f'{uneven}, not {" and ".join(f"{n:,}" for n in lengths.values())}')
@@ -446,10 +451,11 @@ def aligned_lines(sources):
 
 
 def pack(lines, max_tokens, min_tokens):
-    """Joins consecutive lines, each a tuple of token lists (one for each side), to sequences of at most `max_tokens`.
+    """Joins consecutive lines to sequences of at most `max_tokens`.
 
-    Yields tuples of token lists of at least `min_tokens`. A line that is longer than `max_tokens` or empty on any side
-    is skipped as if it were not there."""
+    A line is a tuple of token lists, one for each side. Yields tuples of token lists of at least
+    `min_tokens`. A line that is longer than `max_tokens` or empty on any side is skipped as if it
+    were not there."""
     joined = None
     for sides in itertools.chain(lines, [None]):
         if sides is not None and (max(map(len, sides)) > max_tokens or not all(sides)):

@@ -1,10 +1,11 @@
 """Perplexity of each language on its corpus's test set (Section 3).
 
     python evaluate.py --out_dir=out/RUN
-    python evaluate.py --languini=model.pt --corpora=[books_en,books_en] --languages=[en1,en2] --head_dim=64
+    python evaluate.py --languini=model.pt --corpora=[books_en,books_en] --languages=[en1,en2]
 
-A window of block_size targets moves over the test stream by `last_n`, and only its last `last_n` targets are counted,
-so that each is predicted from a long context. The standard error is over documents, whose tokens are not independent.
+A window of block_size targets moves over the test stream by `last_n`, and only its last `last_n`
+targets are counted, so that each is predicted from a long context. The standard error is over
+documents, whose tokens are not independent.
 """
 
 import json
@@ -17,8 +18,8 @@ from tqdm import tqdm
 
 from checkpoint import load_run
 from configurator import ConfigError, run
-from device import autocast, memory_advice, pick_device, pick_dtype
 from data import DOCUMENT_END, build_languages
+from device import autocast, memory_advice, pick_device, pick_dtype
 from model import GPT, GPTConfig
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
@@ -28,7 +29,7 @@ languages = ['en1', 'en2']  # with languini: the names of the languages
 vocabulary = 'disjoint'  # with languini: disjoint or anchored
 cloned_fraction = 1.0  # with languini: share of the pieces that clones do not share
 head_dim = 64  # with languini: width of an attention head; the weights do not tell it
-last_n = 0  # targets counted in each window, and how far it moves; 0: a quarter of block_size, 128 of 512 in the paper
+last_n = 0  # targets counted in a window, and how far it moves; 0: a quarter of block_size
 max_windows = 0  # evaluate so many windows, spread evenly over the test set; 0: all of them
 batch_size = 0  # windows scored at once; 0: as many as are fast on the device
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
@@ -38,9 +39,10 @@ dtype = 'auto'  # auto, bfloat16, float16, float32
 def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, progress=None):
     """Losses of a token stream by sliding windows of the model's block_size.
 
-    stream: (N,) ids of the model's vocabulary. Returns (losses (W, last_n)
-    float32 in nats, starts (W,) of the windows); column j of window w is the loss of token starts[w] + block_size -
-    last_n + 1 + j. With torch.distributed the windows are shared among the processes, and all get all losses.
+    stream: (N,) ids of the model's vocabulary. Returns (losses (W, last_n) float32 in nats, starts
+    (W,) of the windows); column j of window w is the loss of token starts[w] + block_size - last_n
+    + 1 + j. With torch.distributed the windows are shared among the processes, and all get all
+    losses.
     Raises ConfigError when the stream is shorter than a window."""
     T = model.config.block_size
     if len(stream) < T + 1:
@@ -146,19 +148,21 @@ def perplexities(
 def table(scores):
     """The perplexities as lines of text."""
     lines = [
-        f'{"language":<12}{"PPL":>10}{"± s.e.":>9}{"bits/byte":>11}{"nats/token":>12}{"scored tokens":>15}'
-        f'{"documents":>11}'
+        f'{"language":<12}{"PPL":>10}{"± s.e.":>9}{"bits/byte":>11}{"nats/token":>12}'
+        f'{"scored tokens":>15}{"documents":>11}'
     ]
     for name, s in scores.items():
         lines.append(
-            f'{name:<12}{s["ppl"]:>10.2f}{s["ppl_se"]:>9.2f}{s["bits_per_byte"]:>11.3f}{s["loss"]:>12.4f}'
-            f'{s["scored_tokens"]:>15,}{s["documents"]:>11,}'
+            f'{name:<12}{s["ppl"]:>10.2f}{s["ppl_se"]:>9.2f}{s["bits_per_byte"]:>11.3f}'
+            f'{s["loss"]:>12.4f}{s["scored_tokens"]:>15,}{s["documents"]:>11,}'
         )
     return '\n'.join(lines)
 
 
 def load_languini(path, corpora, names, vocabulary, cloned_fraction, head_dim):
-    """Model and languages of a checkpoint of the paper's own code; its sizes are read off the weights."""
+    """Model and languages of a checkpoint of the paper's own code.
+
+    Its sizes are read off the weights."""
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:

@@ -1,4 +1,5 @@
 """A language is a corpus plus a lookup table; the seed decides what every step holds."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,17 +11,22 @@ from data import Language, LanguageMix, alone, build_languages
 VOCAB = 500  # pieces of each of the corpora en and fr
 
 
-# --- the tables -----------------------------------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def build(made_once):
     """build(corpora, ...): (tables, entries) of languages over the corpora en and fr."""
+
     def call(corpora, *arguments, **settings):
         names = [f'language {number}' for number in range(len(corpora))]
-        languages, entries = build_languages(corpora, names, *arguments, root=made_once / 'data', **settings)
+        languages, entries = build_languages(
+            corpora, names, *arguments, root=made_once / 'data', **settings
+        )
         assert [language.name for language in languages] == names
         assert [language.corpus.name for language in languages] == corpora
         return [language.table for language in languages], entries
+
     return call
 
 
@@ -28,24 +34,41 @@ def build(made_once):
 def spelling(made_once):
     """{corpus: the pieces of its tokeniser}"""
     languages, _ = build_languages(['en', 'fr'], ['en', 'fr'], root=made_once / 'data')
-    return {language.name: [language.corpus.load_tokenizer().id_to_piece(i) for i in range(VOCAB)]
-            for language in languages}
+    return {
+        language.name: [language.corpus.load_tokenizer().id_to_piece(i) for i in range(VOCAB)]
+        for language in languages
+    }
 
 
-MIXES = [dict(corpora=corpora, vocabulary=vocabulary, cloned_fraction=fraction)
-         for corpora in (['en'], ['en', 'en'], ['en', 'fr'], ['en', 'fr', 'en'], ['fr', 'fr', 'fr', 'en', 'en'])
-         for vocabulary in ('disjoint', 'anchored') if vocabulary == 'disjoint' or len(set(corpora)) > 1
-         for fraction in (1.0, 0.4)]
+MIXES = [
+    dict(corpora=corpora, vocabulary=vocabulary, cloned_fraction=fraction)
+    for corpora in (
+        ['en'],
+        ['en', 'en'],
+        ['en', 'fr'],
+        ['en', 'fr', 'en'],
+        ['fr', 'fr', 'fr', 'en', 'en'],
+    )
+    for vocabulary in ('disjoint', 'anchored')
+    if vocabulary == 'disjoint' or len(set(corpora)) > 1
+    for fraction in (1.0, 0.4)
+]
 
 
-@pytest.mark.parametrize('mix', MIXES, ids=lambda mix: ' '.join(map(str, [*mix['corpora'], *list(mix.values())[1:]])))
-def test_every_language_has_ids_of_its_own_within_the_vocabulary_and_padding_is_one_for_all(build, mix):
+@pytest.mark.parametrize(
+    'mix', MIXES, ids=lambda mix: ' '.join(map(str, [*mix['corpora'], *list(mix.values())[1:]]))
+)
+def test_every_language_has_ids_of_its_own_within_the_vocabulary_and_padding_is_one_for_all(
+    build, mix
+):
     tables, entries = build(**mix)
     for table in tables:
         assert table.shape == (VOCAB,) and table[0] == 0
         assert len(set(table)) == VOCAB and table.min() == 0 and table.max() < entries
     used = set().union(*tables)
-    assert entries - (len(tables) - 1) <= len(used) <= entries  # the id of a clone's own padding stays unused
+    assert (
+        entries - (len(tables) - 1) <= len(used) <= entries
+    )  # the id of a clone's own padding stays unused
 
 
 def test_one_language_alone_keeps_the_ids_of_its_corpus(build):
@@ -72,7 +95,8 @@ def test_anchors_merge_exactly_the_pieces_that_are_spelled_alike(build, spelling
     assert entries == 2 * VOCAB - len(shared)
     for i, piece in enumerate(spelling['en']):
         assert {j for j in range(VOCAB) if french[j] == english[i]} == (
-            {spelling['fr'].index(piece)} if piece in shared else set())
+            {spelling['fr'].index(piece)} if piece in shared else set()
+        )
 
 
 def test_cloned_fractions_are_nested_and_of_the_right_size(build):
@@ -81,7 +105,9 @@ def test_cloned_fractions_are_nested_and_of_the_right_size(build):
         (first, clone), entries = build(['en', 'en'], cloned_fraction=fraction)
         own = set(np.flatnonzero(first != clone))
         assert entries == VOCAB + round(fraction * VOCAB)
-        assert round(fraction * VOCAB) - 1 <= len(own) <= round(fraction * VOCAB)  # padding may have been drawn
+        assert (
+            round(fraction * VOCAB) - 1 <= len(own) <= round(fraction * VOCAB)
+        )  # padding may have been drawn
         assert before <= own and (clone[sorted(own)] >= VOCAB).all()
         before = own
 
@@ -91,6 +117,7 @@ def test_the_cloned_pieces_are_drawn_by_the_seed_and_are_the_same_for_all_clones
         tables, _ = build(['en'] * 3, cloned_fraction=0.5, seed=seed)
         assert set(tables[1]) & set(tables[2]) == set(tables[0]) & set(tables[1])
         return np.flatnonzero(tables[0] != tables[1])
+
     assert own(0).tolist() == own(0).tolist() != own(1).tolist()
     assert 0.4 < np.mean(own(0) < VOCAB // 2) < 0.6  # from the whole vocabulary
 
@@ -105,21 +132,26 @@ def test_clones_and_real_languages_mix(build, spelling, vocabulary):
     assert set(clone) & (set(english) | set(french)) == {0}
 
 
-@pytest.mark.parametrize('corpora, names, settings, words', [
-    (['en', 'en'], ['a'], {}, '2 corpora for 1 languages'), (['en'], ['a', 'b'], {}, '1 corpora for 2 languages'),
-    ([], [], {}, '0 corpora'), (['en', 'fr'], ['a', 'a'], {}, 'the same name'),
-    (['en', 'en'], ['a', 'b'], dict(vocabulary='anchored'), 'set cloned_fraction'),
-    (['en', 'fr'], ['a', 'b'], dict(vocabulary='merged'), "not 'merged'"),
-    (['en', 'en'], ['a', 'b'], dict(cloned_fraction=1.01), 'not 1.01'),
-    (['en', 'en'], ['a', 'b'], dict(cloned_fraction=-0.1), 'not -0.1'),
-    (['en', 'nothing'], ['a', 'b'], {}, 'make it with: python prepare.py --corpus=nothing'),
-])
+@pytest.mark.parametrize(
+    'corpora, names, settings, words',
+    [
+        (['en', 'en'], ['a'], {}, '2 corpora for 1 languages'),
+        (['en'], ['a', 'b'], {}, '1 corpora for 2 languages'),
+        ([], [], {}, '0 corpora'),
+        (['en', 'fr'], ['a', 'a'], {}, 'the same name'),
+        (['en', 'en'], ['a', 'b'], dict(vocabulary='anchored'), 'set cloned_fraction'),
+        (['en', 'fr'], ['a', 'b'], dict(vocabulary='merged'), "not 'merged'"),
+        (['en', 'en'], ['a', 'b'], dict(cloned_fraction=1.01), 'not 1.01'),
+        (['en', 'en'], ['a', 'b'], dict(cloned_fraction=-0.1), 'not -0.1'),
+        (['en', 'nothing'], ['a', 'b'], {}, 'make it with: python prepare.py --corpus=nothing'),
+    ],
+)
 def test_languages_that_make_no_sense_are_refused(made_once, corpora, names, settings, words):
     with pytest.raises(ConfigError, match=words):
         build_languages(corpora, names, root=made_once / 'data', **settings)
 
 
-# --- the mix ----------------------------------------------------------------------------------------
+# --- the mix --------------------------------------------------------------------------------------
 
 T = 8  # tokens of a sequence
 
@@ -188,17 +220,25 @@ def test_rows_of_a_batch_do_not_depend_on_how_it_is_cut():
         assert all((a == b[chosen]).all() for a, b in zip(mix.batch(step, chosen), whole))
 
 
-@pytest.mark.parametrize('sizes, corpora, stages', [
-    ([801], [0], (1.0,)), ([801], [0, 0], (0.8, 0.2)), ([801, 1608], [0, 1], (0.5, 0.5)),
-    ([801, 1608], [0, 1, 0, 1, 1], (0.3, 0.2, 0.1, 0.2, 0.2)),
-    ([801], [0, 0], [[1.0, 0.0], [0.5, 0.5]])])
+@pytest.mark.parametrize(
+    'sizes, corpora, stages',
+    [
+        ([801], [0], (1.0,)),
+        ([801], [0, 0], (0.8, 0.2)),
+        ([801, 1608], [0, 1], (0.5, 0.5)),
+        ([801, 1608], [0, 1, 0, 1, 1], (0.3, 0.2, 0.1, 0.2, 0.2)),
+        ([801], [0, 0], [[1.0, 0.0], [0.5, 0.5]]),
+    ],
+)
 def test_a_language_reads_all_of_its_text_before_it_reads_any_again(sizes, corpora, stages):
     read = chunks_read(mix_of(sizes, corpora, stages), range(60))
     for number, size in enumerate(sizes):
         of_corpus = [read[i] for i, corpus in enumerate(corpora) if corpus == number]
         chunks = (size - 1) // T
         owned = [sorted(set(part)) for part in of_corpus]
-        assert sorted(sum(owned, [])) == list(range(chunks))  # all text, every chunk to one language
+        assert sorted(sum(owned, [])) == list(
+            range(chunks)
+        )  # all text, every chunk to one language
         for part, own in zip(of_corpus, owned):
             epochs = [part[i : i + len(own)] for i in range(0, len(part), len(own))]
             assert len(epochs) > 2
@@ -242,6 +282,7 @@ def test_text_is_read_alike_whatever_the_batch_size():
     def sequences(size):
         mix = mix_of(**THREE, steps=96 // size, batch_size=size)
         return np.concatenate([mix.batch(step)[0] for step in range(96 // size)])
+
     assert (sequences(4) == sequences(16)).all() and (sequences(16) == sequences(32)).all()
 
 
@@ -294,7 +335,8 @@ def test_a_language_alone_has_its_corpus_s_own_ids(made_once):
 @pytest.mark.parametrize('vocabulary', ['disjoint', 'anchored'])
 def test_what_a_model_reads_is_the_text_of_the_corpora(made_once, vocabulary):
     languages, _ = build_languages(
-        ['en', 'fr', 'en'], ['en', 'fr', 'en2'], vocabulary, root=made_once / 'data')
+        ['en', 'fr', 'en'], ['en', 'fr', 'en2'], vocabulary, root=made_once / 'data'
+    )
     mix = LanguageMix(languages, [(0.4, 0.4, 0.2)], 400, 32, 64, 0)
     back = [{entry: i for i, entry in enumerate(lang.table.tolist())} for lang in languages]
     chunks = {'en': {}, 'fr': {}}  # of each corpus: first tokens of a chunk -> the chunk
