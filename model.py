@@ -4,6 +4,8 @@ It differs from GPT-2 where the paper's code does: the token embedding is multip
 narrower or wider than width / heads, and the head has no bias and is not tied. Shapes in comments: B sequences,
 T positions, C width (n_embd), V vocabulary entries, N = B * T tokens.
 """
+
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -37,7 +39,10 @@ class GPTConfig:
         over a full window (both passes, the causal mask not discounted)."""
         width = self.n_head * self.head_dim
         blocks = self.n_layer * (4 * self.n_embd * width + 2 * self.n_embd * self.mlp_dim)
-        return 6 * (blocks + self.vocab_size * self.n_embd) + 12 * self.n_layer * width * self.block_size
+        return (
+            6 * (blocks + self.vocab_size * self.n_embd)
+            + 12 * self.n_layer * width * self.block_size
+        )
 
 
 class Attention(nn.Module):
@@ -56,9 +61,13 @@ class Attention(nn.Module):
         bias = torch.cat([self.q.bias, self.k.bias, self.v.bias])
         qkv = F.linear(x, weight, bias).view(*x.shape[:2], 3, self.n_head, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
-        if x.device.type == 'cpu':  # bf16 attention is the slower one on CPU: its backward pass takes twice as long
+        if (
+            x.device.type == 'cpu'
+        ):  # bf16 attention is the slower one on CPU: its backward pass takes twice as long
             with torch.autocast('cpu', enabled=False):
-                y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True).to(qkv.dtype)
+                y = F.scaled_dot_product_attention(
+                    q.float(), k.float(), v.float(), is_causal=True
+                ).to(qkv.dtype)
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o(y.transpose(1, 2).flatten(2))
@@ -87,30 +96,63 @@ class Block(nn.Module):
         return x + self.mlp(self.ln2(x))
 
 
-class LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross entropy of a linear head that never holds the logits of more than `rows` tokens.
+def chunk_gradients(hidden, targets, weight, grad_weight):
+    """The loss of a chunk of n tokens and its gradients.
 
-    The gradients are made in the forward pass, while a chunk's logits are at hand: the logits are neither kept nor
-    computed twice. Returns (mean loss in nats over targets that are not PAD, (N,) loss of each token, no gradient)."""
+    hidden: (n, C); targets: (n,); weight: (V, C); grad_weight: (V, C) float32 that the gradient of
+    the weight is added to in place, or None. Returns (losses (n,) float32, gradient of their sum by
+    hidden, the same by weight)."""
+    logits = (hidden @ weight.T).float()
+    lse = logits.logsumexp(-1, keepdim=True)
+    counts = (targets != PAD)[:, None]
+    losses = torch.where(counts, lse - logits.gather(-1, targets[:, None]), 0.0)[:, 0]
+    entry = torch.arange(weight.shape[0], device=targets.device)
+    grad = (logits - lse).exp() - (entry == targets[:, None]).float()
+    grad = torch.where(counts, grad, 0.0).to(hidden.dtype)  # not of the mean: fp16 would underflow
+    part = grad.T @ hidden
+    return losses, grad @ weight, part if grad_weight is None else grad_weight.add_(part)
+
+
+@functools.cache
+def compiled_chunk_gradients():
+    return torch.compile(chunk_gradients)
+
+
+def chunks_of(hidden, targets, entries):
+    """List of (hidden, targets) of equally many tokens, whose logits are at most CHUNK_LOGITS.
+
+    Padding fills up the last one: the chunks have one shape, for which one compiled function is
+    made."""
+    count = -(-len(targets) // max(1, CHUNK_LOGITS // entries))
+    rows = -(-len(targets) // count)
+    missing = count * rows - len(targets)
+    hidden, targets = F.pad(hidden, (0, 0, 0, missing)), F.pad(targets, (0, missing), value=PAD)
+    return list(zip(hidden.split(rows), targets.split(rows)))
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Mean cross entropy of a linear head that never holds all logits.
+
+    The gradients are made in the forward pass, while the logits of a chunk are there: logits are
+    neither kept nor computed twice. Returns the mean loss in nats over the targets that are not
+    PAD, and the loss of each token, (N,), which carries no gradient."""
 
     @staticmethod
-    def forward(hidden, weight, targets, rows):
-        # hidden (N, C) and weight (V, C) in the dtype of the products; targets (N,)
-        losses, grad_hidden, grad_weight = [], [], None
-        for h, t in zip(hidden.split(rows), targets.split(rows)):
-            logits = (h @ weight.T).float()
-            lse = logits.logsumexp(-1, keepdim=True)
-            counts = (t != PAD)[:, None]
-            losses.append(torch.where(counts, lse - logits.gather(-1, t[:, None]), 0.0)[:, 0])
-            entry = torch.arange(weight.shape[0], device=t.device)
-            grad = (logits - lse).exp() - (entry == t[:, None]).float()
-            grad = torch.where(counts, grad, 0.0).to(hidden.dtype)  # of the sum: a mean's would underflow in fp16
-            grad_hidden.append(grad @ weight)
-            part = grad.T @ h
-            grad_weight = part if grad_weight is None else grad_weight.float() + part
-        losses = torch.cat(losses)
+    def forward(hidden, weight, targets, dtype, compiled):
+        # hidden (N, C); weight (V, C); targets (N,); dtype: that of the matrix products
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        chunk = compiled_chunk_gradients() if compiled else chunk_gradients
+        parts = chunks_of(hidden, targets, len(weight))
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if len(parts) > 1 else None
+        losses, grad_hidden = [], []
+        for h, t in parts:
+            loss, grad, grad_weight = chunk(h, t, weight, grad_weight)
+            losses.append(loss)
+            grad_hidden.append(grad)
+        losses = torch.cat(losses)[: len(targets)]
+        grad_hidden = torch.cat(grad_hidden)[: len(targets)]
         scale = 1.0 / (targets != PAD).sum().clamp(min=1)
-        return losses.sum() * scale, losses, scale, torch.cat(grad_hidden), grad_weight
+        return losses.sum() * scale, losses, scale, grad_hidden, grad_weight
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -123,7 +165,29 @@ class LinearCrossEntropy(torch.autograd.Function):
         scale, grad_hidden, grad_weight = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
         scale = scale * grad_loss
-        return (grad_hidden * scale).to(hidden_dtype), (grad_weight * scale).to(weight_dtype), None, None
+        hidden_grad, weight_grad = grad_hidden * scale, grad_weight * scale
+        return hidden_grad.to(hidden_dtype), weight_grad.to(weight_dtype), None, None, None
+
+
+@torch.compiler.disable
+def cross_entropy(hidden, weight, targets, compiled):
+    """(mean loss, (N,) losses) in nats of hidden (N, C), a head's weight (V, C) and targets (N,).
+
+    A graph of torch.compile would unroll the loop over chunks, and take longer to compile for
+    more of them: the loop stays outside, and what it calls is compiled if `compiled`."""
+    device, dtype = hidden.device.type, hidden.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        if torch.is_grad_enabled():
+            return LinearCrossEntropy.apply(hidden, weight, targets, dtype, compiled)[:2]
+        weight = weight.to(dtype)
+        losses = [
+            F.cross_entropy((h @ weight.T).float(), t, ignore_index=PAD, reduction='none')
+            for h, t in chunks_of(hidden.to(dtype), targets, len(weight))
+        ]
+    losses = torch.cat(losses)[: len(targets)]
+    return losses.sum() / (targets != PAD).sum().clamp(min=1), losses
 
 
 class GPT(nn.Module):
@@ -144,12 +208,18 @@ class GPT(nn.Module):
 
     def non_embedding_parameters(self):
         """Number of parameters without the two embeddings and the head, as Section 3 counts."""
-        return sum(p.numel() for n, p in self.named_parameters() if not n.startswith(('wte', 'wpe', 'head')))
+        return sum(
+            p.numel()
+            for n, p in self.named_parameters()
+            if not n.startswith(('wte', 'wpe', 'head'))
+        )
 
     def embed(self, idx):  # (B, T) -> (B, T, C)
         B, T = idx.shape
         if T > self.config.block_size:
-            raise ValueError(f'a sequence of {T} tokens is longer than block_size {self.config.block_size}')
+            raise ValueError(
+                f'a sequence of {T} tokens is longer than block_size {self.config.block_size}'
+            )
         return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:T]
 
     def residual_stream(self, idx):
@@ -174,22 +244,9 @@ class GPT(nn.Module):
         if targets is None:
             return self.head(x)
         targets = targets if last_n is None else targets[:, -last_n:]
-        loss, losses = self.head_loss(x.flatten(0, 1), targets.flatten())
+        compiled = torch.compiler.is_compiling()  # torch.compile of the model
+        loss, losses = cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten(), compiled)
         return (loss, losses.view(targets.shape)) if per_token else loss
-
-    def head_loss(self, x, targets):
-        """(mean loss, (N,) losses) of normed states x (N, C) and targets (N,), CHUNK_LOGITS logits at a time."""
-        weight = self.head.weight
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            x, weight = x.to(torch.get_autocast_dtype(kind)), weight.to(torch.get_autocast_dtype(kind))
-        rows = max(1, CHUNK_LOGITS // self.config.vocab_size)
-        with torch.autocast(kind, enabled=False):
-            if torch.is_grad_enabled():
-                return LinearCrossEntropy.apply(x, weight, targets, rows)[:2]
-            losses = torch.cat([F.cross_entropy((h @ weight.T).float(), t, ignore_index=PAD, reduction='none')
-                                for h, t in zip(x.split(rows), targets.split(rows))])
-        return losses.sum() / (targets != PAD).sum().clamp(min=1), losses
 
     def load_languini(self, state_dict):
         """Takes the weights of a checkpoint of the paper's own code; returns the model.
@@ -212,9 +269,13 @@ class GPT(nn.Module):
             if name not in renamed:
                 raise ValueError(f'the Languini checkpoint lacks {name}')
             if tuple(renamed[name].shape) != shape:
-                raise ValueError(f'{name} is {tuple(renamed[name].shape)} in the Languini checkpoint, {shape} here')
+                raise ValueError(
+                    f'{name} is {tuple(renamed[name].shape)} in the Languini checkpoint, {shape} here'
+                )
         if set(renamed) - set(expected):
-            raise ValueError(f'the Languini checkpoint has more than the model: {sorted(set(renamed) - set(expected))}')
+            raise ValueError(
+                f'the Languini checkpoint has more than the model: {sorted(set(renamed) - set(expected))}'
+            )
         self.load_state_dict(renamed)
         return self
 

@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 
 from conftest import languini_name
 from evaluate import window_losses
-from model import GPT, PAD, SIZES, GPTConfig
+from model import GPT, PAD, SIZES, GPTConfig, chunk_gradients
 
 TINY = GPTConfig(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16, vocab_size=53)
 
@@ -70,7 +71,7 @@ def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy_over_all_
     monkeypatch.setattr('model.CHUNK_LOGITS', 53 * 7)  # seven tokens at a time
     loss, per_token = model(idx, targets, last_n=last_n, per_token=True)
     (2 * loss).backward()
-    assert max(rows_held) == 7
+    assert max(rows_held) <= 7 and len(set(rows_held)) == 1  # one shape, for one compiled function
     ours = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     expected = plain_loss(model, idx, targets, last_n)
@@ -82,6 +83,29 @@ def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy_over_all_
         again, per_token_again = model(idx, targets, last_n=last_n, per_token=True)
     assert torch.allclose(again, loss) and torch.allclose(per_token_again, per_token, atol=1e-6)
     assert (per_token[targets[:, -last_n:] == PAD] == 0).all()
+
+
+def test_more_chunks_compile_no_more_graphs_and_give_the_same_gradients(monkeypatch):
+    torch.manual_seed(1)
+    model = GPT(TINY)
+    idx, targets = torch.randint(1, 53, (3, 16)), torch.randint(0, 53, (3, 16))
+    (expected := plain_loss(model, idx, targets, 16)).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    graphs = []
+    for rows in (20, 7, 2):  # 3, 7 and 24 chunks
+        torch.compiler.reset()
+        counter = CompileCounter()
+        chunk = torch.compile(chunk_gradients, backend=counter)
+        monkeypatch.setattr('model.compiled_chunk_gradients', lambda chunk=chunk: chunk)
+        monkeypatch.setattr('model.CHUNK_LOGITS', 53 * rows)
+        model.zero_grad()
+        loss = torch.compile(model, backend=counter)(idx, targets)
+        loss.backward()
+        graphs.append(counter.frame_count)
+        assert torch.allclose(loss, expected, atol=1e-6)
+        for name, parameter in model.named_parameters():
+            assert torch.allclose(parameter.grad, gradients[name], atol=1e-6), name
+    assert graphs[0] == graphs[1] == graphs[2] and graphs[0] > 1  # the chunk is one of them
 
 
 def test_logits_of_the_last_positions_are_the_last_logits():
