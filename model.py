@@ -55,21 +55,26 @@ class Attention(nn.Module):
         self.v = nn.Linear(config.n_embd, width)
         self.o = nn.Linear(width, config.n_embd)
 
-    def forward(self, x):  # (B, T, C) -> (B, T, C)
+    def forward(self, x, past=None):
+        """x: (B, T, C); returns the same. past: keys and values of the positions before x, a list
+        that is replaced by those up to the end of x; unless it is empty, T must be 1."""
         # three tensors, since Figures 11-13 look at their gradients apart, but one matrix product
         weight = torch.cat([self.q.weight, self.k.weight, self.v.weight])
         bias = torch.cat([self.q.bias, self.k.bias, self.v.bias])
         qkv = F.linear(x, weight, bias).view(*x.shape[:2], 3, self.n_head, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
+        causal = not past
+        if past is not None:
+            past[:] = [torch.cat(pair, 2) for pair in zip(past, (k, v))] if past else [k, v]
+            k, v = past
         if (
             x.device.type == 'cpu'
-        ):  # bf16 attention is the slower one on CPU: its backward pass takes twice as long
+        ):  # bf16 attention is slower there: its backward takes twice as long
             with torch.autocast('cpu', enabled=False):
-                y = F.scaled_dot_product_attention(
-                    q.float(), k.float(), v.float(), is_causal=True
-                ).to(qkv.dtype)
+                q, k, v = q.float(), k.float(), v.float()
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=causal).to(qkv.dtype)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.o(y.transpose(1, 2).flatten(2))
 
 
@@ -91,8 +96,8 @@ class Block(nn.Module):
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x):
-        x = x + self.attn(self.ln1(x))
+    def forward(self, x, past=None):
+        x = x + self.attn(self.ln1(x), past)
         return x + self.mlp(self.ln2(x))
 
 
@@ -101,7 +106,7 @@ def chunk_gradients(hidden, targets, weight, grad_weight):
 
     hidden: (n, C); targets: (n,); weight: (V, C); grad_weight: (V, C) float32 that the gradient of
     the weight is added to in place, or None. Returns (losses (n,) float32, gradient of their sum by
-    hidden, the same by weight)."""
+    hidden, the same by weight (float32))."""
     logits = (hidden @ weight.T).float()
     lse = logits.logsumexp(-1, keepdim=True)
     counts = (targets != PAD)[:, None]
@@ -110,7 +115,8 @@ def chunk_gradients(hidden, targets, weight, grad_weight):
     grad = (logits - lse).exp() - (entry == targets[:, None]).float()
     grad = torch.where(counts, grad, 0.0).to(hidden.dtype)  # not of the mean: fp16 would underflow
     part = grad.T @ hidden
-    return losses, grad @ weight, part if grad_weight is None else grad_weight.add_(part)
+    grad_weight = part.float() if grad_weight is None else grad_weight.add_(part)
+    return losses, grad @ weight, grad_weight
 
 
 @functools.cache
@@ -142,10 +148,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         # hidden (N, C); weight (V, C); targets (N,); dtype: that of the matrix products
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         chunk = compiled_chunk_gradients() if compiled else chunk_gradients
-        parts = chunks_of(hidden, targets, len(weight))
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if len(parts) > 1 else None
-        losses, grad_hidden = [], []
-        for h, t in parts:
+        losses, grad_hidden, grad_weight = [], [], None
+        for h, t in chunks_of(hidden, targets, len(weight)):
             loss, grad, grad_weight = chunk(h, t, weight, grad_weight)
             losses.append(loss)
             grad_hidden.append(grad)
@@ -163,10 +167,10 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, *_):
         scale, grad_hidden, grad_weight = ctx.saved_tensors
-        hidden_dtype, weight_dtype = ctx.dtypes
         scale = scale * grad_loss
-        hidden_grad, weight_grad = grad_hidden * scale, grad_weight * scale
-        return hidden_grad.to(hidden_dtype), weight_grad.to(weight_dtype), None, None, None
+        grad_weight.mul_(scale)  # in place: a large vocabulary's has hundreds of megabytes
+        hidden_dtype, weight_dtype = ctx.dtypes
+        return (grad_hidden * scale).to(hidden_dtype), grad_weight.to(weight_dtype), None, None, None
 
 
 @torch.compiler.disable
@@ -214,32 +218,38 @@ class GPT(nn.Module):
             if not n.startswith(('wte', 'wpe', 'head'))
         )
 
-    def embed(self, idx):  # (B, T) -> (B, T, C)
-        B, T = idx.shape
-        if T > self.config.block_size:
-            raise ValueError(
-                f'a sequence of {T} tokens is longer than block_size {self.config.block_size}'
-            )
-        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:T]
+    def embed(self, idx, start=0):
+        """idx: (B, T) ids of the positions from `start` on; returns (B, T, C)."""
+        end = start + idx.shape[1]
+        if end > self.config.block_size:
+            limit = self.config.block_size
+            raise ValueError(f'a sequence of {end} tokens is longer than block_size {limit}')
+        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[start:end]
 
-    def residual_stream(self, idx):
+    def residual_stream(self, idx, cache=None):
         """Yields the residual stream (B, T, C) after each block, one at a time."""
-        x = self.embed(idx)
-        for block in self.blocks:
-            x = block(x)
+        start = cache[0][0].shape[2] if cache and cache[0] else 0
+        x = self.embed(idx, start)
+        for block, past in zip(self.blocks, cache or [None] * len(self.blocks)):
+            x = block(x, past)
             yield x
 
     def hidden_states(self, idx):
         """Residual stream after each block, (n_layer, B, T, C)."""
         return torch.stack(list(self.residual_stream(idx)))
 
-    def forward(self, idx, targets=None, last_n=None, per_token=False):
-        """idx: (B, T) ids. Without targets: logits (B, T, V), of the last `last_n` positions only if given.
+    def new_cache(self):
+        """An empty cache of keys and values: a list for each block."""
+        return [[] for _ in self.blocks]
 
-        With targets (B, T): mean cross entropy in nats over the targets that are not PAD, of the last `last_n`
-        positions if given; with per_token also the (B, T or last_n) losses, which carry no gradient."""
-        for x in self.residual_stream(idx):
-            pass
+    def forward(self, idx, targets=None, last_n=None, per_token=False, cache=None):
+        """idx: (B, T) ids. Without targets: logits (B, T, V), or of the last `last_n` positions.
+
+        With targets (B, T): mean cross entropy in nats over the targets that are not PAD, of the
+        last `last_n` positions if given; with per_token also the (B, T or last_n) losses, which
+        carry no gradient. With a cache idx follows what the cache holds, which it is added to: at
+        first many positions, later one at a time."""
+        *_, x = self.residual_stream(idx, cache)
         x = self.ln_f(x if last_n is None else x[:, -last_n:])
         if targets is None:
             return self.head(x)
