@@ -96,7 +96,7 @@ def main():
         raise ConfigError(f'{out_dir} has no language {language!r}; it has {", ".join(names)}')
     first = names.index(language) if language else 0
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
-    text = Path(start).read_text(encoding='utf-8') if start else prompt
+    text = Path(start).read_text('utf-8', 'replace') if start else prompt
     ids = torch.from_numpy(languages[first].table[tokenizers[first].encode(text.strip())]).long()
     if not 0 < len(ids) <= model.config.block_size:
         limit = f'the model reads 1 to {model.config.block_size:,}'
