@@ -1,8 +1,8 @@
-"""The GPT of the paper (Section 3): pre-norm blocks, learned positions, tanh GELU, an output head of its own.
+"""The GPT of the paper (Section 3): pre-norm blocks, learned positions, tanh GELU, an untied head.
 
-It differs from GPT-2 where the paper's code does: the token embedding is multiplied by sqrt(width), heads may be
-narrower or wider than width / heads, and the head has no bias and is not tied. Shapes in comments: B sequences,
-T positions, C width (n_embd), V vocabulary entries, N = B * T tokens.
+Where it differs from GPT-2, the paper's code does: the token embedding is multiplied by
+sqrt(width), heads may be narrower or wider than width / heads, and the head has no bias. Shapes in
+comments: B sequences, T positions, C width (n_embd), V vocabulary entries, N = B * T tokens.
 """
 
 import functools
@@ -35,8 +35,8 @@ class GPTConfig:
     vocab_size: int  # of the model: all languages together
 
     def flops_per_token(self):
-        """Floating-point operations of training on one token: 6 a parameter of blocks and head, and the attention
-        over a full window (both passes, the causal mask not discounted)."""
+        """Floating-point operations of training on one token, both passes: 6 for each parameter of
+        blocks and head, and the attention over a full window as if it had no causal mask."""
         width = self.n_head * self.head_dim
         blocks = self.n_layer * (4 * self.n_embd * width + 2 * self.n_embd * self.mlp_dim)
         return (
@@ -169,8 +169,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         scale, grad_hidden, grad_weight = ctx.saved_tensors
         scale = scale * grad_loss
         grad_weight.mul_(scale)  # in place: a large vocabulary's has hundreds of megabytes
-        hidden_dtype, weight_dtype = ctx.dtypes
-        return (grad_hidden * scale).to(hidden_dtype), grad_weight.to(weight_dtype), None, None, None
+        gradients = (grad_hidden * scale).to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1])
+        return *gradients, None, None, None
 
 
 @torch.compiler.disable
@@ -212,11 +212,8 @@ class GPT(nn.Module):
 
     def non_embedding_parameters(self):
         """Number of parameters without the two embeddings and the head, as Section 3 counts."""
-        return sum(
-            p.numel()
-            for n, p in self.named_parameters()
-            if not n.startswith(('wte', 'wpe', 'head'))
-        )
+        outside = sum(p.numel() for p in (self.wte.weight, self.wpe.weight, self.head.weight))
+        return sum(p.numel() for p in self.parameters()) - outside
 
     def embed(self, idx, start=0):
         """idx: (B, T) ids of the positions from `start` on; returns (B, T, C)."""
@@ -261,45 +258,21 @@ class GPT(nn.Module):
     def load_languini(self, state_dict):
         """Takes the weights of a checkpoint of the paper's own code; returns the model.
 
-        Any prefix before the known names is ignored (`module._orig_mod.`). Raises ValueError when a tensor is
-        missing, unknown or of another shape."""
+        Any prefix before the known names is ignored (`module._orig_mod.`). Raises ValueError when a
+        tensor is missing, unknown or of another shape."""
         renamed = {}
         for name, tensor in state_dict.items():
-            if name.endswith('mask'):  # a buffer, not a weight
-                continue
-            for pattern, ours in LANGUINI_NAMES:
-                found = re.search(r'(?:^|\.)' + pattern + '$', name)
-                if found:
-                    renamed[found.expand(ours)] = tensor
-                    break
-            else:
-                raise ValueError(f'{name} is no tensor of a Languini GPT')
-        expected = {name: tuple(p.shape) for name, p in self.named_parameters()}
-        for name, shape in expected.items():
-            if name not in renamed:
-                raise ValueError(f'the Languini checkpoint lacks {name}')
-            if tuple(renamed[name].shape) != shape:
-                raise ValueError(
-                    f'{name} is {tuple(renamed[name].shape)} in the Languini checkpoint, {shape} here'
-                )
-        if set(renamed) - set(expected):
-            raise ValueError(
-                f'the Languini checkpoint has more than the model: {sorted(set(renamed) - set(expected))}'
-            )
-        self.load_state_dict(renamed)
+            if not name.endswith('mask'):  # a buffer, not a weight
+                name = re.sub(r'^.*?\b(?=(\w+_embedding|layers|ln_f|linear)\.)', '', name)
+                parts = [LANGUINI_NAMES.get(part, part) for part in name.split('.')]
+                renamed['.'.join(parts)] = tensor
+        try:
+            self.load_state_dict(renamed)
+        except RuntimeError as error:
+            raise ValueError(' '.join(str(error).split())) from None
         return self
 
 
-LANGUINI_NAMES = [
-    (r'input_embedding\.weight', 'wte.weight'),
-    (r'position_embedding\.weight', 'wpe.weight'),
-    (r'layers\.(\d+)\.(ln[12])\.(weight|bias)', r'blocks.\1.\2.\3'),
-    (r'layers\.(\d+)\.attn\.linear_Q\.(weight|bias)', r'blocks.\1.attn.q.\2'),
-    (r'layers\.(\d+)\.attn\.linear_K\.(weight|bias)', r'blocks.\1.attn.k.\2'),
-    (r'layers\.(\d+)\.attn\.linear_V\.(weight|bias)', r'blocks.\1.attn.v.\2'),
-    (r'layers\.(\d+)\.attn\.linear_O\.(weight|bias)', r'blocks.\1.attn.o.\2'),
-    (r'layers\.(\d+)\.mlp\.c_fc\.(weight|bias)', r'blocks.\1.mlp.fc.\2'),
-    (r'layers\.(\d+)\.mlp\.c_proj\.(weight|bias)', r'blocks.\1.mlp.proj.\2'),
-    (r'ln_f\.(weight|bias)', r'ln_f.\1'),
-    (r'linear\.weight', 'head.weight'),
-]
+LANGUINI_NAMES = dict(input_embedding='wte', position_embedding='wpe', layers='blocks')
+LANGUINI_NAMES |= dict(linear_Q='q', linear_K='k', linear_V='v', linear_O='o')
+LANGUINI_NAMES |= dict(c_fc='fc', c_proj='proj', linear='head')

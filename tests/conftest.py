@@ -57,7 +57,7 @@ def invented_words(seed, count=300):
 
 
 def pseudo_text(words, length, rng):
-    """About `length` words in sentences and lines; word r has a probability of 1 / (r + 1) (Zipf)."""
+    """About `length` words in sentences and lines; word r has probability 1 / (r + 1) (Zipf)."""
     weights = [1 / (rank + 1) for rank in range(len(words))]
     drawn, text = rng.choices(words, weights, k=length), []
     while drawn:
