@@ -1,4 +1,5 @@
 """What the tests share: scripts run as a user runs them, on text that is made up here."""
+
 import json
 import os
 import random
@@ -12,16 +13,21 @@ import pytest
 import torch
 
 REPO = Path(__file__).resolve().parent.parent
-REFERENCE = REPO.parent / 'shared' / 'reference' / 'languini_gpt.npz'
 sys.path.insert(0, str(REPO))
 
 from model import GPT, GPTConfig  # noqa: E402
 
 
 def script(name, *args, cwd, env=None, timeout=300):
-    """Runs `python REPO/NAME.py ARGS` in the folder `cwd`; returns the CompletedProcess with text output."""
-    return subprocess.run([sys.executable, str(REPO / f'{name}.py'), *map(str, args)], cwd=cwd, text=True,
-                          capture_output=True, timeout=timeout, env=environment(**(env or {})))
+    """Runs `python REPO/NAME.py ARGS` in the folder `cwd`; returns the CompletedProcess."""
+    return subprocess.run(
+        [sys.executable, str(REPO / f'{name}.py'), *map(str, args)],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        env=environment(**(env or {})),
+    )
 
 
 def environment(**more):
@@ -30,7 +36,7 @@ def environment(**more):
 
 
 def refused(done, *words):
-    """A script said one sentence that holds `words`, without a traceback, and failed. Returns the sentence."""
+    """A script failed with one sentence that holds `words`, no traceback; returns the sentence."""
     assert done.returncode != 0, done.stdout
     assert 'Traceback' not in done.stderr, done.stderr
     sentence = done.stderr.strip().splitlines()[-1]
@@ -43,13 +49,15 @@ def invented_words(seed, count=300):
     """A vocabulary of different words of two to four syllables, the same for the same seed."""
     rng, words = random.Random(seed), {}
     while len(words) < count:
-        syllables = (rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(rng.randint(2, 4)))
+        syllables = (
+            rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(rng.randint(2, 4))
+        )
         words[''.join(syllables)] = True
     return list(words)
 
 
 def pseudo_text(words, length, rng):
-    """About `length` words in sentences and lines; word number r comes with a probability of 1 / (r + 1) (Zipf)."""
+    """About `length` words in sentences and lines; word r has probability 1 / (r + 1) (Zipf)."""
     weights = [1 / (rank + 1) for rank in range(len(words))]
     drawn, text = rng.choices(words, weights, k=length), []
     while drawn:
@@ -60,7 +68,8 @@ def pseudo_text(words, length, rng):
 
 
 def write_documents(folder, count, length=300, words=None, seed=0):
-    """Writes `count` documents of pseudo-text as folder/0000.txt, ... ; the first ones do not depend on `count`."""
+    """Writes `count` documents of pseudo-text, folder/0000.txt and on; the first do not depend on
+    `count`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     words = words or invented_words(0)
@@ -81,13 +90,17 @@ def one_core():
 
 @pytest.fixture(scope='session')
 def made_once(tmp_path_factory):
-    """A folder with data/en and data/fr, made by prepare.py with 500 pieces each; about 70,000 tokens, half of the words
-    are the same. To be read only, see `workplace`."""
+    """A folder with data/en and data/fr, made by prepare.py with 500 pieces each.
+
+    Each has about 70,000 tokens; half of the words are the same. To be read only, see
+    `workplace`."""
     root = tmp_path_factory.mktemp('corpora')
     english, french = invented_words(1), invented_words(2)
     for name, words in dict(en=english, fr=english[0::2] + french[1::2]).items():
         text = write_documents(root / f'text_{name}', 100, words=words, seed=name)
-        done = script('prepare', f'--corpus={name}', f'--source={text}', '--vocab_size=500', cwd=root)
+        done = script(
+            'prepare', f'--corpus={name}', f'--source={text}', '--vocab_size=500', cwd=root
+        )
         assert done.returncode == 0, done.stderr
     return root
 
@@ -101,18 +114,38 @@ def workplace(made_once, tmp_path):
 
 @pytest.fixture(scope='session')
 def reference():
-    """The arrays of a random model of the paper's own code and what that code computes with it."""
-    if not REFERENCE.exists():
-        pytest.skip(f'{REFERENCE} is not there')
-    return np.load(REFERENCE)
+    """{name: array} of reference.npz: what the paper's own code computes, in float32, with a
+    random model of 3 blocks, 122 entries (two clones of 61) and 32 positions.
+
+    weights: of the tensors `names`, flat, one after the other. x, y (2, 32): their loss, logits and
+    residual stream `hidden` after each block, of every fourth position; the norm of the loss's
+    gradient for each tensor, and about 128 evenly spaced elements of it (`gradients`). Five
+    sequences in both clones (clone_l1, clone_l2) and five pairs of unequal length, padded with 0
+    (match_l1, match_l2): the cosine of hidden states (3, 5) at the same position and of tokens that
+    a full matching joins, and of the gradients of the two losses, for each tensor (53, 5). The loss
+    of `stream`, summed over the last stream_last_n targets of windows that move by as much."""
+    arrays = dict(np.load(Path(__file__).with_name('reference.npz')))
+    arrays = {k: a.astype(np.int64) if a.dtype == np.uint8 else a for k, a in arrays.items()}
+    for kind in ('clone_grad_sims', 'match_grad_sims'):
+        for name, similarities in zip(arrays['names'], arrays[kind]):
+            arrays[f'{kind}/{name}'] = similarities
+    return arrays
 
 
 def languini_name(name):
     """The name that the paper's code gives to one of our tensors."""
-    for ours, theirs in (('wte', 'input_embedding'), ('wpe', 'position_embedding'), ('blocks', 'layers'),
-                         ('attn.q', 'attn.linear_Q'), ('attn.k', 'attn.linear_K'), ('attn.v', 'attn.linear_V'),
-                         ('attn.o', 'attn.linear_O'), ('mlp.fc', 'mlp.c_fc'), ('mlp.proj', 'mlp.c_proj'),
-                         ('head', 'linear')):
+    for ours, theirs in (
+        ('wte', 'input_embedding'),
+        ('wpe', 'position_embedding'),
+        ('blocks', 'layers'),
+        ('attn.q', 'attn.linear_Q'),
+        ('attn.k', 'attn.linear_K'),
+        ('attn.v', 'attn.linear_V'),
+        ('attn.o', 'attn.linear_O'),
+        ('mlp.fc', 'mlp.c_fc'),
+        ('mlp.proj', 'mlp.c_proj'),
+        ('head', 'linear'),
+    ):
         name = name.replace(ours, theirs)
     return name
 
@@ -121,6 +154,12 @@ def languini_name(name):
 def reference_model(reference):
     shape = json.loads(str(reference['config']))
     shape.pop('base_vocab_size')
-    weights = {'module._orig_mod.' + languini_name(name[2:]): torch.from_numpy(reference[name])
-               for name in reference.files if name.startswith('w/')}
-    return GPT(GPTConfig(**shape)).load_languini(weights)
+    model = GPT(GPTConfig(**shape))
+    parameters = [dict(model.named_parameters())[name] for name in reference['names']]
+    flat = torch.from_numpy(reference['weights']).split([p.numel() for p in parameters])
+    return model.load_languini(
+        {
+            'module._orig_mod.' + languini_name(name): values.view(parameter.shape)
+            for name, values, parameter in zip(reference['names'], flat, parameters)
+        }
+    )
