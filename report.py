@@ -357,7 +357,7 @@ The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}
 
 <h1>Language imbalance: our runs beside the paper</h1>
 <p class="finding">{{ findings[0] }}.</p>
-{% if findings[1:] %}<details class="note" {{ 'open' if findings|length < 5 }}>
+{% if findings[1:] %}<details class="note"{{ ' open' if findings|length < 5 }}>
 <summary>{{ findings|length - 1 }} more groups of runs</summary>
 <ul>{% for text in findings[1:] %}<li>{{ text }}.</li>{% endfor %}</ul></details>{% endif %}
 <p class="note">The tokens of a language in a mix are worth as many tokens (MLTE) as a run on this
@@ -370,7 +370,7 @@ the same tokens.</p>
 <nav>{% for id, name in links %}<a href="#{{ id }}">{{ name }}</a>{% endfor %}</nav>
 
 <h2 id="runs">All runs</h2>
-<details {{ 'open' if rows|length <= 60 }}><summary>The table of all runs</summary>
+<details{{ ' open' if rows|length <= 60 }}><summary>The table of all runs</summary>
 <div class="scroll"><table>
 <tr><th class="name">run</th><th class="name">language</th><th>tokens seen</th><th>PPL ± s.e.</th>
 <th>MLPE</th><th>MLTE</th><th>TEff</th><th>control's TEff</th><th>transfer</th>
@@ -383,7 +383,8 @@ the same tokens.</p>
 <p class="note">± is one standard error. The TEff of a run on one language is 1 by definition; its
 MLTE shows how far the law is from it.
 {% if rows|selectattr('extrapolated')|list %}* the tokens seen or an MLTE lie outside the budgets of
-the law.{% endif %}
+the law.
+{% endif %}
 {% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
 {% if rowless %}Without a row, as copies, further seeds or damaged files: {{ rowless|join(', ') }}.
 {% endif %}</p>
