@@ -336,20 +336,21 @@ nav { font-size: .9em; } nav a { margin-right: .6em; white-space: nowrap; }
 figure { margin: 0; } figcaption { font-size: .85em; color: #555; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .82em; line-height: 1.35; }
-th, td { padding: 3px 7px; text-align: right; white-space: nowrap; vertical-align: top; }
+th, td { padding: 3px 6px; text-align: right; white-space: nowrap; vertical-align: top; }
 td { border-bottom: 1px solid #e4e4e4; } th { border-bottom: 1px solid #999; }
-th { vertical-align: bottom; } th.centre { text-align: center; }
-td.name, th.name { text-align: left; } th.ours, td.ours { border-left: 1px solid #ccc; }
-td.name { white-space: normal; overflow-wrap: anywhere; min-width: 90px; max-width: 230px; }
+th { vertical-align: bottom; white-space: normal; } th.centre { text-align: center; }
+.name, .left { text-align: left; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 110px; max-width: 230px; }
 td.paper { color: #777; } tr.head td { background: #f5f5f5; }
 code, pre { font: 12.5px/1.45 ui-monospace, monospace; } td code { font-size: 11.5px; }
 pre { background: #f5f5f5; padding: 8px 10px; overflow-x: auto; margin: 6px 0; }
 .gap { border: 1px dashed #aaa; padding: 8px 14px; margin: 10px 0; color: #555; }
 summary { cursor: pointer; }
 </style></head><body>
-{% macro cells(texts, name='') %}{% for text in texts %}{% set parts = text.partition(' [') %}
-<td class="{{ name }}">{{ parts[0] }}{% if parts[1] %} <small>[{{ parts[2] }}</small>{% endif %}
-</td>{% endfor %}{% endmacro %}
+{% macro cells(texts, name='') %}{% for text in texts %}
+{% set parts = text.partition(' [' if ' [' in text else ' ±') %}
+<td class="{{ name }}">{{ parts[0] }}{% if parts[1] %} <small>{{ parts[1][1] }}{{ parts[2] }}
+</small>{% endif %}</td>{% endfor %}{% endmacro %}
 {% macro gap(what, heading) %}<div class="gap">No run yet{% if what %} for {{ what }}{% endif %}.
 The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}
 {% macro picture(png, alt) %}<img alt="{{ alt }}" src="data:image/png;base64,{{ png|b64 }}">
@@ -377,7 +378,7 @@ the same tokens.</p>
 <th class="name">control</th></tr>
 {% for group, lines in all_runs.items() %}
 <tr class="head"><td class="name" colspan="10">{{ group }}</td></tr>
-{% for line in lines %}<tr><td class="name">{{ line[0] }}</td><td class="name">{{ line[1] }}</td>
+{% for line in lines %}<tr><td class="name">{{ line[0] }}</td><td class="left">{{ line[1] }}</td>
 {{- cells(line[2:9]) }}<td class="name">{{ line[9] }}</td></tr>
 {% endfor %}{% endfor %}</table></div></details>
 <p class="note">± is one standard error. The TEff of a run on one language is 1 by definition; its
@@ -408,15 +409,15 @@ more{% endif %}. As a file: figure{{ number }}.png</p>{% endif %}
 {% if not t.filled %}<details class="gap"><summary>No run yet of any row. The rows and their
 commands</summary>{% endif %}
 <div class="scroll"><table><tr><th colspan="2"></th><th class="centre" colspan="4">the paper</th>
-<th class="centre ours" colspan="8">ours</th></tr>
+<th class="centre" colspan="8">ours</th></tr>
 <tr><th class="name">row</th><th class="name">training data, tokens</th>
 {% for what in ('PPL', 'TEff', 'PPL', 'TEff', "control's TEff", 'transfer') %}
 {% for name in t.names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
 {% for line in t.lines %}<tr>{% if line.name %}<td></td>
 <td class="name" colspan="5"><small>the same mix in another model: {{ line.name }}</small></td>
-{%- else %}<td class="name">{{ line.row }}</td><td class="name">{{ line.mix }}</td>
+{%- else %}<td class="left">{{ line.row }}</td><td class="name">{{ line.mix }}</td>
 {{- cells(line.paper, 'paper') }}{% endif %}{% if line.command %}
-<td class="name ours" colspan="8">— <code>{{ line.command }}</code></td>
+<td class="left" colspan="8">— <code>{{ line.command }}</code></td>
 {%- else %}{{ cells(line.ours) }}{% endif %}</tr>
 {% endfor %}</table></div>{% if not t.filled %}</details>{% endif %}{% endmacro %}
 

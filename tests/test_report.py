@@ -1,7 +1,8 @@
-"""The report: one page that holds all it shows, says no more than the runs bear, and names the command for what is
-missing."""
+"""The report: one page that holds all it shows, says no more than the runs bear, and names the
+commands for what is missing."""
 
 import base64
+import html
 import json
 import math
 import re
@@ -64,8 +65,8 @@ def write_demo(out):
 
 
 def write_controlled(out):
-    """Two clones at two ratios with the control of EN2 at each, and laws of six budgets with noise: in truth
-    steps alone are worth 1.5 at 90/10 and 1.0 at 50/50, and transfer is 1.6 and 1.0."""
+    """Two clones at two ratios, the control of EN2 at each, and a law of six budgets with noise. In
+    truth steps alone are worth 1.5 at 90/10 and 1.0 at 50/50, and transfer is 1.6 and 1.0."""
     write_mono(out, SIX, noise=0.004)
     for name, stage, teff in (('even', [0.5, 0.5], (1.0, 1.0)), ('uneven', [0.9, 0.1], (1.0, 2.4))):
         write_run(out, name, [stage], lambda seen, i, teff=teff: EN.ppl(seen * teff[i]))
@@ -280,7 +281,7 @@ def test_a_full_set_of_runs_makes_every_figure_and_the_demo_makes_two(demo, pape
 def test_the_finding_is_the_first_line_of_the_page_and_the_last_of_the_output(demo):
     _, done, page = demo
     finding = done.stdout.strip().splitlines()[-1]
-    assert f'<p class="finding">{finding}</p>' in page.text
+    assert f'<p class="finding">{finding}</p>' in html.unescape(page.text)
     assert finding.startswith(
         'On docs, 4 layers of 128, 3.28M tokens, EN2 at 90/10 has a token efficiency (TEff) of 2.'
     )
@@ -291,7 +292,7 @@ def test_the_finding_is_the_first_line_of_the_page_and_the_last_of_the_output(de
 
 
 def test_without_a_control_the_finding_says_that_teff_cannot_tell(demo, controlled):
-    words = 'TEff alone cannot tell what EN1 did from what more steps did: there is no control (--only=en2)'
+    words = 'TEff alone cannot tell what EN1 did from what more steps did: there is no control'
     assert words in demo[1].stdout and 'helped' not in demo[1].stdout
     assert 'cannot tell' not in controlled[1].stdout
 
@@ -301,8 +302,8 @@ def test_with_controls_the_finding_speaks_of_transfer(controlled):
     value, low, high = map(
         float,
         re.search(
-            r'EN2 at 90/10 is worth (\S+) times \(90% interval (\S+) to (\S+)\) what the same sequences are worth alone '
-            r'in as many steps: EN1 helped',
+            r'EN2 at 90/10 is worth (\S+) times \(90% interval (\S+) to (\S+)\) what the same '
+            r'sequences are worth alone in as many steps: EN1 helped',
             finding,
         ).groups(),
     )
@@ -598,7 +599,7 @@ def test_the_gaps_have_the_commands_of_the_readme_of_the_configs(tmp_path, monke
         and commands['Figure 6'] in shown
         and commands['Table 3', '20'] in shown
     )
-    assert len([key for key in commands if key[0] == 'Table 1']) == 13
+    assert len([key for key in commands if key[:1] == ('Table 1',)]) == 13
 
 
 def commands_of(markdown):
@@ -606,11 +607,15 @@ def commands_of(markdown):
     blocks = re.findall(r'(?:^    .+\n|^\n(?=    ))+', markdown, re.M) + re.findall(
         r'`([^`\n]+\.py[^`\n]*)`', markdown
     )
-    printing = 'p() { printf "%s\\x1f" "$@"; echo; }; python() { p "$@"; }; torchrun() { p "$@"; }; srun() { "$@"; }\n'
+    printing = 'python() { printf "%s\\x1f" "$@"; echo; }; torchrun() { python "$@"; }; '
+    printing += 'srun() { "$@"; }; PATH=\n'  # no program can run but these functions
     found = []
     for block in blocks:
         block = re.sub(
-            r'^(?!\s*(python|for|done|torchrun|alone=|configs=|srun|")).*$', '', block, flags=re.M
+            r'^(?!\s*(python |for |done|torchrun |alone=|configs=|srun |")).*$',
+            '',
+            block,
+            flags=re.M,
         )
         block = block.replace('${configs[$SLURM_ARRAY_TASK_ID]}', '$configs')
         done = subprocess.run(
