@@ -2,393 +2,516 @@
 
     python report.py            # out/report/report.html, and each figure as out/report/figureN.png
 
-The page holds its pictures itself, so that it can be sent as it is. What has not been run leaves a gap with the
-commands that fill it. The last line printed is the finding that the page begins with.
+The page holds its pictures itself, so that it can be sent as it is. What has not been run leaves a
+gap with the commands of config/README.md that fill it. The last line printed is the finding that
+the page begins with.
 """
+
 import base64
-import html
 import math
+import re
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment
 
-from configurator import ConfigError, run
-from figures import (FIGURES, MONOLINGUAL, STUDIES, TABLES, anchor_panels, combination_panels, glue_panels,
-                     law_panels, ratio_panels, row_command, scale_panels)
-from fit_scaling import analyse, describe, load_paper_runs, load_runs, paper_rows, trained, with_interval
-from figures import cases_of, law_groups, mixes, paper_cases, stitch
-from fit_scaling import UNIT, short
+from configurator import ConfigError
+from configurator import run as run_script
+from figures import FIGURES, all_but_ratio, cases_of, grouped, mixes, paper_cases, stitch
+from fit_scaling import (
+    UNIT,
+    analyse,
+    cell,
+    describe,
+    load_paper_runs,
+    load_runs,
+    paper_rows,
+    short,
+    trained,
+)
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
-law_schedule = ''  # measure all runs by the laws of this lr_schedule, cosine or wsd; empty: each by those of its own
+law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own
 
 
-# --- the finding ----------------------------------------------------------------------------------------------------
+# --- the finding ----------------------------------------------------------------------------------
 
-def findings(cases, published):
-    """A sentence for each group of runs of two languages at unequal shares, the most telling first; each compares
-    the second language at 90/10 (or else the most unequal ratio) with 50/50 and claims no more than the 90% intervals
-    bear."""
-    groups = {}
-    for case in mixes(cases, 'clones') + mixes(cases, 'pair'):
-        groups.setdefault((law_groups(case), short(case['tokens'])), []).append(case)
+
+def findings(cases):
+    """A sentence for each group of runs of two languages at unequal shares, the most telling first:
+    plain mixes, then those of which most is known, then the largest."""
     told = []
-    for members in groups.values():
+    for title, members in grouped(mixes(cases, 'clones', 'pair'), all_but_ratio).items():
         unequal = [case for case in members if 0 < case['share'] < 0.5]
         if not unequal:
             continue
-        first = min(unequal, key=lambda case: (case['ratio'] != '90/10', case['share'], case['turned']))
-        value = pooled([case for case in unequal if case['ratio'] == first['ratio']])
-        even = pooled([case for case in members if case['ratio'] == '50/50'])
-        theirs = {p['ratio']: p['languages'][1]['teff'] for p in mixes(published, first['kind'])
-                  if p['tokens'] == UNIT and p['vocabulary'] == first['vocabulary']}
-        rank = (value is not None, even is not None, first['kind'] == 'clones', bool(value) and not value[3],
-                first['paper_size'] == 'small' and first['tokens'] == UNIT, first['parameters'] * first['tokens'])
-        paper = (f'. The paper (GPT small, 1.2B tokens): {theirs[first["ratio"]]:.2f} and {theirs["50/50"]:.2f}'
-                 if value and theirs.keys() >= {first['ratio'], '50/50'} else '')
-        told.append((rank, sentence(first, value, even), paper))
+        nearest = min(unequal, key=lambda case: (case['ratio'] != '90/10', case['share']))
+        at_ratio = [case for case in unequal if case['ratio'] == nearest['ratio']]
+        at_half = [case for case in members if case['ratio'] == '50/50']
+        figures, even = together(at_ratio), together(at_half)
+        known = sum(f[key] is not None for f in (figures, even) for key in ('transfer', 'teff'))
+        plain = not (nearest['unusual'] or nearest['shared'])
+        size = nearest['parameters'] * nearest['tokens']
+        case = min(at_ratio, key=lambda case: case['turned'])
+        told.append(((plain, known, size), sentence(title, case, figures, even), case))
     told.sort(key=lambda item: item[0], reverse=True)
-    return [text + paper * (i == 0) for i, (_, text, paper) in enumerate(told)]
+    texts = [text for _, text, _ in told]
+    if told:
+        texts[0] += of_the_paper(told[0][2])
+    return texts
 
 
-def pooled(cases):
-    """(TEff, low, high, extrapolated) of the second language; of several runs the mean and the widest interval. None
-    where a TEff is missing; low and high are None without an interval."""
+def together(cases):
+    """{name: (value, low, high)} of the second language's transfer, TEff and control's TEff; of
+    several runs the mean and the widest interval. None where a figure is missing, and low and high
+    are None where an interval is; `extrapolated` says whether any is."""
     rows = [case['languages'][1] for case in cases]
-    if not rows or any(row['teff'] is None for row in rows):
-        return None
-    ends = [row['teff_interval'] for row in rows]
-    low, high = (min(end[0] for end in ends), max(end[1] for end in ends)) if all(ends) else (None, None)
-    return sum(row['teff'] for row in rows) / len(rows), low, high, any(row['extrapolated'] for row in rows)
+    figures = dict(extrapolated=any(row['extrapolated'] for row in rows))
+    for key in ('transfer', 'teff', 'control_teff'):
+        values, ends = [row[key] for row in rows], [row[f'{key}_interval'] for row in rows]
+        if not rows or any(value is None or math.isnan(value) for value in values):
+            figures[key] = None
+            continue
+        interval = (None, None)
+        if all(ends):
+            interval = min(low for low, _ in ends), max(high for _, high in ends)
+        figures[key] = (sum(values) / len(values), *interval)
+    return figures
 
 
-def say(teff, low, high, extrapolated):
+def say(figure, extrapolated=False, times=False):
     """2.03 (90% interval 1.85 to 2.24)"""
-    number = f'{teff:.2f}' if math.isfinite(teff) else 'beyond the reach of the law'
-    about = [] if low is None or math.isinf(low) else [
-        f'90% interval from {low:.2f} up' if math.isinf(high) else f'90% interval {low:.2f} to {high:.2f}']
-    about += ['extrapolated'] * extrapolated
-    return number + (f' ({", ".join(about)})' if about else '')
+    value, low, high = figure
+    text = f'{value:.2f}' + ' times' * times if math.isfinite(value) else 'beyond the law'
+    about = ['extrapolated'] if extrapolated else []
+    if low is not None and math.isfinite(low):
+        upper = f'{low:.2f} to {high:.2f}' if math.isfinite(high) else f'from {low:.2f} up'
+        about.insert(0, f'90% interval {upper}')
+    return text + (f' ({", ".join(about)})' if about else '')
 
 
-def sentence(case, value, even):
-    """The finding in words; `value` is the pooled figure of the case's ratio, `even` that of 50/50."""
+def against_one(figure, above, below, neither):
+    """What an interval allows to say of a figure that is 1 where nothing happened."""
+    _, low, high = figure
+    if low is None:
+        return 'of unknown error'
+    return above if low > 1 else below if high < 1 else neither
+
+
+def compared(figure, even):
+    """higher, lower or unclear, as the intervals of two figures allow; '' where one has none."""
+    (_, low, high), (_, even_low, even_high) = figure, even
+    if low is None or even_low is None:
+        return ''
+    return 'higher' if low > even_high else 'lower' if high < even_low else 'unclear'
+
+
+UNCLEAR = ', and the intervals overlap: these runs do not tell the two apart'
+
+
+def sentence(title, case, figures, even):
+    """The finding in words, of the second language of a case. figures, even: of `together`, at the
+    case's ratio and at 50/50."""
     row, ratio = case['languages'][1], case['ratio']
     name, other = (language['language'].upper() for language in reversed(case['languages']))
-    text = f'On {case["label"]} ({case["size"]}, {short(case["tokens"])} tokens), {name} at {ratio} '
-    if value is None:
-        return text + (f'reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} tokens; what '
-                       'that is worth, only a law of monolingual runs of at least three budgets can say')
-    text, low, high = f'{text}has a token efficiency of {say(*value)}', value[1], value[2]
-    if low is None:
-        text += ', of unknown error'
-    else:
-        text += (f', above 1: {other} helped' if low > 1 else f', below 1: {other} cost it tokens' if high < 1 else
-                 ', not to be told from 1')
-    if even is None:
-        text += '; there is no TEff at 50/50 to compare it with'
-    else:
-        text += f'; at 50/50 it is {say(*even)}'
-        if low is not None and even[1] is not None:
-            text += (f', so {name} gains from the imbalance' if low > even[2] else
-                     f', so {name} loses by the imbalance' if high < even[1] else
-                     ', and the intervals overlap: these runs do not tell the two apart')
-    return text
+    start, far, even_far = (
+        f'On {title}, {name} at {ratio} ',
+        *(f['extrapolated'] for f in (figures, even)),
+    )
+    if figures['transfer']:
+        verdict = against_one(
+            figures['transfer'],
+            f': {other} helped',
+            f': {other} cost it tokens',
+            f': no effect of {other} is shown',
+        )
+        text = f'{start}is worth {say(figures["transfer"], far, True)} what the same sequences are '
+        text += 'worth alone in as many steps'
+        text += verdict if verdict[0] == ':' else f', {verdict}'
+        text += f'. Its TEff is {say(figures["teff"])}, of which the steps alone give '
+        text += say(figures['control_teff'])
+        if not even['transfer']:
+            return text + '. There is no transfer at 50/50 to compare it with'
+        text += f'. At 50/50 the transfer is {say(even["transfer"], even_far)}'
+        gains = dict(higher='gains from', lower='loses by')
+        result = compared(figures['transfer'], even['transfer'])
+        if result in gains:
+            return text + f', so {name} {gains[result]} the imbalance'
+        return text + (UNCLEAR if result else '')
+    if figures['teff']:
+        text = f'{start}has a token efficiency (TEff) of {say(figures["teff"], far)}, '
+        text += against_one(figures['teff'], 'above 1', 'below 1', 'not to be told from 1')
+        if even['teff']:
+            result = compared(figures['teff'], even['teff'])
+            text += f'; at 50/50 it is {say(even["teff"], even_far)}'
+            text += UNCLEAR if result == 'unclear' else ''
+        return (
+            f'{text}. TEff alone cannot tell what {other} did from what more steps did: '
+            f'there is no control (--only={row["language"]})'
+        )
+    text = f'{start}reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} '
+    text += 'tokens'
+    if row['control']:
+        text += f', its control, alone in as many steps, {row["control_ppl"]:.1f}'
+    return text + '; what that is worth, only a law of three budgets of one language can say'
 
 
-# --- cells and pictures ---------------------------------------------------------------------------------------------
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 972px; margin: 0 auto; padding: 0 14px 60px; }
-h1 { font-size: 1.5em; line-height: 1.25; margin: 1em 0 .6em; }
-h2 { margin: 1.8em 0 .2em; } h3 { margin: 1.6em 0 .3em; } p { margin: .5em 0; }
-.finding { border-left: 5px solid #0072B2; background: #eef5fa; padding: 12px 16px; font-size: 1.12em; }
-.note, .ours { color: #555; font-size: .88em; }
-nav { font-size: .9em; } nav a { margin-right: .6em; white-space: nowrap; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 10px; }
-.study { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 10px; }
-.panels img, .study img { width: 100%; height: auto; border: 1px solid #e4e4e4; } .panels img { max-width: 560px; }
-figure { margin: 0; } figcaption { font-size: .85em; color: #555; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .82em; line-height: 1.35; }
-th, td { padding: 3px 8px; text-align: right; white-space: nowrap; vertical-align: top; }
-td { border-bottom: 1px solid #e4e4e4; } th { border-bottom: 1px solid #999; vertical-align: bottom; }
-th:first-child, .left, .name { text-align: left; } th.centre { text-align: center; }
-.name { white-space: normal; overflow-wrap: anywhere; min-width: 120px; max-width: 240px; }
-td.paper { color: #777; } tr.head td { background: #f5f5f5; }
-code, pre { font: 12.5px/1.45 ui-monospace, monospace; }
-td code { font-size: 11.5px; white-space: normal; } td code span { white-space: nowrap; }
-pre { background: #f5f5f5; padding: 8px 10px; overflow-x: auto; margin: 6px 0; }
-.gap { border: 1px dashed #aaa; padding: 8px 14px; margin: 10px 0; color: #555; } summary { cursor: pointer; }
-"""
+def of_the_paper(case):
+    """The paper's TEff at the ratio of a case and at 50/50, as a sentence."""
+    theirs = [p for p in mixes(paper_cases(), case['kind']) if p['tokens'] == UNIT]
+    theirs = [p for p in theirs if p['vocabulary'] == case['vocabulary']]
+    teff = {p['ratio']: p['languages'][1]['teff'] for p in theirs}
+    if not (case['languages'][1]['teff'] and {case['ratio'], '50/50'} <= teff.keys()):
+        return ''
+    numbers = f'{teff[case["ratio"]]:.2f}, and {teff["50/50"]:.2f} at 50/50'
+    return f". The paper's TEff (GPT small, 1.2B tokens, no controls): {numbers}"
 
 
-def escape(text):
-    return html.escape(str(text))
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def picture(png, alt):
-    """An img element that holds the PNG itself."""
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def ppl_text(row, digits=1):
+    ppl, error = row['ppl'], row.get('ppl_se')
+    if ppl >= 1e6:
+        return '> 1M' if ppl < 1e9 else '> 1B'
+    return f'{ppl:,.{digits}f}' + (f' ± {error:.{digits}f}' if error else '')
 
 
-def ppl_text(value, digits=1):
-    if value >= 1e6:
-        return '> 1M' if value < 1e9 else '> 1B'
-    return f'{value:.{digits}f}' if value < 1e4 else f'{value:,.0f}'
+def figure_text(row, key):
+    """A figure with its interval; * where the law is extrapolated, a number where a note is."""
+    if row['monolingual'] and key in ('control_teff', 'transfer'):
+        return ''
+    text = cell(row, key).replace('inf]', '∞]')
+    return '—' if text == '-' else text + '*' * (key == 'teff' and row['extrapolated'])
 
 
-def ppl_cell(row, digits=1):
-    known = 0 < row['ppl_se'] and row['ppl'] < 1e6
-    return escape(ppl_text(row['ppl'], digits) + (f' ± {row["ppl_se"]:.{digits}f}' if known else ''))
-
-
-def token_cell(row, what):
-    """MLTE or TEff with its interval and marks; beyond the law's reach it is above that of the largest budget."""
-    def write(value):
-        if math.isinf(value):
-            limit = row['largest_budget']
-            return '> ' + (short(limit) if what == 'mlte' else f'{limit / row["tokens_seen"]:.2f}')
-        return short(value) if what == 'mlte' else f'{value:.2f}'
-    if row[what] is None:
-        return '—'
-    text = with_interval(row[what], row[f'{what}_interval'], write).replace('inf]', '∞]')
-    if what == 'teff' and not row['monolingual']:
-        text += '*' * row['extrapolated'] + '†' * row['unknown_noise']
-    return escape(text)
-
-
-def gap(parts):
-    """A box for what has not been run; parts: (what, commands)."""
-    what, lines = ' and '.join(part for part, _ in parts if part), []
-    for _, commands in parts:  # the parts of a figure share runs
-        lines += [line for line in commands.split('\n') if not (line.startswith('python') and line in lines)]
-    text = escape('\n'.join(lines))
-    return f'<div class="gap">No run yet{" for " * bool(what)}{what}. The commands:<pre>{text}</pre></div>'
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
-
-def runs_table(rows, cases):
-    """All runs, those together that share text and model, short ones first."""
-    about = {case['run']: (f'{case["label"]}, {case["size"]}', case['tokens']) for case in cases}
-    lines = ['<tr><th>run</th><th class="left">language</th><th>tokens seen</th><th>PPL ± s.e.</th>'
-             '<th>MLPE [90%]</th><th>MLTE [90%]</th><th>TEff [90%]</th></tr>']
-    previous = None
+def all_runs(rows, cases):
+    """[(group, rows)]: all runs, those together that share text and model, short ones first."""
+    about = {}
+    for case in cases:
+        about[case['run']] = (f'{case["label"]}, {case["size"]}', case['tokens'])
+    groups = {}
     for row in sorted(rows, key=lambda row: about.get(row['run'], ('others', 0))):
-        group, _ = about.get(row['run'], ('others', 0))
-        if group != previous:
-            lines.append(f'<tr class="head"><td class="left" colspan="7">{escape(group)}</td></tr>')
-        previous = group
-        mlpe = '—' if row['mlpe'] is None else with_interval(row['mlpe'], row['mlpe_interval'], ppl_text)
-        lines.append(f'<tr><td class="name">{escape(row["run"])}</td><td class="left">{escape(row["language"])}</td>'
-                     f'<td>{row["tokens_seen"]:,.0f}</td><td>{ppl_cell(row, 2)}</td><td>{escape(mlpe)}</td>'
-                     f'<td>{token_cell(row, "mlte")}</td><td>{token_cell(row, "teff")}</td></tr>')
-    legend = ['Brackets are 90% intervals, ± one standard error. The TEff of a monolingual run is 1 by definition; '
-              'its MLTE shows how far the law is from it.']
-    if any(row['extrapolated'] for row in rows):
-        legend.append('* the tokens seen or the MLTE lie outside the budgets that the law was fitted to.')
-    if any(row['unknown_noise'] for row in rows):
-        legend.append('† a law of three budgets has no residuals: only the error of the perplexity is counted.')
-    table = f'<div class="scroll"><table>{"".join(lines)}</table></div>'
-    if len(lines) > 60:
-        count = len({row['run'] for row in rows})
-        table = f'<details><summary>The table of all {count} runs</summary>{table}</details>'
-    return f'{table}<p class="note">{" ".join(legend)}</p>'
+        cells = [figure_text(row, key) for key in ('mlpe', 'mlte', *RATIOS)]
+        control = ''
+        if row['control']:
+            control = row['control'].replace(row['run'], '…', 1)
+            control += f', rate {row["control_learning_rate"]:g}'
+        language = row['language'] + (f', {row["seeds"]} seeds' if row['seeds'] > 1 else '')
+        line = [row['run'], language, f'{row["tokens_seen"]:,.0f}', ppl_text(row, 2), *cells]
+        groups.setdefault(about.get(row['run'], ('others', 0))[0], []).append([*line, control])
+    return groups
+
+
+RATIOS = ('teff', 'control_teff', 'transfer')
+TABLES = {  # number: (title, what the paper says, names of the two columns)
+    '1': (
+        'clones of English',
+        'Sections 4.1 to 4.5, Takeaways 1, 3 and 5: equal parts cost tokens (row 4), an unequal '
+        'mix makes the rarer clone cheap (row 5), ten clones profit even when balanced, and more '
+        'with a main language (rows 6 and 7), and a mix that is unequal at each time but balanced '
+        'over the run can beat equal parts in both (rows 9 to 13).',
+        ('EN1', 'EN2'),
+    ),
+    '3': (
+        'English and French',
+        'Sections 5.1 to 5.4, Takeaways 6 and 8: between real languages the rarer one gains less, '
+        'more with a shared vocabulary (rows 7 to 13), and no schedule was found that helps both '
+        '(rows 10 and 14 to 20).',
+        ('EN', 'FR'),
+    ),
+}
 
 
 def mix_text(published):
     """The training data of a published row in words."""
-    tokens = short(published['steps'] * 128 * 512)
-    if len(published['kinds']) == 1:
-        return f'{published["kinds"][0].upper()} alone, {tokens}'
-    if len(published['kinds']) > 2:
+    tokens, kinds = short(published['steps'] * 128 * 512), published['kinds']
+    if len(kinds) == 1:
+        return f'{kinds[0].upper()} alone, {tokens}'
+    if len(kinds) > 2:
         main, rest = (100 * share for share in published['stages'][0][:2])
-        return f'ten of 10%, {tokens}' if main == rest else f'{main:g}%, nine of {rest:.1f}%, {tokens}'
+        return (
+            f'ten of 10%, {tokens}' if main == rest else f'{main:g}%, nine of {rest:.1f}%, {tokens}'
+        )
     stages = ', '.join('/'.join(f'{100 * p:g}' for p in stage) for stage in published['stages'])
-    return f'{stages}, {tokens}' + (f', {published["vocabulary"]}' if len(set(published['kinds'])) > 1 else '')
+    return f'{stages}, {tokens}' + (f', {published["vocabulary"]}' if len(set(kinds)) > 1 else '')
 
 
 def paper_table(number, runs, rows, cases):
-    """One of the paper's tables with ours beside it, and how many of its rows have a run of ours. Runs of the same
-    mix in models that are none of the paper's stand below the first row of that mix."""
-    named = {one['run']: [p['name'] for p in paper_rows(one)] for one in runs}
-    of_run = {one['run']: [row for row in rows if row['run'] == one['run'] and row['language'] in trained(one)]
-              for one in runs}
-    heads = ''.join(f'<th>{what}<br>{name}</th>' for what in ('PPL', 'TEff')
-                    for name in (('EN1', 'EN2') if number == '1' else ('EN', 'FR')))
-    lines = ['<tr><th colspan="2"></th><th class="centre" colspan="4">the paper</th>'
-             '<th class="centre" colspan="4">ours</th></tr>'
-             f'<tr><th>row</th><th class="left">training data, tokens</th>{heads}{heads}</tr>']
+    """The lines of one of the paper's tables: dicts of row, mix, paper (4 cells), and ours (8
+    cells), a command where there is no run of ours, or the name of a run of the same mix in another
+    model, which stands below the first row of that mix."""
+    named = {run['run']: [p['name'] for p in paper_rows(run)] for run in runs}
+    seen = {run['run']: trained(run) for run in runs}
     others = [case for case in cases if not named[case['run']] and not case['paper_size']]
-    taken, filled = set(), 0
+    lines, taken = [], set()
     for published in load_paper_runs():
         if published['table'] != number:
             continue
-        row = int(published['name'].split()[-1])
+        row = published['name'].split()[-1]
         second = published['kinds'] == ['fr']  # the only language stands in the second column
-        start = (f'<tr><td class="left">{row}</td><td class="left">{mix_text(published)}</td>'
-                 + figure_cells(published['languages'], second, paper=True))
-        exact = [one['run'] for one in runs if published['name'] in named[one['run']]]
-        lines += [f'{start}{figure_cells(of_run[name], second)}</tr>' for name in exact] or [
-            f'{start}<td class="left" colspan="4">— {command_cell(row_command(number, row))}</td></tr>']
-        akin = [case for case in others if case['run'] not in taken and same_mix(case, published)]
-        lines += [f'<tr><td></td><td class="name" colspan="5"><span class="ours">the same mix in another model: '
-                  f'{escape(case["run"])}</span></td>{figure_cells(case["languages"], second)}</tr>' for case in akin]
-        taken |= {case['run'] for case in akin}
-        filled += bool(exact or akin)
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>', filled
+        line = dict(row=row, mix=mix_text(published), command='')
+        line['paper'] = two_columns(published['languages'], second, ppl_text, paper_teff)
+        exact = [name for name, names in named.items() if published['name'] in names]
+        for name in exact:
+            languages = [r for r in rows if r['run'] == name and r['language'] in seen[name]]
+            lines.append(line | dict(ours=our_cells(languages, second)))
+        if not exact:
+            lines.append(line | dict(command=COMMANDS[f'Table {number}', row]))
+        for case in others:
+            if case['run'] not in taken and same_mix(case, published):
+                ours = our_cells(case['languages'], second)
+                lines.append(dict(name=case['run'], ours=ours))
+                taken.add(case['run'])
+    return lines
 
 
-def command_cell(command):
-    """A command that breaks between its words only."""
-    return f'<code>{" ".join(f"<span>{escape(word)}</span>" for word in command.split())}</code>'
+def paper_teff(row):
+    return f'{row["teff"]:.2f}'
 
 
-def figure_cells(languages, second, paper=False):
-    """Four cells: PPL and TEff of two languages; of ten clones the second stands for all nine."""
-    cells = []
-    for what in ('ppl', 'teff'):
-        for index in (-1, 0) if second else (0, 1):
-            text = ''
-            if 0 <= index < len(languages):
-                row = languages[index]
-                text = (escape(ppl_text(row['ppl'])) if what == 'ppl' else f'{row["teff"]:.2f}') if paper else (
-                    ppl_cell(row) if what == 'ppl' else token_cell(row, 'teff'))
-            cells.append(f'<td{" class=paper" * paper}>{text}</td>')
-    return ''.join(cells)
+def our_cells(languages, second):
+    ratios = [lambda row, key=key: figure_text(row, key) for key in RATIOS]
+    return two_columns(languages, second, ppl_text, *ratios)
+
+
+def two_columns(languages, second, *write):
+    """Cells of two languages for each of `write`; of ten clones the second stands for all nine."""
+    pair = ([None] if second else []) + list(languages)[:2]
+    pair += [None] * (2 - len(pair))
+    return [text(row) if row else '' for text in write for row in pair[:2]]
 
 
 def same_mix(case, published):
-    """Whether a run mixes as many clones, or two real languages, in the same stages as a published row."""
-    shares, kinds = [row['shares'] for row in case['languages']], published['kinds']
-    texts = {row['corpus'] for row in case['languages']}
-    return (len(kinds) > 1 and (len(shares), len(texts)) == (len(kinds), len(set(kinds))) and not case['anchors']
-            and case['vocabulary'] == published['vocabulary'] and len(shares[0]) == len(published['stages'])
-            and bool(np.allclose(np.transpose(shares), published['stages'], atol=1e-4)))
+    """Whether a run mixes as many clones, or two languages, in the stages of a published row."""
+    shares = np.transpose([row['shares'] for row in case['languages']])
+    corpora, kinds = {row['corpus'] for row in case['languages']}, published['kinds']
+    if len(kinds) == 1 or case['shared'] or case['unusual'] or len(corpora) != len(set(kinds)):
+        return False
+    same = case['vocabulary'] == published['vocabulary']
+    same = same and shares.shape == np.shape(published['stages'])
+    return bool(same and np.allclose(shares, published['stages'], atol=1e-4))
 
 
-# --- the page -------------------------------------------------------------------------------------------------------
-
-def figure_html(number, parts, folder):
-    """A figure: its panels, what the paper says, the runs drawn and the commands; a gap for what has no run.
-
-    parts: (panels, names of the runs drawn), one for each part that FIGURES has."""
-    title, claim, made_by = FIGURES[number]
-    panels = [one for part, _ in parts for one in part]
-    text = [f'<h3 id="figure{number}">Figure {number}: {title}</h3><p>The paper, {claim}</p>']
-    if panels:
-        (folder / f'figure{number}.png').write_bytes(stitch(panels))
-        names = sorted(set().union(*(drawn for _, drawn in parts)))
-        listed = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
-        made = '\n'.join(lines for (drawn, _), (_, lines) in zip(parts, made_by) if drawn)
-        text.append(f'<div class="panels">{"".join(picture(one.png, one.alt) for one in panels)}</div>'
-                    f'<p class="ours">Ours: {escape(listed)}. As a file: figure{number}.png</p>'
-                    '<details class="ours"><summary>the commands of the paper\'s setting</summary>'
-                    f'<pre>{escape(made)}\npython report.py</pre></details>')
-    missing = [part for (drawn, _), part in zip(parts, made_by) if not drawn]
-    return ''.join(text) + (gap(missing) if missing else '')
+# --- commands -------------------------------------------------------------------------------------
 
 
-def table_html(number, runs, rows, cases):
-    """One of the paper's tables; folded while none of its rows has a run."""
-    title, claim = TABLES[number]
-    table, filled = paper_table(number, runs, rows, cases)
-    if not filled:
-        table = ('<details class="gap"><summary>No run yet of any row. The rows and their commands</summary>'
-                 f'{table}</details>')
-    return f'<h3 id="table{number}">Table {number}: {title}</h3><p>The paper, {claim}</p>{table}'
+def read_commands(path):
+    """{heading: the first block of commands below it, (heading, row): the command of a table's row}
+    of config/README.md."""
+    commands, heading, done = {}, '', False
+    for line in path.read_text(encoding='utf-8').splitlines():
+        row = re.match(r'\| (\d+) \|.*`(.+)` \|$', line)
+        if line.startswith('## '):
+            heading, done = line[3:], False
+        elif line.startswith('    ') and not done:
+            commands[heading] = commands.get(heading, '') + line[4:] + '\n'
+        elif row:
+            commands[heading, row[1]] = row[2]
+        elif heading in commands:
+            done = True
+    return commands
 
 
-def laws_html(laws):
-    lines = ''.join(f'<li>{escape(entry["label"])}: '
-                    f'{escape(describe(entry["law"]) if entry["law"] else "no law: " + entry["problem"])}.</li>'
-                    for entry in laws.values())
-    missing = not all(entry['law'] for entry in laws.values())
-    return f'<h3>Their laws</h3><ul class="note">{lines}</ul>' + (
-        gap([('some laws; three budgets make one', MONOLINGUAL)]) if missing else '')
+COMMANDS = read_commands(Path(__file__).resolve().parent / 'config' / 'README.md')
 
 
-def studies_html(root):
-    """The pictures that analyze.py left in the folders of the runs, a heading for each run."""
-    folders = {}
-    for path in sorted(root.glob('*/*.png')):
-        if path.parent.name != 'report':
-            folders.setdefault(path.parent.name, []).append(path)
-    text = ['<h2 id="studies">Inside the models</h2><p>The paper, Sections 4.2 and 5.2, Appendices C, F and G '
-            '(Figures 6, 7, 11 to 14, Tables 2 and 4): unequal clones are represented more alike, and so are their '
-            'gradients; for English and French no such effect was found.</p>']
-    for name, paths in folders.items():
-        shown = ''.join(f'<figure>{picture(path.read_bytes(), path.stem)}<figcaption>'
-                        f'{escape(path.stem.replace("_", " "))}</figcaption></figure>' for path in paths)
-        text.append(f'<h3>{escape(name)}</h3><div class="study">{shown}</div>')
-    return ''.join(text) + ('' if folders else gap([('', STUDIES)]))
+# --- the page -------------------------------------------------------------------------------------
 
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Language imbalance</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 972px; margin: 0 auto;
+  padding: 0 14px 60px; }
+h1 { font-size: 1.5em; line-height: 1.25; margin: 1em 0 .6em; }
+h2 { margin: 1.8em 0 .2em; } h3 { margin: 1.6em 0 .3em; } p { margin: .5em 0; }
+.finding { border-left: 5px solid #0072B2; background: #eef5fa; padding: 12px 16px;
+  font-size: 1.12em; }
+.note, small { color: #555; font-size: .88em; } td small { display: block; }
+nav { font-size: .9em; } nav a { margin-right: .6em; white-space: nowrap; }
+.panels { display: grid; gap: 10px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
+.panels img { width: 100%; max-width: 560px; height: auto; border: 1px solid #e4e4e4; }
+figure { margin: 0; } figcaption { font-size: .85em; color: #555; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .82em; line-height: 1.35; }
+th, td { padding: 3px 6px; text-align: right; white-space: nowrap; vertical-align: top; }
+td { border-bottom: 1px solid #e4e4e4; } th { border-bottom: 1px solid #999; }
+th { vertical-align: bottom; white-space: normal; } th.centre { text-align: center; }
+.name, .left { text-align: left; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 110px; max-width: 230px; }
+td.paper { color: #777; } tr.head td { background: #f5f5f5; }
+code, pre { font: 12.5px/1.45 ui-monospace, monospace; } td code { font-size: 11.5px; }
+pre { background: #f5f5f5; padding: 8px 10px; overflow-x: auto; margin: 6px 0; }
+.gap { border: 1px dashed #aaa; padding: 8px 14px; margin: 10px 0; color: #555; }
+summary { cursor: pointer; }
+</style></head><body>
+{% macro cells(texts, name='') %}{% for text in texts %}
+{% set parts = text.partition(' [' if ' [' in text else ' ±') %}
+<td class="{{ name }}">{{ parts[0] }}{% if parts[1] %} <small>{{ parts[1][1] }}{{ parts[2] }}
+</small>{% endif %}</td>{% endfor %}{% endmacro %}
+{% macro gap(what, heading) %}<div class="gap">No run yet{% if what %} for {{ what }}{% endif %}.
+The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}
+{% macro picture(png, alt) %}<img alt="{{ alt }}" src="data:image/png;base64,{{ png|b64 }}">
+{%- endmacro %}
 
-READING = """A language's tokens in a multilingual run are worth as many tokens as a monolingual run needs for the
-same perplexity (MLTE). TEff is MLTE over the tokens seen: above 1 the other languages helped. MLPE is the perplexity
-of a monolingual run on the tokens seen. In the pictures filled markers are ours, with 90% intervals, and hollow ones
-the paper's. Perplexities compare only on the same text in the same tokens; TEff is a ratio and compares further."""
-SECTIONS = {'Cloned languages': ('Figure 1', 'Table 1', 'Figure 2'),
-            'Real languages': ('Table 3', 'Figure 3', 'Figure 4'),
-            'Laws, anchor points, scale': ('Figure 5', 'Figure 8', 'Figure 9', 'Figure 10')}
+<h1>Language imbalance: our runs beside the paper</h1>
+<p class="finding">{{ findings[0] }}.</p>
+{% if findings[1:] %}<details class="note"{{ ' open' if findings|length < 5 }}>
+<summary>{{ findings|length - 1 }} more groups of runs</summary>
+<ul>{% for text in findings[1:] %}<li>{{ text }}.</li>{% endfor %}</ul></details>{% endif %}
+<p class="note">The tokens of a language in a mix are worth as many tokens (MLTE) as a run on this
+language alone needs for the same perplexity. MLPE is the perplexity of such a run on the tokens
+seen. TEff is MLTE over the tokens seen. The mix has more steps than that run, and more steps
+help, too: a control is trained on the same sequences of the language at the same steps, without the
+other languages. Transfer is the MLTE of the run over that of its control: above 1 the other
+languages helped. Brackets and bars are 90% intervals. Perplexities compare only on the same text in
+the same tokens.</p>
+<nav>{% for id, name in links %}<a href="#{{ id }}">{{ name }}</a>{% endfor %}</nav>
 
+<h2 id="runs">All runs</h2>
+<details{{ ' open' if rows|length <= 60 }}><summary>The table of all runs</summary>
+<div class="scroll"><table>
+<tr><th class="name">run</th><th class="name">language</th><th>tokens seen</th><th>PPL ± s.e.</th>
+<th>MLPE</th><th>MLTE</th><th>TEff</th><th>control's TEff</th><th>transfer</th>
+<th class="name">control</th></tr>
+{% for group, lines in all_runs.items() %}
+<tr class="head"><td class="name" colspan="10">{{ group }}</td></tr>
+{% for line in lines %}<tr><td class="name">{{ line[0] }}</td><td class="left">{{ line[1] }}</td>
+{{- cells(line[2:9]) }}<td class="name">{{ line[9] }}</td></tr>
+{% endfor %}{% endfor %}</table></div></details>
+<p class="note">± is one standard error. The TEff of a run on one language is 1 by definition; its
+MLTE shows how far the law is from it.
+{% if rows|selectattr('extrapolated')|list %}* the tokens seen or an MLTE lie outside the budgets of
+the law.
+{% endif %}
+{% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
+{% if rowless %}Without a row, as copies, further seeds or damaged files: {{ rowless|join(', ') }}.
+{% endif %}</p>
+<h3>Their laws</h3>
+<ul class="note">{% for entry in laws %}<li>{{ entry.label }}:
+{{ describe(entry.law) if entry.law else 'no law: ' + entry.problem }}.</li>{% endfor %}</ul>
+{% if laws|rejectattr('law')|list %}{{ gap('some laws', 'Laws') }}{% endif %}
 
-def anchor(name):
-    return name.replace(' ', '').lower()
+{% macro figure(number) %}{% set f = figures[number] %}
+<h3 id="figure{{ number }}">Figure {{ number }}: {{ f.title }}</h3><p>The paper, {{ f.claim }}</p>
+{% if f.panels %}<div class="panels">
+{% for panel in f.panels %}{{ picture(panel.png, panel.alt) }}{% endfor %}</div>
+<p class="note">Ours: {{ f.drawn[:8]|join(', ') }}{% if f.drawn[8:] %} and {{ f.drawn|length - 8 }}
+more{% endif %}. As a file: figure{{ number }}.png</p>{% endif %}
+{% if f.missing %}{{ gap(f.missing|select|join(' and '), f.heading) }}{% else %}
+<details class="note"><summary>The commands in the paper's setting</summary>
+<pre>{{ commands[f.heading] }}</pre></details>{% endif %}{% endmacro %}
+
+{% macro table(number) %}{% set t = tables[number] %}
+<h3 id="table{{ number }}">Table {{ number }}: {{ t.title }}</h3><p>The paper, {{ t.claim }}</p>
+{% if not t.filled %}<details class="gap"><summary>No run yet of any row. The rows and their
+commands</summary>{% endif %}
+<div class="scroll"><table><tr><th colspan="2"></th><th class="centre" colspan="4">the paper</th>
+<th class="centre" colspan="8">ours</th></tr>
+<tr><th class="name">row</th><th class="name">training data, tokens</th>
+{% for what in ('PPL', 'TEff', 'PPL', 'TEff', "control's TEff", 'transfer') %}
+{% for name in t.names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
+{% for line in t.lines %}<tr>{% if line.name %}<td></td>
+<td class="name" colspan="5"><small>the same mix in another model: {{ line.name }}</small></td>
+{%- else %}<td class="left">{{ line.row }}</td><td class="name">{{ line.mix }}</td>
+{{- cells(line.paper, 'paper') }}{% endif %}{% if line.command %}
+<td class="left" colspan="8">— <code>{{ line.command }}</code></td>
+{%- else %}{{ cells(line.ours) }}{% endif %}</tr>
+{% endfor %}</table></div>{% if not t.filled %}</details>{% endif %}{% endmacro %}
+
+{% for title, names in sections.items() %}<h2>{{ title }}</h2>
+{% for name in names %}{% set kind, number = name.split() %}
+{{ figure(number) if kind == 'Figure' else table(number) }}{% endfor %}{% endfor %}
+
+<h2 id="studies">Inside the models</h2>
+<p>The paper, Sections 4.2 and 5.2, Appendices C, F and G (Figures 6, 7, 11 to 14, Tables 2 and 4):
+unequal clones are represented more alike, and so are their gradients; for English and French no
+such effect was found.</p>
+{% for run, pictures in studies.items() %}<h3>{{ run }}</h3><div class="panels">
+{% for name, png in pictures %}<figure>{{ picture(png, name) }}<figcaption>{{ name }}</figcaption>
+</figure>{% endfor %}</div>{% else %}{{ gap('', 'Figure 6') }}{% endfor %}
+</body></html>
+"""
+SECTIONS = {
+    'Cloned languages': ('Figure 1', 'Table 1', 'Figure 2'),
+    'Real languages': ('Table 3', 'Figure 3', 'Figure 4'),
+    'Laws, anchor points, scale': ('Figure 5', 'Figure 8', 'Figure 9', 'Figure 10'),
+}
 
 
 def page(root, folder, runs):
     """The page as text, and the finding that it begins with; writes the figures into `folder`."""
     laws, rows = analyse(runs, law_schedule)
-    cases, published = cases_of(runs, laws, rows), paper_cases()
-    found = findings(cases, published) or [
-        f'{len(runs)} run{"s" * (len(runs) > 1)}, none of two languages at unequal shares: nothing can be said about '
-        'imbalance yet; python demo.py makes the smallest set that can']
-    others = f'<ul class="note">{"".join(f"<li>{escape(text)}.</li>" for text in found[1:])}</ul>'
-    if len(found) > 4:
-        others = f'<details class="note"><summary>{len(found) - 1} more groups of runs</summary>{others}</details>'
-    scale = ('tokens', 'parameters')
-    drawn = {'1': [ratio_panels(cases, published, 'clones'), glue_panels(cases, root)],
-             '2': [scale_panels(cases, published, 'clones', by) for by in scale],
-             '3': [ratio_panels(cases, published, 'pair')],
-             '4': [scale_panels(cases, published, 'pair', by) for by in scale],
-             '5': [law_panels(cases, published)], '8': [anchor_panels(cases, published)],
-             '9': [combination_panels(cases, published, 'clones')],
-             '10': [combination_panels(cases, published, 'pair')]}
-    parts = {f'figure{number}': figure_html(number, panels, folder) for number, panels in drawn.items()}
-    parts |= {f'table{number}': table_html(number, runs, rows, cases) for number in TABLES}
-    unread = sorted({path.parent.name for path in root.glob('*/results.json')} - {one['run'] for one in runs})
-    links = {'runs': 'All runs', **{anchor(name): name for names in SECTIONS.values() for name in names},
-             'studies': 'Inside the models'}
-    body = [f'<h1>Language imbalance: our runs beside the paper</h1><p class="finding">{escape(found[0])}.</p>',
-            others if found[1:] else '',
-            f'<p class="note">{READING}</p>',
-            f'<nav>{" ".join(f"<a href=#{there}>{text}</a>" for there, text in links.items())}</nav>',
-            '<h2 id="runs">All runs</h2>', runs_table(rows, cases),
-            f'<p class="note">Not readable, left out: {escape(", ".join(unread))}.</p>' if unread else '',
-            laws_html(laws)]
-    for title, names in SECTIONS.items():
-        body += [f'<h2>{title}</h2>', *(parts[anchor(name)] for name in names)]
-    return ('<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Language imbalance</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<style>{STYLE}</style></head><body>{"".join(body)}{studies_html(root)}</body></html>\n', found[0])
+    cases = cases_of(runs, laws, rows)
+    found = findings(cases)
+    if not found:
+        count = f'{len(runs)} run{"s" if len(runs) > 1 else ""}'
+        found = [
+            f'{count}, none of two languages at unequal shares: nothing can be said about '
+            'imbalance yet; python demo.py makes the smallest set that can'
+        ]
+    figures, tables, studies = {}, {}, {}
+    for number, figure in FIGURES.items():
+        parts = {name: draw(cases, laws, root) for name, draw in figure.parts.items()}
+        panels = [panel for part, _ in parts.values() for panel in part]
+        if panels:
+            (folder / f'figure{number}.png').write_bytes(stitch(panels))
+        drawn = sorted(set().union(*(names for _, names in parts.values())))
+        missing = [name for name, (_, names) in parts.items() if not names]
+        about = dict(title=figure.title, claim=figure.claim, heading=figure.commands)
+        figures[number] = about | dict(panels=panels, drawn=drawn, missing=missing)
+    for number, (title, claim, names) in TABLES.items():
+        lines = paper_table(number, runs, rows, cases)
+        filled = any('ours' in line for line in lines)
+        tables[number] = dict(title=title, claim=claim, names=names, lines=lines, filled=filled)
+    for path in sorted(root.glob('*/*.png')):
+        if path.parent != folder:
+            studies.setdefault(path.parent.name, []).append((path.stem, path.read_bytes()))
+    links = [('runs', 'All runs'), ('studies', 'Inside the models')]
+    names = [name for section in SECTIONS.values() for name in section]
+    links[1:1] = [(name.replace(' ', '').lower(), name) for name in names]
+    mixed = [row['note'] for row in rows if not row['monolingual'] and row['note']]
+    rowless = {path.parent.name for path in root.glob('*/results.json')}
+    rowless -= {run['run'] for run in runs}
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters['b64'] = lambda png: base64.b64encode(png).decode()
+    text = environment.from_string(PAGE).render(
+        findings=found,
+        rows=rows,
+        all_runs=all_runs(rows, cases),
+        laws=laws.values(),
+        describe=describe,
+        commands=COMMANDS,
+        figures=figures,
+        tables=tables,
+        studies=studies,
+        sections=SECTIONS,
+        links=links,
+        notes=dict.fromkeys(mixed),
+        rowless=sorted(rowless),
+    )
+    return text, found[0]
 
 
 def main():
     root = Path(out)
     runs = load_runs(root)
     if not runs:
-        raise ConfigError(f'there is no finished run in {out}/ to report on (no {out}/RUN/results.json); '
-                          'python demo.py makes a small set, config/README.md has the paper\'s')
+        raise ConfigError(
+            f'there is no finished run in {out}/ to report on (no {out}/RUN/results.json); '
+            "python demo.py makes a small set, config/README.md has the paper's"
+        )
     folder = root / 'report'
     folder.mkdir(exist_ok=True)
     for old in folder.glob('figure*.png'):
         old.unlink()
-    text, found = page(root, folder, runs)
+    text, finding = page(root, folder, runs)
     (folder / 'report.html').write_text(text, encoding='utf-8')
     print(f'wrote {folder}/report.html')
-    print(f'{found}.')
+    print(f'{finding}.')
 
 
 if __name__ == '__main__':
-    run(globals(), main)
+    run_script(globals(), main)
