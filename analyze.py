@@ -325,14 +325,16 @@ def study_lens(run):
         losses[f'{language.name}: next piece'] = of['loss']
         losses[f'{language.name}: any language'] = of['alike']
         losses[f'{language.name}: difference'] = of['loss'] - of['alike']
-    return dict(compared=' and '.join(dict.fromkeys(compared)), mass=mass, lens=losses)
+    several = int((alike[:, 1:] >= 0).any(1).sum())
+    compared.append(f'{several:,} of {len(alike):,} entries spelled like another')
+    return dict(compared=', '.join(dict.fromkeys(compared)), mass=mass, lens=losses)
 
 
 def study_switch(run):
     """Losses on texts in one language after contexts in the other and in their own, by position in
     the text, see lens.CONTEXTS."""
     bins = lens.bins_of(run.longest // 2)
-    losses, carried, documents = {}, {}, [number for *_, number in run.contexts]
+    values, documents = dict(switch={}, told={}), [number for *_, number in run.contexts]
     for own, other in ((1, 0), (0, 1)):
         text_language, other_language = run.languages[own], run.languages[other]
         sums = []
@@ -349,14 +351,13 @@ def study_switch(run):
             ]
             text = ids_of(text_language, sides[2 + own])
             sums.append(lens.losses_by_bin(lens.losses_after(run.model, contexts, text), bins))
-        means = Estimate.of(sums, documents, lens.mean_loss)
-        for row, context in enumerate(lens.CONTEXTS):
-            cells = {name: means[row, column] for column, name in enumerate(bins)}
-            losses[f'{text_language.name}: {context}'] = cells
-        shares = Estimate.of(sums, documents, lens.carried_over)
-        carried[f'{other_language.name} to {text_language.name}'] = shares[len(bins) - 1]
-    compared = run.counted_pairs('texts', documents)
-    return dict(compared=compared, switch=losses, carried=carried)
+        kinds = dict(switch=(lens.mean_loss, lens.CONTEXTS), told=(lens.told, lens.CONTEXTS[1:4]))
+        for kind, (statistic, contexts) in kinds.items():
+            means = Estimate.of(sums, documents, statistic)
+            for row, context in enumerate(contexts):
+                cells = {name: means[row, column] for column, name in enumerate(bins)}
+                values[kind][f'{text_language.name}: {context}'] = cells
+    return dict(compared=run.counted_pairs('texts', documents)) | values
 
 
 def study_matching(run):
@@ -507,7 +508,7 @@ def label_of(run, *replicates):
     if replicates:
         label += f' and {len(replicates)} more seed{"s" if replicates[1:] else ""}'
     label += f' ({run.shares[0]:.0%}/{run.shares[1]:.0%}'
-    if run.steps < run.settings['max_steps']:
+    if run.steps < run.settings['max_steps'] and not steps:
         label += f', step {run.steps:,} of {run.settings["max_steps"]:,}'
     return f'{label})'
 

@@ -125,11 +125,12 @@ def mean_loss(sums):
     return sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], np.nan)
 
 
-def carried_over(sums):
-    """How much of what a context says is understood in the other language, of sums (contexts,
-    bins, 2): (bins,).
+def told(sums):
+    """What the second to fourth of CONTEXTS tell of the text: the loss after unrelated text in the
+    same language less that after the context, nats, of sums (contexts, bins, 2): (3, bins).
 
-    What the preceding text in the other language lowers the loss by, against unrelated text in that
-    language, as a share of what it does in the text's own language: 1 is as much, 0 is nothing."""
-    _, own, other, _, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
-    return (unrelated_other - other) / (unrelated_own - own)
+    Unrelated text in the other language does to the text what a switch does: after it the model
+    has to notice the language."""
+    _, own, other, itself, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
+    told = unrelated_own - own, unrelated_other - other, unrelated_other - itself
+    return np.stack(told, axis=-2)

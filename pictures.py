@@ -7,6 +7,7 @@ shares of languages or over training steps.
 
 import contextlib
 import itertools
+import re
 import textwrap
 from collections import namedtuple
 
@@ -20,7 +21,7 @@ from similarity import Estimate
 
 KINDS = ('input', 'output')  # of embeddings and of word vectors
 Row = namedtuple('Row', 'label share values')  # a run, or the mean of several seeds
-FREE_AXES = 'cosine', 'loss', 'carried'  # kinds of panels that do not go from 0 to 1
+FREE_AXES = 'cosine', 'loss', 'saved', 'told'  # kinds of panels that do not go from 0 to 1
 MARKS = 'osD^vP'
 CONTROLS = {'same frequency', 'turned as well, same frequency', 'random', 'all pairs', 'chance'}
 CONTROLS |= {lens.CONTEXTS[0], *lens.CONTEXTS[-2:]}  # drawn in grey
@@ -49,7 +50,7 @@ def draw_lines(path, title, series, xlabel, x, ticks):
 
     Lines stand a little beside each other. Cosines share their axis, and so do losses; shares, mass
     and CKA go from 0 to 1. x, ticks: places and texts of the axis."""
-    title, apart = f'{title}; bars: 90% intervals', 0.012 * (max(x) - min(x) or 1)
+    title, span = f'{title}; bars: 90% intervals', max(x) - min(x) or 1
     crowded = dict(rotation=30, ha='right') if len(''.join(map(str, ticks))) > 28 else {}
     panels = [panel for _, panels in series.values() for panel in panels.items()]
     headings = list(dict.fromkeys(heading for heading, _ in panels))
@@ -60,7 +61,10 @@ def draw_lines(path, title, series, xlabel, x, ticks):
         color = GREY if name in CONTROLS and len(series) == 1 else color
         mark = MARKS[row % len(MARKS)] + (':' if name in CONTROLS else '-')
         looks[label, name] = color, mark, number * len(names) + row
-    with picture(path, title, (1.8 + 3 * len(headings), 4.4), ncols=len(headings)) as axes:
+    width = 1.8 + 3 * len(headings) if len(headings) > 2 else 2 + 4 * len(headings)
+    gaps = [np.diff(sorted(places)) for places, _ in series.values() if len(places) > 1]
+    apart = min(0.012 * span, 0.6 * min([span, *map(min, gaps)]) / len(looks))
+    with picture(path, title, (width, 4.4), ncols=len(headings)) as axes:
         for label, (places, figures) in series.items():
             for heading, lines in figures.items():
                 ax = axes[0][headings.index(heading)]
@@ -73,11 +77,11 @@ def draw_lines(path, title, series, xlabel, x, ticks):
                     label_of_line = ': '.join(filter(None, [label, name]))
                     ax.errorbar(beside, estimate.value, bars, label=label_of_line, **look)
         for heading, ax in zip(headings, axes[0]):
-            ax.set_title(textwrap.fill(heading, 34), parse_math=False)
+            ax.set_title(textwrap.fill(heading, 38), parse_math=False)
             ax.set_xlabel(xlabel)
             ax.set_xticks(x, ticks, **crowded)
             ax.margins(x=0.5 / (len(x) + 1))
-        kinds = [heading.split()[0] for heading in headings]
+        kinds = [re.split(r'\W', heading)[0] for heading in headings]
         limits = {kind: [] for kind in kinds}
         for kind, ax in zip(kinds, axes[0]):
             limits[kind].append(ax.get_ylim() if kind in FREE_AXES else (-0.03, 1.03))
@@ -170,7 +174,7 @@ def draw_blocks(rows, title, path):
             for measure in similarity.TITLES
             if isinstance(row.values.get(measure), Estimate)
         }
-        for kind, heading in dict(mass='mass on entries of', lens='loss').items():
+        for kind, heading in dict(mass='mass on entries', lens='loss').items():
             for key, estimate in row.values.get(kind, {}).items():
                 language, line = key.split(': ', 1)
                 if line != 'difference':
@@ -200,49 +204,49 @@ def figures_of_hidden(values):
 
 
 def figures_of_lens(values):
-    """Mass on the other language's entries after some blocks, and losses after the last."""
+    """After some blocks the mass on the other language's entries and what the loss is less when
+    entries of any language count; and the loss."""
     languages = list(dict.fromkeys(key.split(': ')[0] for key in values['lens']))
     figures = {}
     for language, other in zip(languages, languages[::-1]):
         mass = values['mass'].get(f'{language}: {other}')  # anchored entries may all be shared
         if mass:
             figures[f'mass on {other}, {language} read'] = at_blocks(mass)
-    for language in languages:
-        figures[f'loss, {language} read'] = {
-            line: values['lens'][f'{language}: {line}'][-1]
-            for line in ('next piece', 'any language')
-        }
-    return figures
+        saved = values['lens'][f'{language}: difference']
+        figures[f'saved by any language, {language} read'] = at_blocks(saved)
+    losses = {f'{name} read': values['lens'][f'{name}: next piece'][-1] for name in languages}
+    return figures | {'loss on the next piece': losses}
+
+
+def switch_panels(values, kinds, cell_of):
+    """{heading: {context: cell_of its bins}} of what study_switch measured."""
+    panels, headings = {}, dict(switch='loss on', told='told by the context of')
+    for kind in kinds:
+        for key, cells in values[kind].items():
+            language, context = key.split(': ', 1)
+            panels.setdefault(f'{headings[kind]} {language}', {})[context] = cell_of(cells)
+    return panels
 
 
 def figures_of_switch(values):
-    """Losses after each context, and what is carried over."""
-    figures = {}
-    for key, cells in values['switch'].items():
-        language, context = key.split(': ', 1)
-        figures.setdefault(f'loss on {language}', {})[context] = cells['all']
-    return figures | {'carried over': values['carried']}
+    """Losses after each context, and what it tells, over all positions."""
+    return switch_panels(values, ('switch', 'told'), lambda cells: cells['all'])
 
 
 def draw_switch(rows, title, path):
-    """Losses by how many pieces of the text were read; the panels of several runs side by side."""
-    panels, ticks = {}, []
-    for row in rows:
-        for key, cells in row.values['switch'].items():
-            language, context = key.split(': ', 1)
-            cells = {name: cell for name, cell in cells.items() if name != 'all'}
-            ticks = max(ticks, list(cells), key=len)
-            carried = next(
-                cell
-                for pair, cell in row.values['carried'].items()
-                if pair.endswith(f' {language}')
-            )
-            heading = f'loss on {language}; carried over {carried.value:.2f}'
-            heading += f' ± {np.diff(carried.interval())[0] / 2:.2f}'
-            heading += f'; {row.label}' if len(rows) > 1 else ''
-            panels.setdefault(heading, {})[context] = Estimate.joined(list(cells.values()))
-    x = range(len(ticks))
-    draw_lines(path, title, {'': (x, panels)}, 'pieces of the text that were read', x, ticks)
+    """Losses, and what contexts tell, by how many pieces of the text were read; of several runs
+    only the latter."""
+
+    def over_bins(cells):
+        return Estimate.joined([cell for name, cell in cells.items() if name != 'all'])
+
+    kinds = ('switch', 'told') if len(rows) == 1 else ('told',)
+    panels = [switch_panels(row.values, kinds, over_bins) for row in rows]
+    bins = [list(next(iter(row.values['told'].values())))[:-1] for row in rows]
+    parts = [(range(len(names)), part) for names, part in zip(bins, panels)]
+    ticks = max(bins, key=len)
+    xlabel = 'pieces of the text that were read'
+    draw_lines(path, title, labelled(rows, parts), xlabel, range(len(ticks)), ticks)
 
 
 def draw_steps(series, title, path):

@@ -396,7 +396,8 @@ TITLES = dict(
     lens='loss on the next piece by block, nats; "any language": the entries of all languages that '
     'are spelled alike (a piece and its clones) or shared are added up',
     switch='loss on a text by pieces of it that were read, nats, text: context',
-    carried='context carried over: what it tells in the other language, as a share of its own',
+    told='what a context tells of the text: loss after unrelated text in its language less loss '
+    'after it, nats, text: context',
 )
 NAMES = dict(
     pairs='corresponding',
