@@ -623,7 +623,13 @@ def main():
         if {'hidden', 'gradients'} & set(names):
             trained.read_sequences()
         if 'switch' in names:
-            trained.read_contexts()
+            try:
+                trained.read_contexts()
+            except ConfigError as error:
+                if study != 'all':
+                    raise
+                print(f'{error}; this study is left out')
+                names.remove('switch')
         if 'matching' in names:
             trained.read_sentences()
     for name in names:
