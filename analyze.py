@@ -333,7 +333,9 @@ def study_lens(run):
 def study_switch(run):
     """Losses on texts in one language after contexts in the other and in their own, by position in
     the text, see lens.CONTEXTS."""
-    bins = lens.bins_of(run.longest // 2)
+    bins = lens.bins_of(
+        max(len(text) for *_, one, other, _ in run.contexts for text in (one, other))
+    )
     values, documents = dict(switch={}, told={}), [number for *_, number in run.contexts]
     for own, other in ((1, 0), (0, 1)):
         text_language, other_language = run.languages[own], run.languages[other]
