@@ -217,8 +217,8 @@ def pair_of_languages(languages, folder):
 
 
 def ids_of(language, side):
-    """What the model reads for ids of the language's corpus: (T,) entries."""
-    return language.table[side]
+    """What the model reads for a text of the language's corpus: (T,) entries, in its order."""
+    return language.ids(side)
 
 
 def spellings_of(language):
