@@ -4,42 +4,44 @@
     python analyze.py --out_dir=out/RUN --study=hidden --parallel=[europarl.en,europarl.fr]
     python analyze.py --out_dirs=[out/50_50,out/90_10]       # side by side, with the difference
     python analyze.py --out_dir=out/RUN --study=matching --sentence_1='Yes.' --sentence_2='Oui.'
+    python analyze.py --out_dir=out/RUN --study=embeddings,lens --steps=all    # over training
 
 embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Figures 11 to 13,
-matching: Figure 14, word2vec: Figure 6 right. Each prints its tables and writes STUDY.json and
-STUDY.png into the run's folder; of several runs the picture, and the difference of two, go into
-the folder of the first. Every mean has a 90% bootstrap interval: pieces are drawn anew, and test
+lens: what each block would say, and in which language, switch: what a context in one language does
+for a text in another, matching: Figure 14, word2vec: Figure 6 right. Each prints its tables and
+writes STUDY.json and STUDY.png into the run's folder; of several runs the picture, and the
+difference of two, go into the folder of the first; with --steps the files are STUDY-steps.json and
+.png. pictures.py draws. Every mean has a 90% bootstrap interval: pieces are drawn anew, and test
 documents with all of their sequences (parallel text does not mark documents, so there the pairs).
 It is the interval of these models; of several runs that differ in their seed alone the mean is
 shown, and runs are drawn anew, too.
 """
 
-import contextlib
 import functools
-import itertools
-import textwrap
 import time
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from tqdm import tqdm
 
+import lens
+import pictures
 import similarity
-from checkpoint import load_run, write_json
+from checkpoint import checkpoint_paths, load_run, read_checkpoint, write_json
 from configurator import ConfigError, run
-from data import LanguageMix, sequence_pairs
+from data import LanguageMix, sequence_pairs, test_sequences
 from device import memory_advice, pick_device
-from figures import DPI, GREY, OTHERS, STYLE
 from model import PAD
+from pictures import KINDS
 from similarity import Estimate
 from train import FREE
 
 out_dir = ''  # folder of a run of train.py, for example out/demo
 out_dirs = []  # instead: several runs, side by side; those that differ in seed alone are one row
-study = 'all'  # all, or some with commas: embeddings,frequency,hidden,gradients,matching,word2vec
+study = 'all'  # all, or some with commas: embeddings,frequency,hidden,gradients,lens,switch,
+# matching,word2vec
+steps = ''  # all, or some with commas: kept checkpoints, over which studies are drawn; '': the last
 language_1 = ''  # the pair of languages that is compared; empty: the run's first two
 language_2 = ''  # the other one
 parallel = []  # files of language_1 and language_2 (or hf:DATASET:COLUMN), aligned line by line
@@ -56,7 +58,6 @@ seed = 0  # of random pairs and of word2vec
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 NO_PIECES = 'no pieces that are pairs, since those spelled alike are one and the same entry'
-KINDS = ('input', 'output')  # of embeddings and of word vectors
 
 
 # --- a run and its pair of languages --------------------------------------------------------------
@@ -77,38 +78,74 @@ class Run:
         self.mix = LanguageMix(languages, *settings, parallel_epochs)
         self.languages = pair_of_languages(languages, folder)
         self.clones = self.languages[0].corpus is self.languages[1].corpus
-        read = self.mix.before[self.steps]  # sequences of each language
-        shares = [
-            read[languages.index(language)] / max(1, sum(read)) for language in self.languages
-        ]
-        self.shares = [float(share) for share in shares]  # of what the run has read
         self.pair = ' and '.join(language.name for language in self.languages)
+        self.counted = {0: 0}  # step -> how often each entry was read before it
+
+    def go_to(self, step):
+        """Takes the model of the checkpoint of a step."""
+        state = read_checkpoint(checkpoint_paths(self.folder)[step])
+        self.model.load_state_dict(state['model'])
+        self.steps = step
+
+    @property
+    def shares(self):
+        """Shares of the two languages in the sequences that the run has read."""
+        read = self.mix.before[self.steps]
+        numbers = [self.mix.languages.index(language) for language in self.languages]
+        return [float(read[number] / max(1, read.sum())) for number in numbers]
 
     def of_sequences(self, measure, title):
         """measure(model, ids_1, ids_2) of every pair of sequences: (list, their documents, what was
         compared in words)."""
         measured, documents = [], []
         for *sides, number in tqdm(self.sequences, f'{self.name}: {title}', leave=False):
-            ids = [language.table[side] for language, side in zip(self.languages, sides)]
+            ids = [ids_of(language, side) for language, side in zip(self.languages, sides)]
             measured.append(measure(self.model, *ids))
             documents.append(number)
-        compared = f'{len(documents):,} pairs of sequences'
-        if self.clones and not parallel:
-            compared += f' of {len(set(documents)):,} documents'
-        return measured, documents, compared
+        return measured, documents, self.counted_pairs('pairs of sequences', documents)
+
+    def counted_pairs(self, kind, documents):
+        """How many were compared, in words."""
+        of = f' of {len(set(documents)):,} documents' if self.clones and not parallel else ''
+        return f'{len(documents):,} {kind}{of}'
+
+    @property
+    def longest(self):
+        """Tokens of the longest sequence."""
+        return min(max_tokens, self.model.config.block_size)
 
     def read_sequences(self):
         """Makes `sequences`: list of (side_1, side_2, document), two arrays of ids of the corpora
         and a number."""
-        longest = min(max_tokens, self.model.config.block_size)
-        shortest = min_tokens or max(4, longest // 4)
-        if not 4 <= shortest <= longest:
+        shortest = min_tokens or max(4, self.longest // 4)
+        if not 4 <= shortest <= self.longest:
             raise ConfigError(
-                f'min_tokens must lie between 4 and {longest} (max_tokens and block_size), not '
-                f'{shortest}'
+                f'min_tokens must lie between 4 and {self.longest} (max_tokens and block_size), '
+                f'not {shortest}'
             )
         files = [str(path) for path in parallel]
-        self.sequences = sequence_pairs(*self.languages, files, pairs, longest, shortest)
+        self.sequences = sequence_pairs(*self.languages, files, pairs, self.longest, shortest)
+
+    def read_contexts(self):
+        """Makes `contexts`: list of (context_1, context_2, text_1, text_2, document), where the
+        text follows the context and side 2 says the same as side 1.
+
+        Of the test set of clones they are the halves of a sequence, of parallel text two sequences
+        that follow each other. Raises ConfigError for less than two."""
+        self.read_sequences()
+        half = self.longest // 2
+        if self.clones and not parallel:
+            halves = [(side[:half], side[half:], number) for side, _, number in self.sequences]
+            self.contexts = [(one, one, two, two, number) for one, two, number in halves]
+        else:
+            self.contexts = [
+                (before[0][-half:], before[1][-half:], after[0][:half], after[1][:half], after[2])
+                for before, after in zip(self.sequences, self.sequences[1:])
+            ]
+        if len(self.contexts) < 2:
+            raise ConfigError(
+                'switch compares texts with unrelated ones: it needs more pairs of sequences'
+            )
 
     def read_sentences(self):
         """Makes `sentences`, the two that are matched: ids of the two corpora."""
@@ -156,9 +193,11 @@ class Run:
 
     def times_read(self, steps):
         """How often each entry was read in the first `steps` steps of the run: (vocab_size,)."""
-        times = np.zeros(self.model.config.vocab_size, np.int64)
-        for step in tqdm(range(steps), f'{self.name}: counts', unit=' steps', leave=False):
+        first = max(step for step in self.counted if step <= steps)
+        times = np.zeros(self.model.config.vocab_size, np.int64) + self.counted[first]
+        for step in tqdm(range(first, steps), f'{self.name}: counts', unit=' steps', leave=False):
             times += np.bincount(self.mix.batch(step)[0].ravel(), minlength=len(times))
+        self.counted[steps] = times
         return times
 
 
@@ -177,6 +216,11 @@ def pair_of_languages(languages, folder):
     return named[first], named[second]
 
 
+def ids_of(language, side):
+    """What the model reads for a text of the language's corpus: (T,) entries, in its order."""
+    return language.ids(side)
+
+
 def spellings_of(language):
     """The pieces of a language's tokeniser as text."""
     pieces = language.corpus.load_tokenizer()
@@ -190,12 +234,26 @@ def spellings_of(language):
 
 
 def study_embeddings(run):
-    """Cosine of corresponding pieces' input and output embeddings, and its controls (Figure 6)."""
-    paired = run.entries.size > 0
-    rows = run.entries if paired else [np.setdiff1d(lang.table, PAD) for lang in run.languages]
+    """Cosine of corresponding pieces' input and output embeddings, its controls (Figure 6), and
+    their geometry."""
     values = dict(compared=run.pieces(run.entries))
+    if run.entries.size:
+        return values | vector_values(run.embeddings(), run.entries, run.times_read(run.steps))
+    rows = [np.setdiff1d(language.table, PAD) for language in run.languages]
     for kind, weight in run.embeddings().items():
-        values[kind] = similarity.compare_vectors(weight[rows[0]], weight[rows[1]], paired, seed)
+        values[kind] = similarity.compare_vectors(weight[rows[0]], weight[rows[1]], False, seed)
+    return values
+
+
+def vector_values(vectors, entries, times):
+    """What is measured of each kind of vectors, {kind: (V, C)}, of corresponding entries (2, n);
+    times: how often each entry was read, (V,)."""
+    values, times = {}, times[entries[1]]
+    for kind, weight in vectors.items():
+        sides = weight[entries]
+        values[kind] = similarity.compare_vectors(*sides, seed=seed, times=times)
+        if entries.shape[1] > 3:  # two halves of two pieces
+            values[f'{kind}_geometry'] = similarity.compare_geometry(*sides, seed, times)
     return values
 
 
@@ -242,10 +300,72 @@ def study_gradients(run):
     return dict(compared=compared, gradients=gradients, tensors={'macro average': macro} | tensors)
 
 
+def study_lens(run):
+    """The logit lens by language: what the model would say after each block of each language's
+    test set, see lens.lens."""
+    first, second = run.languages
+    vocab_size = run.model.config.vocab_size
+    groups = lens.groups_of(first, second, vocab_size)
+    spellings = [spellings_of(language) for language in run.mix.languages]
+    tables = [language.table for language in run.mix.languages]
+    alike = lens.entries_alike(tables, spellings, vocab_size)
+    names, mass, losses, compared = [first.name, second.name, 'shared', 'others'], {}, {}, []
+    for language in run.languages:
+        sequences = test_sequences(language.corpus, pairs, run.longest)
+        measured = [
+            lens.lens(run.model, ids_of(language, side), groups, alike)
+            for side, *_ in tqdm(sequences, f'{run.name}: lens, {language.name}', leave=False)
+        ]
+        documents = [number for *_, number in sequences]
+        compared.append(f'{len(documents):,} sequences of {len(set(documents))} documents')
+        of = {key: Estimate.of([m[key] for m in measured], documents) for key in measured[0]}
+        for group, name in enumerate(names[: of['mass'].value.shape[1]]):
+            if (groups == group).sum() > (group == 3) * len(tables):  # not padding alone
+                mass[f'{language.name}: {name}'] = of['mass'][:, group]
+        losses[f'{language.name}: next piece'] = of['loss']
+        losses[f'{language.name}: any language'] = of['alike']
+        losses[f'{language.name}: difference'] = of['loss'] - of['alike']
+    several = int((alike[:, 1:] >= 0).any(1).sum())
+    compared.append(f'{several:,} of {len(alike):,} entries spelled like another')
+    return dict(compared=', '.join(dict.fromkeys(compared)), mass=mass, lens=losses)
+
+
+def study_switch(run):
+    """Losses on texts in one language after contexts in the other and in their own, by position in
+    the text, see lens.CONTEXTS."""
+    bins = lens.bins_of(
+        max(len(text) for *_, one, other, _ in run.contexts for text in (one, other))
+    )
+    values, documents = dict(switch={}, told={}), [number for *_, number in run.contexts]
+    for own, other in ((1, 0), (0, 1)):
+        text_language, other_language = run.languages[own], run.languages[other]
+        sums = []
+        title = f'{run.name}: switch to {text_language.name}'
+        for number, (*sides, _) in enumerate(tqdm(run.contexts, title, leave=False)):
+            unrelated = run.contexts[(number + len(run.contexts) // 2) % len(run.contexts)]
+            contexts = [
+                np.array([], int),
+                ids_of(text_language, sides[own]),
+                ids_of(other_language, sides[other]),
+                ids_of(other_language, sides[2 + other]),
+                ids_of(other_language, unrelated[other]),
+                ids_of(text_language, unrelated[own]),
+            ]
+            text = ids_of(text_language, sides[2 + own])
+            sums.append(lens.losses_by_bin(lens.losses_after(run.model, contexts, text), bins))
+        kinds = dict(switch=(lens.mean_loss, lens.CONTEXTS), told=(lens.told, lens.CONTEXTS[1:4]))
+        for kind, (statistic, contexts) in kinds.items():
+            means = Estimate.of(sums, documents, statistic)
+            for row, context in enumerate(contexts):
+                cells = {name: means[row, column] for column, name in enumerate(bins)}
+                values[kind][f'{text_language.name}: {context}'] = cells
+    return dict(compared=run.counted_pairs('texts', documents)) | values
+
+
 def study_matching(run):
     """The matching of one pair of sentences by the mean cosine over the blocks (Figure 14)."""
     sides = list(zip(run.languages, run.sentences))
-    cosines = similarity.token_cosines(run.model, *(lang.table[ids] for lang, ids in sides)).mean(0)
+    cosines = similarity.token_cosines(run.model, *(ids_of(*side) for side in sides)).mean(0)
     rows, columns = similarity.match_tokens(cosines, matching_threshold)
     texts = []
     for language, ids in sides:
@@ -254,7 +374,8 @@ def study_matching(run):
     matches = [[int(i), int(j), float(cosines[i, j])] for i, j in zip(rows, columns)]
     share = 2 * len(matches) / sum(cosines.shape)
     names = [language.name for language in run.languages]
-    return dict(compared='one pair', share=share, names=names, tokens=texts, matches=matches)
+    values = dict(compared='one pair', share=share, names=names, tokens=texts, matches=matches)
+    return values | dict(shown=shown)
 
 
 def list_matches(labels, results):
@@ -277,8 +398,7 @@ def study_word2vec(run):
     values = dict(compared=run.pieces(entries, ', read five times'))
     if entries.shape[1] > 1:
         vectors = word_vectors(run.mix, steps, len(times), word2vec_dim, seed)
-        for kind, rows in zip(KINDS, vectors):
-            values[kind] = similarity.compare_vectors(*rows[entries], seed=seed)
+        values |= vector_values(dict(zip(KINDS, vectors)), entries, times)
     return values
 
 
@@ -309,184 +429,33 @@ def load_gensim():
     return Word2Vec
 
 
-# --- their pictures -------------------------------------------------------------------------------
-
-Row = namedtuple('Row', 'label share values')  # a run, or the mean of several seeds
-
-
-@contextlib.contextmanager
-def picture(path, title, size, **layout):
-    """Axes (rows, columns) of a picture of `size` inches; saves it with title and legend."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=size, squeeze=False, layout='constrained', **layout)
-        yield axes
-        entries = [zip(*ax.get_legend_handles_labels()) for ax in axes.flat]
-        handles = {label: handle for handle, label in itertools.chain(*entries)}
-        if handles:
-            columns = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
-            place = dict(loc='outside lower center', ncols=columns)
-            figure.legend(handles.values(), handles, **place)
-        figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
-        figure.savefig(path, dpi=DPI)
-        plt.close(figure)
-
-
-def draw_lines(path, title, panels, xlabel, x, ticks):
-    """A panel for each title, with lines (label, x, Estimate (n,), color, format).
-
-    Lines stand a little beside each other. Cosines share their axis; shares and CKA go from 0 to
-    1. x, ticks: places and texts of the axis."""
-    title, apart = f'{title}; bars: 90% intervals', 0.012 * (max(x) - min(x) or 1)
-    crowded = dict(rotation=30, ha='right') if len(''.join(map(str, ticks))) > 28 else {}
-    with picture(path, title, (1.8 + 3 * len(panels), 4.3), ncols=len(panels)) as axes:
-        for ax, (heading, lines) in zip(axes[0], panels.items()):
-            for number, (label, places, estimate, color, fmt) in enumerate(lines):
-                low, high = estimate.interval()
-                bars = np.maximum([estimate.value - low, high - estimate.value], 0)
-                places = np.array(places) + apart * (number - (len(lines) - 1) / 2)
-                look = dict(label=label, color=color, fmt=fmt, ms=4, capsize=2)
-                ax.errorbar(places, estimate.value, bars, **look)
-            ax.set(title=heading, xlabel=xlabel)
-            ax.set_xticks(x, ticks, **crowded)
-            ax.margins(x=0.5 / (len(x) + 1))
-        cosines = [ax for ax in axes[0] if ax.get_title().startswith('cosine')]
-        limits = [ax.get_ylim() for ax in cosines]
-        for ax in axes[0]:
-            low, high = np.transpose(limits) if ax in cosines else ([-0.03], [1.03])
-            ax.set_ylim(min(low), max(high))
-
-
-def draw_vectors(rows, title, path):
-    """Cosines over the share of the first language; runs of equal shares get a place each."""
-    by_share = len({f'{row.share:.2f}' for row in rows}) == len(rows)
-    rows = sorted((row for row in rows if row.values.get('input')), key=lambda row: row.share)
-    x, ticks, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
-    if by_share:
-        x, xlabel = [100 * row.share for row in rows], 'share of the first language, %'
-        ticks = [f'{value:.0f}' for value in x]
-    looks = dict(pairs=(OTHERS[0], 'o-'), random=(GREY, 's:'), any=(OTHERS[1], 'D:'))
-    panels = {similarity.TITLES[kind]: [] for kind in KINDS}
-    for kind, (measure, look) in itertools.product(KINDS, looks.items()):
-        results = [row.values[kind].get(measure) for row in rows]
-        if any(results):  # anchored runs have no pairs
-            line = similarity.NAMES[measure], x, Estimate.joined(results), *look
-            panels[similarity.TITLES[kind]].append(line)
-    draw_lines(path, title, panels, xlabel, x, ticks)
-
-
-def draw_frequency(rows, title, path):
-    names = {
-        name: int(name.split()[0].replace(',', '')) for row in rows for name in row.values['input']
-    }
-    bins = sorted(names, key=names.get)
-    panels = {similarity.TITLES[kind]: [] for kind in KINDS}
-    for kind, (row, color) in itertools.product(KINDS, zip(rows, itertools.cycle(OTHERS))):
-        x = [bins.index(name) for name in row.values[kind]]
-        for measure, fmt in dict(pairs='o-', random='s:').items():
-            cells = [cosines[measure] for cosines in row.values[kind].values()]
-            if cells:  # anchored runs have none
-                line = f'{row.label}: {similarity.NAMES[measure]}', x, Estimate.joined(cells)
-                panels[similarity.TITLES[kind]].append((*line, color, fmt))
-    xlabel, ticks = 'times that the rarer piece was read, at least', [f'{names[b]:,}' for b in bins]
-    draw_lines(path, title, panels, xlabel, range(len(bins)), ticks)
-
-
-def draw_hidden(rows, title, path):
-    blocks = max(len(row.values['any'].value) for row in rows)
-    panels = {}
-    for row, color in zip(rows, itertools.cycle(OTHERS)):
-        for measure, heading in similarity.TITLES.items():
-            if measure in row.values:  # real languages have no positions to compare
-                estimate = row.values[measure]
-                x = range(1, len(estimate.value) + 1)
-                panels.setdefault(heading, []).append((row.label, x, estimate, color, 'o-'))
-    x = range(1, blocks + 1, 1 + blocks // 13)
-    draw_lines(path, title, panels, 'block', x, x)
-
-
-def draw_gradients(rows, title, path):
-    """Heat maps, kinds of tensors x blocks, of each run and of the difference of two."""
-    kinds, panels = list(rows[0].values['gradients']), {}
-    for row in rows:
-        matrix = np.stack([estimate.value for estimate in row.values['gradients'].values()])
-        macro = row.values['tensors']['macro average'].value
-        panels[f'{row.label}\nmacro average {macro:.2f}'] = matrix
-    if len(rows) == 2 and len({matrix.shape for matrix in panels.values()}) == 1:
-        first, second = panels.values()
-        panels['difference'] = second - first
-    blocks = max(matrix.shape[1] for matrix in panels.values())
-    size = 2 + len(panels) * max(3.4, 1 + 0.42 * blocks), 6.2
-    with picture(path, title, size, ncols=len(panels), sharey=True) as axes:
-        for ax, (heading, matrix) in zip(axes[0], panels.items()):
-            image = ax.imshow(matrix, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
-            for (row, column), value in np.ndenumerate(matrix):
-                look = dict(fontsize=7, color='white' if abs(value) > 0.6 else 'black')
-                text = f'{value:.2f}'.replace('-0.00', '0.00')
-                ax.text(column, row, text, ha='center', va='center', **look)
-            ax.set(title=heading, xlabel='block')
-            ax.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
-            ax.set_yticks(range(len(kinds)), kinds)
-            ax.grid(False)
-        ax.figure.colorbar(image, ax=axes, label='cosine of gradients', shrink=0.6)
-
-
-def draw_matching(rows, title, path):
-    """Two rows of tokens for each run, lines between those that are matched.
-
-    A line that ends at ... leads to a token before or after those that are shown."""
-    first, end = shown
-    texts = [tokens[first:end] for row in rows for tokens in row.values['tokens']]
-    width = max([30] + [sum(len(text) + 1.6 for text in line) for line in texts])  # characters
-    cosines = [cosine for row in rows for *_, cosine in row.values['matches']] or [0]
-    scale, colors = plt.Normalize(min(cosines), max(cosines)), plt.get_cmap('viridis_r')
-    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(rows)
-    with picture(path, title, size, nrows=len(rows)) as axes:
-        for ax, row in zip(axes[:, 0], rows):
-            places = [
-                draw_tokens(ax, row.values['tokens'][i], width, y) for i, y in ((0, 1), (1, 0))
-            ]
-            for *tokens, cosine in row.values['matches']:
-                if tokens[0] not in places[0] and tokens[1] not in places[1]:
-                    continue
-                x, weight = [], float(scale(cosine))
-                for place, token, y in zip(places, tokens, (1, 0)):
-                    x.append(place.get(token, -3 if token < first else width + 3))
-                    if token not in place:
-                        ax.text(x[-1], y, '...', ha='center', va='center', family='monospace')
-                ax.plot(x, [0.91, 0.09], color=colors(weight), lw=0.6 + 2.4 * weight)
-            for name, y in zip(row.values['names'], (1, 0)):
-                ax.text(-6, y, name, ha='right', va='center', weight='bold', parse_math=False)
-            margin = 7 + 1.3 * max(map(len, row.values['names']))
-            ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15))
-            ax.set_title(row.label, parse_math=False)
-            ax.axis('off')
-        mapped = plt.cm.ScalarMappable(scale, colors)
-        ax.figure.colorbar(mapped, ax=axes, label='mean cosine over the blocks', shrink=0.9)
-
-
-def draw_tokens(ax, tokens, width, y):
-    """Writes the tokens that are shown in the middle of `width`; returns {position: x}."""
-    tokens, places = tokens[slice(*shown)], {}
-    x = (width - sum(len(text) + 1.6 for text in tokens)) / 2
-    box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
-    look = dict(ha='center', va='center', fontsize=10, family='monospace', parse_math=False)
-    for position, text in enumerate(tokens, shown[0]):
-        places[position] = x + len(text) / 2
-        ax.text(places[position], y, text, bbox=box, zorder=5, **look)
-        x += len(text) + 1.6
-    return places
-
-
 # --- the runs side by side ------------------------------------------------------------------------
 
-# what measures a run, what makes its tables, what draws it
+# what measures a run, makes its tables, draws it, and what is drawn of it over training steps
 STUDIES = dict(
-    embeddings=(study_embeddings, similarity.tables, draw_vectors),
-    frequency=(study_frequency, similarity.tables, draw_frequency),
-    hidden=(study_hidden, similarity.tables, draw_hidden),
-    gradients=(study_gradients, similarity.tables, draw_gradients),
-    matching=(study_matching, list_matches, draw_matching),
-    word2vec=(study_word2vec, similarity.tables, draw_vectors),
+    embeddings=(
+        study_embeddings,
+        similarity.tables,
+        pictures.draw_vectors,
+        pictures.figures_of_vectors,
+    ),
+    frequency=(
+        study_frequency,
+        similarity.tables,
+        pictures.draw_frequency,
+        pictures.figures_of_frequency,
+    ),
+    hidden=(study_hidden, similarity.tables, pictures.draw_blocks, pictures.figures_of_hidden),
+    gradients=(
+        study_gradients,
+        similarity.tables,
+        pictures.draw_gradients,
+        pictures.figures_of_gradients,
+    ),
+    lens=(study_lens, similarity.tables, pictures.draw_blocks, pictures.figures_of_lens),
+    switch=(study_switch, similarity.tables, pictures.draw_switch, pictures.figures_of_switch),
+    matching=(study_matching, list_matches, pictures.draw_matching, None),
+    word2vec=(study_word2vec, similarity.tables, pictures.draw_vectors, None),
 )
 
 
@@ -506,6 +475,11 @@ def check_settings():
     names = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
     if not set(names) <= set(STUDIES):
         raise ConfigError(f'study must be some of {", ".join(STUDIES)}, or all, not {study!r}')
+    if steps:
+        names = [name for name in names if STUDIES[name][-1] or study != 'all']
+        alone = [name for name in names if not STUDIES[name][-1]]
+        if alone:
+            raise ConfigError(f'{" and ".join(alone)}: not drawn over steps, leave out --steps')
     if 'word2vec' in names:
         try:
             load_gensim()
@@ -536,7 +510,7 @@ def label_of(run, *replicates):
     if replicates:
         label += f' and {len(replicates)} more seed{"s" if replicates[1:] else ""}'
     label += f' ({run.shares[0]:.0%}/{run.shares[1]:.0%}'
-    if run.steps < run.settings['max_steps']:
+    if run.steps < run.settings['max_steps'] and not steps:
         label += f', step {run.steps:,} of {run.settings["max_steps"]:,}'
     return f'{label})'
 
@@ -574,7 +548,7 @@ def analyze(name, runs):
     for label, text in zip(labels, compared):
         if len(set(compared)) > 1:
             print(f'{label}: {text}')
-    _, tables_of, draw = STUDIES[name]
+    _, tables_of, draw, _ = STUDIES[name]
     texts = list(tables_of(labels, results))
     print(*texts, sep='\n')
     stem = '-'.join([name] + [run.name for run in runs if len(runs) > 1])
@@ -585,7 +559,58 @@ def analyze(name, runs):
         write_json(path.with_suffix('.json'), similarity.plain(together))
     if texts:  # an anchored vocabulary leaves some studies without pieces
         shares = [run.shares[0] for run, *_ in groups]
-        draw([Row(*row) for row in zip(labels, shares, results)], title, path)
+        draw([pictures.Row(*row) for row in zip(labels, shares, results)], title, path)
+        print(f'wrote {path}\n')
+
+
+def chosen_steps(run):
+    """The steps of `steps` that a run has checkpoints of."""
+    kept = list(checkpoint_paths(run.folder))
+    if steps == 'all':
+        return kept
+    try:
+        wanted = sorted({int(step) for step in steps.strip('[]').split(',')})
+    except ValueError:
+        raise ConfigError(f'steps must be all, or steps as in 100,200, not {steps!r}') from None
+    missing = [step for step in wanted if step not in kept]
+    if missing:
+        raise ConfigError(
+            f'{run.folder} has no checkpoint of step {missing[0]:,}, only of '
+            f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
+        )
+    return wanted
+
+
+def analyze_steps(name, runs):
+    """Makes one study of checkpoints of the runs: prints tables, writes files of its main figures
+    over training steps."""
+    study_run, _, _, figures_of = STUDIES[name]
+    series, last = {}, [run.steps for run in runs]
+    for number, group in enumerate(grouped(runs)):
+        label, figures = label_of(*group), []
+        chosen = sorted(set.intersection(*(set(chosen_steps(run)) for run in group)))
+        for step in tqdm(chosen, f'{group[0].name}: {name}', unit=' checkpoints', leave=False):
+            values = []
+            for trained in group:
+                trained.go_to(step)
+                values.append(study_run(trained))
+            figures.append(figures_of(similarity.over_seeds(values, number)))
+        series[label] = chosen, pictures.joined(figures)
+    for trained, step in zip(runs, last):
+        trained.go_to(step)
+    title = f'{name} over training: {"; ".join(dict.fromkeys(run.pair for run in runs))}'
+    print(f'{title} (±: half of the 90% interval)\n')
+    for label, (chosen, panels) in series.items():
+        for heading, lines in panels.items():
+            print(similarity.table_text(f'{label}: {heading}', lines, [f'{x:,}' for x in chosen]))
+    stem = '-'.join([name, 'steps'] + [run.name for run in runs if len(runs) > 1])
+    path = runs[0].folder / f'{stem}.png'
+    figures = {
+        label: dict(steps=chosen, figures=panels) for label, (chosen, panels) in series.items()
+    }
+    write_json(path.with_suffix('.json'), similarity.plain(figures))
+    if any(panels for _, panels in series.values()):
+        pictures.draw_steps(series, title, path)
         print(f'wrote {path}\n')
 
 
@@ -595,12 +620,22 @@ def main():
     if len({trained.name for trained in runs}) < len(runs):
         raise ConfigError(f'the runs need folders of different names, not {", ".join(out_dirs)}')
     for trained in runs:  # a mistake in the text is known before hours of work
+        if steps:
+            chosen_steps(trained)
         if {'hidden', 'gradients'} & set(names):
             trained.read_sequences()
+        if 'switch' in names:
+            try:
+                trained.read_contexts()
+            except ConfigError as error:
+                if study != 'all':
+                    raise
+                print(f'{error}; this study is left out')
+                names.remove('switch')
         if 'matching' in names:
             trained.read_sentences()
     for name in names:
-        analyze(name, runs)
+        (analyze_steps if steps else analyze)(name, runs)
 
 
 if __name__ == '__main__':

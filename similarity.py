@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment
 
 from configurator import ConfigError
@@ -57,6 +58,10 @@ class Estimate:
         estimates = [estimate or missing for estimate in estimates]
         values, draws = [e.value for e in estimates], [e.draws for e in estimates]
         return cls(np.stack(values), np.stack(draws, axis=1))
+
+    def __getitem__(self, index):
+        index = index if isinstance(index, tuple) else (index,)
+        return Estimate(self.value[index], self.draws[(slice(None), *index)])
 
     def interval(self):
         """Ends of the 90% interval: (2, ...)."""
@@ -265,14 +270,19 @@ def gradient_similarity(model, tokens_1, tokens_2):
 # --- vectors --------------------------------------------------------------------------------------
 
 
-def compare_vectors(first, second, paired=True, seed=0):
+def compare_vectors(first, second, paired=True, seed=0, times=None):
     """Cosines of two sets of vectors (n, C) and (m, C), {measure: Estimate}; if `paired`, row i of
     one corresponds to row i of the other (Appendix C).
 
     pairs      of corresponding vectors
-    retrieval  share of vectors whose nearest in the other set is the corresponding one
+    frequency  of vectors that do not correspond, but whose pieces were read about as often, if
+               `times` (m,), how often those of `second` were, is given: the control for what
+               vectors of frequent and of rare pieces have in common
     random     of random pairs that do not correspond
     any        of all pairs, n * m of them
+    retrieval  share of vectors whose nearest in the other set is the corresponding one
+    csls       the same by CSLS, see `nearest_vectors`
+    chance     what both are by chance
 
     With a single vector on a side there are no others: only `pairs` remains."""
     first, second = (F.normalize(torch.as_tensor(x).float(), dim=-1) for x in (first, second))
@@ -282,10 +292,11 @@ def compare_vectors(first, second, paired=True, seed=0):
         measures['pairs'] = Estimate.of((first * second).sum(-1).numpy())
     if size == 1:
         return measures
+    if times is not None and paired:
+        others = second[alike_in_rank(times, rng)]
+        measures['frequency'] = Estimate.of((first * others).sum(-1).numpy())
     rows, columns = rng.permutation(len(first))[:size], rng.permutation(len(second))[:size]
     if paired:
-        nearest = torch.cat([(part @ second.T).argmax(1) for part in first.split(1024)])
-        measures['retrieval'] = Estimate.of((nearest == torch.arange(len(first))).numpy())
         columns = np.roll(rows, 1)  # the next in a circle is never a vector's own partner
     measures['random'] = Estimate.of((first[rows] * second[columns]).sum(-1).numpy())
     # The mean over all pairs is the product of the two mean vectors; its spread is the sum of
@@ -294,7 +305,75 @@ def compare_vectors(first, second, paired=True, seed=0):
     by_second = Estimate.of((second @ first.mean(0)).numpy())
     value = by_first.value
     measures['any'] = Estimate(value, by_first.draws + by_second.draws - value)
+    if paired:
+        for name, nearest in zip(('retrieval', 'csls'), nearest_vectors(first, second)):
+            measures[name] = Estimate.of((nearest == torch.arange(len(first))).numpy())
+        measures['chance'] = Estimate(np.array(1 / size), np.full(RESAMPLES, 1 / size))
     return measures
+
+
+def alike_in_rank(times, rng, most=5):
+    """For each piece another one that is at most so many ranks away by `times` (n,), how often
+    each was read: (n,) indices, n > 1."""
+    n, order = len(times), np.argsort(times, kind='stable')
+    apart = rng.integers(1, max(1, min(most, (n - 1) // 2)) + 1, n) * rng.choice([-1, 1], n)
+    ranks = np.arange(n) + apart
+    ranks = np.where((ranks < 0) | (ranks >= n), np.arange(n) - apart, ranks)
+    others = np.empty(n, int)
+    others[order] = order[ranks]
+    return others
+
+
+def nearest_vectors(first, second, neighbours=10):
+    """For each of `first` (n, C) the nearest of `second` (m, C), unit vectors, by cosine and by
+    CSLS: two of (n,) indices.
+
+    CSLS subtracts from a cosine the mean cosine of each of the two vectors to its ten nearest in
+    the other set, so that a vector that is near to all of them is not the answer to every question
+    (Conneau et al. 2018)."""
+
+    def density(vectors, others):
+        count = min(neighbours, len(others))
+        parts = [(part @ others.T).topk(count)[0].mean(1) for part in vectors.split(1024)]
+        return torch.cat(parts)
+
+    # The density of the vector that asks is the same for all answers.
+    around, nearest = density(second, first), ([], [])
+    for part in first.split(1024):
+        cosines = part @ second.T
+        nearest[0].append(cosines.argmax(1))
+        nearest[1].append((2 * cosines - around).argmax(1))
+    return [torch.cat(parts) for parts in nearest]
+
+
+def compare_geometry(first, second, seed=0, times=None):
+    """Whether two sets of corresponding vectors (n, C) have the same geometry, {step: what
+    compare_vectors says after it}:
+
+    centred  the mean of each set is subtracted: a direction of its own for each language
+    turned   and one is turned to the other by an orthogonal Procrustes map, fitted on the pairs of
+             one half of the pieces and applied to the other half, in both directions
+
+    If the pieces of a half are fewer than the dimensions, the map is not determined, and what it
+    finds is too little. Compare with pieces of the same frequency, whose part of the geometry can
+    be turned, too."""
+    first, second = (torch.as_tensor(x).float() for x in (first, second))
+    n = len(first)
+    centred = [vectors - vectors.mean(0) for vectors in (first, second)]
+    turned = [torch.empty_like(vectors) for vectors in centred]
+    halves = np.array_split(np.random.default_rng(seed).permutation(n), 2)
+    for fitted, tested in (halves, halves[::-1]):
+        sides = [
+            F.normalize(vectors - vectors[fitted].mean(0), dim=-1) for vectors in (first, second)
+        ]
+        turn, _ = orthogonal_procrustes(*(vectors[fitted].double().numpy() for vectors in sides))
+        turned[0][tested] = sides[0][tested] @ torch.from_numpy(turn).float()
+        turned[1][tested] = sides[1][tested]
+    results = {}
+    for name, sides in dict(centred=centred, turned=turned).items():
+        results[name] = compare_vectors(*sides, seed=seed, times=times)
+        del results[name]['any'], results[name]['chance']
+    return results
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -303,6 +382,8 @@ def compare_vectors(first, second, paired=True, seed=0):
 TITLES = dict(
     input='cosine of input vectors',
     output='cosine of output vectors',
+    input_geometry='geometry of input vectors: cosine and retrieval',
+    output_geometry='geometry of output vectors: cosine and retrieval',
     positions='cosine, same position',
     matched='cosine, matched tokens',
     any='cosine, all pairs of tokens',
@@ -311,8 +392,21 @@ TITLES = dict(
     cka='linear CKA',
     gradients='cosine of gradients (0 for the key bias, which has none)',
     tensors='cosine of gradients, macro average of the blocks and other tensors',
+    mass='probability mass on entries by block, input: entries',
+    lens='loss on the next piece by block, nats; "any language": the entries of all languages that '
+    'are spelled alike (a piece and its clones) or shared are added up',
+    switch='loss on a text by pieces of it that were read, nats, text: context',
+    told='what a context tells of the text: loss after unrelated text in its language less loss '
+    'after it, nats, text: context',
 )
-NAMES = dict(pairs='corresponding', retrieval='retrieval', random='random', any='all pairs')
+NAMES = dict(
+    pairs='corresponding',
+    frequency='same frequency',
+    any='all pairs',
+    csls='CSLS',
+    centred='without the means',
+    turned='turned as well',
+)
 
 
 def tables(labels, results):
@@ -337,21 +431,22 @@ def tables(labels, results):
             yield f'{label}: pieces in each row, {"; ".join(counts)}\n'
 
 
-def table_text(title, rows):
+def table_text(title, rows, columns=None):
     """A table of {label: Estimate (n,) or {name: Estimate}}, half of the 90% interval under each
-    value."""
+    value. columns: what n stands for; None: the blocks."""
     names = dict.fromkeys(name for row in rows.values() if isinstance(row, dict) for name in row)
-    columns = [NAMES.get(name, name) for name in names]
     if names:
+        columns = [NAMES.get(name, name) for name in names]
         cells = {label: [row.get(name) for name in names] for label, row in rows.items()}
         rows = {label: Estimate.joined(estimates) for label, estimates in cells.items()}
-    else:
+    elif columns is None:
         columns = [str(block + 1) for block in range(max(len(row.value) for row in rows.values()))]
-    first = max([len(label) for label in rows] + [12])
+    first = max([len(NAMES.get(label, label)) for label in rows] + [12])
     width = max([len(column) + 2 for column in columns] + [8])
     lines = [title, ' ' * first + ''.join(column.rjust(width) for column in columns)]
     for label, estimate in rows.items():
         low, high = estimate.interval()
+        label = NAMES.get(label, label)
         for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):
             numbers = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
             lines.append(name.ljust(first) + ''.join(number.rjust(width) for number in numbers))

@@ -66,7 +66,7 @@ def trained(made_once, tmp_path_factory):
     real = ['--corpora=[en,fr]', '--languages=[en,fr]', '--max_steps=8']
     for name, more in dict(
         even=['--stages=[[0.5,0.5]]'],
-        uneven=[],
+        uneven=['--keep_checkpoints=[5,10]'],
         seed_1=['--seed=1'],
         anchored=[*real, '--vocabulary=anchored'],
         disjoint=real,
@@ -360,6 +360,61 @@ def test_vectors_are_compared_with_their_partners_and_with_controls():
     assert set(compare_vectors(np.eye(1), np.eye(1))) == {'pairs'}
 
 
+def turned_copy(rng, noise, n=300, width=16):
+    """Vectors (n, width) and the same after a rotation and a shift, with noise."""
+    one = rng.normal(size=(n, width)) + 2
+    rotation = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    return one, one @ rotation - 3 + noise * rng.normal(size=(n, width))
+
+
+def test_the_same_geometry_that_is_shifted_and_turned_is_found_by_its_measure_alone():
+    rng = np.random.default_rng(0)
+    one, other = turned_copy(rng, noise=0.1)
+    times = rng.integers(0, 1000, 300)
+    plain_measures = compare_vectors(one, other, times=times)
+    assert plain_measures['csls'].value < 0.05 and plain_measures['chance'].value == 1 / 300
+    geometry = similarity.compare_geometry(one, other, times=times)
+    assert geometry['centred']['csls'].value < 0.05
+    assert geometry['turned']['csls'].value > 0.95
+    assert geometry['turned']['pairs'].value > 0.95
+    assert abs(geometry['turned']['frequency'].value) < 0.1
+    shifted = similarity.compare_geometry(one, one + 5, times=times)
+    assert shifted['centred']['pairs'].value == pytest.approx(1)
+
+
+def test_a_turn_is_tested_on_pieces_that_it_was_not_fitted_on():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 40, 32))  # 20 pairs can be turned onto each other, untested
+    geometry = similarity.compare_geometry(one, other)
+    assert abs(geometry['turned']['pairs'].value) < 0.1
+    assert geometry['turned']['csls'].value < 0.15
+
+
+def test_csls_is_not_deceived_by_a_vector_that_is_near_to_all():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(60, 8)) + 1
+    other = one + 0.6 * rng.normal(size=(60, 8))
+    other[0] = one.mean(0)  # a hub
+    measures = compare_vectors(one, other)
+    one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (one, other))
+    cosines = one @ other.T
+    near = np.sort(cosines, 0)[-10:].mean(0), np.sort(cosines, 1)[:, -10:].mean(1)
+    scores = 2 * cosines - near[0] - near[1][:, None]
+    expected = (scores.argmax(1) == np.arange(60)).mean()
+    assert measures['csls'].value == pytest.approx(expected)
+    assert measures['csls'].value > measures['retrieval'].value
+
+
+@pytest.mark.parametrize('n', [2, 3, 7, 500])
+def test_a_piece_of_the_same_frequency_is_another_one_a_few_ranks_away(n):
+    rng = np.random.default_rng(0)
+    times = rng.permutation(n) * 10
+    others = similarity.alike_in_rank(times, rng)
+    assert (others != np.arange(n)).all()
+    assert (abs(times[others] - times) <= 50).all()
+    assert n < 500 or len(set(others)) > 200
+
+
 # --- intervals ------------------------------------------------------------------------------------
 
 
@@ -514,7 +569,8 @@ def test_word_vectors_know_the_neighbours_of_a_word():
 
 # --- runs, end to end -----------------------------------------------------------------------------
 
-STUDIES = ['embeddings', 'frequency', 'hidden', 'gradients', 'matching', 'word2vec']
+STUDIES = ['embeddings', 'frequency', 'hidden', 'gradients', 'lens', 'switch', 'matching']
+STUDIES += ['word2vec']
 
 
 def means_of(found):
@@ -537,7 +593,10 @@ def check_files(folder, names, together=()):
         means = np.array(list(means_of(found)))
         if name != 'matching':
             assert len(means) and np.isfinite(means).all(), name
-            assert (means[:, 0] <= means[:, 2]).all() and (abs(means[:, 1]) < 1.5).all(), name
+            most = (
+                9 if name in ('lens', 'switch') else 1.5
+            )  # losses; all else are cosines and shares
+            assert (means[:, 0] <= means[:, 2]).all() and (abs(means[:, 1]) < most).all(), name
         picture = image.imread(folder / f'{"-".join([name, *together])}.png')
         assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02, name
 
@@ -667,7 +726,9 @@ def test_ten_clones_that_share_some_pieces_in_two_stages(made_once, tmp_path, mo
     )
     assert done.returncode == 0, done.stderr
     studied(out_dir='out/ten', study='all', language_2='en7', pairs=1)
-    found = {name: json.loads((tmp_path / f'out/ten/{name}.json').read_text()) for name in STUDIES}
+    names = [name for name in STUDIES if name != 'switch']  # one text has no unrelated one
+    found = {name: json.loads((tmp_path / f'out/ten/{name}.json').read_text()) for name in names}
+    assert 'en7: others' in found['lens']['mass'] and 'en0: shared' in found['lens']['mass']
     assert (
         found['embeddings']['compared'] == '249 clones' and found['hidden']['language_2'] == 'en7'
     )
@@ -690,7 +751,8 @@ def test_all_studies_of_real_languages(studied, place, name, capsys):
     )
     said = capsys.readouterr().out
     assert ('one and the same entry' in said) == (name == 'anchored')
-    studies = STUDIES if name == 'disjoint' else ['embeddings', 'hidden', 'gradients', 'matching']
+    studies = [study for study in STUDIES if study not in ('frequency', 'word2vec')]
+    studies = STUDIES if name == 'disjoint' else studies
     check_files(place / f'out/{name}', studies)
     found = json.loads((place / f'out/{name}/hidden.json').read_text())
     assert 'matched' in found and 'positions' not in found
@@ -793,6 +855,10 @@ def test_with_a_threshold_the_matching_says_how_many_tokens_have_a_match(studied
         (dict(out_dirs=['out/even', 'out/even']), 'different names'),
         (dict(out_dir='out/even', study='colours'), 'embeddings'),
         (dict(out_dir='out/even', matching_threshold=1.0), 'matching_threshold'),
+        (dict(out_dir='out/uneven', study='hidden', steps='5,7'), 'no checkpoint of step 7'),
+        (dict(out_dir='out/uneven', study='hidden', steps='first'), 'steps must be all'),
+        (dict(out_dir='out/uneven', study='hidden,matching', steps='all'), 'leave out --steps'),
+        (dict(out_dir='out/even', study='switch', pairs=1), 'needs more pairs'),
         (dict(out_dir='out/even', shown=[4, 2]), 'shown'),
         (dict(out_dir='out/even', pairs=0), 'pairs'),
     ],
@@ -805,6 +871,71 @@ def test_what_cannot_be_analyzed_is_refused(studied, place, settings, words):
     with pytest.raises(ConfigError, match=words):
         studied(**settings)
     assert not list(place.glob('out/*/*.png'))
+
+
+def test_studies_over_training_steps_end_with_what_they_say_of_the_last_checkpoint(studied, place):
+    names = 'embeddings,frequency,hidden,gradients,lens,switch'
+    studied(out_dir='out/uneven', study=names)
+    studied(out_dir='out/uneven', study='all', steps='all')
+    found, last = {}, {}
+    for name in names.split(','):
+        (values,) = json.loads((place / f'out/uneven/{name}-steps.json').read_text()).values()
+        assert values['steps'] == [5, 10, 20], name
+        found[name] = values['figures']
+        last[name] = json.loads((place / f'out/uneven/{name}.json').read_text())
+        picture = image.imread(place / f'out/uneven/{name}-steps.png')
+        assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02, name
+    turned = last['embeddings']['input_geometry']['turned']['pairs']['mean']
+    for line, expected in (
+        (found['embeddings']['cosine of input vectors']['turned as well'], turned),
+        (found['hidden']['linear CKA']['block 2'], last['hidden']['cka']['mean'][1]),
+        (
+            found['gradients']['cosine of gradients']['macro average'],
+            last['gradients']['tensors']['macro average']['mean'],
+        ),
+        (
+            found['lens']['mass on en2, en1 read']['block 1'],
+            last['lens']['mass']['en1: en2']['mean'][0],
+        ),
+        (
+            found['switch']['loss on en2']['nothing'],
+            last['switch']['switch']['en2: nothing']['all']['mean'],
+        ),
+    ):
+        assert line['mean'][2] == pytest.approx(expected, abs=1e-6)
+        assert line['mean'][0] != line['mean'][2] and len(line['low']) == len(line['high']) == 3
+
+
+def test_runs_over_training_steps_side_by_side(studied, place):
+    studied(out_dirs=['out/uneven', 'out/even'], study='lens,embeddings', steps='all', pairs=4)
+    found = json.loads((place / 'out/uneven/lens-steps-uneven-even.json').read_text())
+    assert [values['steps'] for values in found.values()] == [[5, 10, 20], [20]]
+    assert (place / 'out/uneven/embeddings-steps-uneven-even.png').is_file()
+
+
+@pytest.mark.parametrize('name', ['hidden', 'gradients', 'lens', 'switch', 'matching'])
+def test_what_a_language_makes_of_a_sequence_is_decided_in_one_place(
+    name, studied, place, monkeypatch
+):
+    def refuse(language, side):
+        raise ConfigError(f'{language.name} reads nothing')
+
+    monkeypatch.setattr(analyze, 'ids_of', refuse)
+    with pytest.raises(ConfigError, match='reads nothing'):
+        studied(out_dir='out/even', study=name)
+
+
+def test_the_last_block_of_the_lens_is_the_models_own_loss(studied, place):
+    studied(out_dir='out/uneven', study='lens', pairs=10)
+    found = json.loads((place / 'out/uneven/lens.json').read_text())
+    model, languages, _ = analyze.load_run('out/uneven')
+    for language in languages:
+        losses = []
+        for side, *_ in analyze.test_sequences(language.corpus, 10, 32):
+            idx = torch.from_numpy(language.table[side].astype(np.int64))[None]
+            losses.append(model(idx[:, :-1], idx[:, 1:]).item())
+        said = found['lens'][f'{language.name}: next piece']['mean'][-1]
+        assert said == pytest.approx(np.mean(losses), abs=1e-5)
 
 
 def test_a_refusal_is_one_sentence_and_a_failure(place):

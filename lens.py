@@ -1,0 +1,136 @@
+"""What a model predicts, and in which language: after every block, and after a switch of language.
+
+Pure functions; analyze.py makes tables and pictures of them. The logit lens (nostalgebraist 2020;
+of multilingual models Wendler et al. 2024) reads the residual stream after each block as if it were
+the last one. Shapes in comments: L blocks, T positions, V entries of the model's vocabulary. A
+sequence is given as ids of that vocabulary, 1-D.
+"""
+
+import numpy as np
+import torch
+
+from model import CHUNK_LOGITS, PAD
+from similarity import residual_states, without_padding
+
+# what stands before a text, in its own language or in the other one
+CONTEXTS = (
+    'nothing',
+    'own, the text before',
+    'other, the text before',
+    'other, the text itself',
+    'other, unrelated',
+    'own, unrelated',
+)
+
+
+# --- the logit lens -------------------------------------------------------------------------------
+
+
+def groups_of(first, second, vocab_size):
+    """The group of each entry, (V,) int64: 0 only of the `first` language, 1 only of the `second`,
+    2 shared by both, 3 of neither. Padding is of neither."""
+    has = np.zeros((2, vocab_size), bool)
+    for row, language in zip(has, (first, second)):
+        row[language.table] = True
+    has[:, PAD] = False
+    return np.select([has.all(0), has[0], has[1]], [2, 0, 1], 3)
+
+
+def entries_alike(tables, spellings, vocab_size):
+    """The entries that stand for one piece, in whatever language: (V, languages) int64.
+
+    Row e has the entries of all languages whose pieces are spelled like that of entry e, itself
+    among them, then -1; a piece and its clones are spelled alike. tables, spellings: the entries
+    and the spellings of the pieces of each language."""
+    entries_of = {}  # spelling -> entries, each once
+    for table, spelled in zip(tables, spellings):
+        for entry, spelling in zip(table.tolist(), spelled):
+            if entry != PAD:
+                entries_of.setdefault(spelling, {})[entry] = True
+    alike = np.full((vocab_size, len(tables)), -1)
+    for entries in map(list, entries_of.values()):
+        alike[entries, : len(entries)] = entries
+    return alike
+
+
+@torch.no_grad()
+def lens(model, tokens, groups, alike):
+    """What the final norm and head make of the residual stream after each block of one sequence.
+
+    mass   probability of each group of entries, mean over the positions: (L, number of groups)
+    loss   on the true next piece, nats: (L,)
+    alike  the same when the probabilities of all entries that stand for the piece are added up:
+           does the model know the piece, in whatever language? (L,)
+
+    A model that spreads its probability evenly over two languages has a loss of log 2 = 0.69 more
+    than `alike`; a larger difference means that it says most of it in the other language."""
+    tokens = torch.from_numpy(without_padding(tokens))
+    device = model.head.weight.device
+    targets, members = tokens[1:].to(device), torch.from_numpy(alike)[tokens[1:]].to(device)
+    count, rows = groups.max() + 1, max(1, CHUNK_LOGITS // len(groups))
+    measures = dict(mass=[], loss=[], alike=[])
+    for states in residual_states(model, tokens[:-1]):
+        mass, losses = np.zeros(count), []
+        for part in torch.arange(len(targets), device=device).split(rows):
+            logs = model.head(model.ln_f(states[part])).float().log_softmax(-1)
+            sums = logs.exp().sum(0).cpu().double().numpy()
+            mass += np.bincount(groups, sums, count) / len(targets)
+            own = logs.gather(1, targets[part, None])[:, 0]
+            every = logs.gather(1, members[part].clamp(min=0))
+            every = every.masked_fill(members[part] < 0, -torch.inf).logsumexp(1)
+            losses.append(-torch.stack([own, every]))
+        loss, added = torch.cat(losses, 1).mean(1).tolist()
+        for name, value in dict(mass=mass, loss=loss, alike=added).items():
+            measures[name].append(value)
+    return {name: np.array(values) for name, values in measures.items()}
+
+
+# --- a switch of language -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def losses_after(model, contexts, text):
+    """Losses of a text (T,) after each of some contexts, nats: (contexts, T - 1).
+
+    The first piece of the text does not count, since without a context nothing predicts it."""
+    sequences = [np.concatenate([context, text]) for context in contexts]
+    idx = np.full((len(contexts), max(map(len, sequences))), PAD, np.int64)
+    targets = np.full_like(idx, PAD)  # which do not count
+    for row, target, context, sequence in zip(idx, targets, contexts, sequences):
+        row[: len(sequence)] = sequence
+        target[len(context) : len(sequence) - 1] = text[1:]
+    idx, targets = (torch.from_numpy(x).to(model.head.weight.device) for x in (idx, targets))
+    _, losses = model(idx, targets, per_token=True)
+    return losses[targets != PAD].view(len(contexts), -1).float().cpu().numpy()
+
+
+def bins_of(longest):
+    """Bins of the pieces of a text that were read before a prediction: {name: slice of losses}."""
+    starts = [2**power for power in range(longest.bit_length()) if 2**power < longest]
+    bins = {}
+    for start, end in zip(starts, starts[1:] + [longest]):
+        bins[str(start) if end == start + 1 else f'{start}-{end - 1}'] = slice(start - 1, end - 1)
+    return bins | {'all': slice(0, longest - 1)}
+
+
+def losses_by_bin(losses, bins):
+    """Sums and numbers of the losses (contexts, T - 1) in each bin: (contexts, bins, 2)."""
+    parts = [losses[:, part] for part in bins.values()]
+    sums = [(part.sum(1), np.full(len(losses), part.shape[1])) for part in parts]
+    return np.moveaxis(np.array(sums, float), -1, 0)
+
+
+def mean_loss(sums):
+    """Mean loss of mean sums and numbers (..., 2), nan where there are none."""
+    return sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], np.nan)
+
+
+def told(sums):
+    """What the second to fourth of CONTEXTS tell of the text: the loss after unrelated text in the
+    same language less that after the context, nats, of sums (contexts, bins, 2): (3, bins).
+
+    Unrelated text in the other language does to the text what a switch does: after it the model
+    has to notice the language."""
+    _, own, other, itself, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
+    told = unrelated_own - own, unrelated_other - other, unrelated_other - itself
+    return np.stack(told, axis=-2)
