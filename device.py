@@ -1,10 +1,12 @@
 """The machine a script runs on: device, number format, memory, compiler, peak speed."""
+
 import contextlib
 import os
 import platform
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,9 +17,15 @@ DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch
 
 
 def pick_device(name='auto'):
-    """torch.device of a setting: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'. Raises ConfigError where it is not there."""
+    """torch.device of a setting: auto, cpu, cuda, cuda:1, mps. Raises ConfigError without it."""
     if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+        name = (
+            'cuda'
+            if torch.cuda.is_available()
+            else 'mps'
+            if torch.backends.mps.is_available()
+            else 'cpu'
+        )
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -32,26 +40,32 @@ def describe(device):
         return torch.cuda.get_device_name(device)
     name = platform.machine()
     with contextlib.suppress(OSError, StopIteration), open('/proc/cpuinfo') as file:
-        name = next(line.partition(':')[2].strip() for line in file if line.startswith('model name'))
+        name = next(
+            line.partition(':')[2].strip() for line in file if line.startswith('model name')
+        )
     return f'{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads'
 
 
 def pick_dtype(name, device):
-    """torch.dtype of the matrix products: 'auto' is bfloat16 where the hardware multiplies it, else float16 on a GPU,
-    else float32."""
+    """torch.dtype of the matrix products. 'auto' is bfloat16 where the hardware multiplies it, else
+    float16 on a GPU, else float32."""
     if name != 'auto':
         if name not in DTYPES:
             raise ConfigError(f'dtype must be auto, {", ".join(DTYPES)}, not {name!r}')
         return DTYPES[name]
     if device.type == 'cuda':
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     if device.type == 'cpu':
         return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
     return torch.float32
 
 
 def cpu_multiplies_bf16():
-    """Whether this CPU has bfloat16 products: AVX512-bf16 or AMX (x86), bf16 (Arm); emulated ones are slower."""
+    """Whether this CPU multiplies bfloat16 (AVX512-bf16, AMX, Arm); emulation would be slower."""
     try:
         with open('/proc/cpuinfo') as file:
             words = set(file.read().split())
@@ -62,12 +76,16 @@ def cpu_multiplies_bf16():
 
 def autocast(device, dtype):
     """Context in which matrix products are made in `dtype`."""
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    return (
+        contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    )
 
 
 def can_compile(device):
     """Whether torch.compile finds what it needs: on CPU a C++ compiler."""
-    return device.type != 'cpu' or any(shutil.which(c) for c in (os.environ.get('CXX', 'g++'), 'c++', 'clang++'))
+    return device.type != 'cpu' or any(
+        shutil.which(c) for c in (os.environ.get('CXX', 'g++'), 'c++', 'clang++')
+    )
 
 
 def available_bytes(device):
@@ -77,9 +95,10 @@ def available_bytes(device):
     free = 8 << 30
     with contextlib.suppress(OSError), open('/proc/meminfo') as file:
         free = next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable'))
-    with contextlib.suppress(OSError, ValueError), open('/sys/fs/cgroup/memory.max') as limit, \
-            open('/sys/fs/cgroup/memory.current') as used:
-        free = min(free, int(limit.read()) - int(used.read()))
+    cgroup = Path('/sys/fs/cgroup')
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int((cgroup / f'memory.{n}').read_text()) for n in ('max', 'current'))
+        free = min(free, limit - used)
     return free
 
 
@@ -89,7 +108,7 @@ def synchronize(device):
 
 
 def measure_peak(device, dtype, n=None, seconds=0.3):
-    """Matrix-product speed of the device, floating-point operations per second: the best of repeated n x n products."""
+    """Floating-point operations per second: the best of repeated n x n matrix products."""
     n = n or (8192 if device.type == 'cuda' else 2048)
     a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
     a @ b
@@ -112,12 +131,15 @@ def memory_advice(advice):
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY):
+        if isinstance(error, MemoryError) or any(
+            words in str(error).lower() for words in OUT_OF_MEMORY
+        ):
             raise ConfigError(f'out of memory: {advice}') from None
         raise
 
 
-# --- processes and signals ----------------------------------------------------------------------------------------------
+# --- processes and signals ------------------------------------------------------------------------
+
 
 class Processes:
     """This process among those of torchrun: rank, world (how many), device. Alone: 0 of 1."""
@@ -148,7 +170,7 @@ class Processes:
 
 
 class Signals:
-    """SIGTERM and Ctrl-C are remembered until the run can stop; a second one ends the process at once."""
+    """SIGTERM and Ctrl-C are remembered until the run can stop; a second one ends it at once."""
 
     def __init__(self):
         self.number = 0
