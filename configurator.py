@@ -1,9 +1,10 @@
 """Settings the nanoGPT way, made strict: python SCRIPT.py [CONFIG.py ...] [--key=value ...]
 
-A script keeps its settings as module globals above its first function, each with a comment. A config file is plain
-Python that sets some of them; later files win over earlier ones and the command line wins over all. A config sees the
-settings as they stand when it is read, so `max_steps = 2 * max_steps` works. Names that begin with an underscore are
-the config's own. `--help` prints every setting with its comment and its present value.
+A script keeps its settings as module globals above its first function, each with a comment. A
+config file is plain Python that sets some of them; later files win over earlier ones and the
+command line wins over all. A config sees the settings as they stand when it is read, so
+`max_steps = 2 * max_steps` works. Names that begin with an underscore are the config's own.
+`--help` prints every setting with its comment and its present value.
 """
 
 import ast
@@ -23,9 +24,10 @@ class ConfigError(Exception):
 
 
 def settings_of(script):
-    """{name: comment} of the settings of a script: its lower-case globals above the first def or class.
+    """{name: comment} of the settings of a script: its lower-case globals above its first function
+    or class.
 
-    A comment stands behind its setting; more lines of it may follow, as comment lines that are indented."""
+    A comment stands behind its setting; indented comment lines may follow and belong to it."""
     with tokenize.open(script) as file:
         source = file.read()
     lines, comments = source.splitlines(), {}
@@ -54,7 +56,7 @@ def _expected(default):
 
 
 def _checked(name, value, default):
-    """`value` in the type of `default`; raises ConfigError where that is not possible without a loss."""
+    """`value` in the type of `default`; raises ConfigError where that would lose something."""
     kind = type(default)
     if kind is list and isinstance(value, (list, tuple)):
         inner = {str: str, list: (list, tuple)}.get(type(default[0])) if default else None

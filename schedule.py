@@ -1,4 +1,4 @@
-"""What the step number alone decides: the learning rate and the mix of languages (Sections 3, 4.5)."""
+"""What the step alone decides: learning rate and mix of languages (Sections 3 and 4.5)."""
 
 import math
 

@@ -1,8 +1,8 @@
-# The lab, the set-up of FINDINGS.md: two clones of English novels at 90/10 in a GPT of 1.6M parameters
-# on 4.1M tokens, six minutes on one CPU core. It is the smallest in which a clone was seen to gain
-# from the other one beyond what more steps give (LOG.md).
-# First: python prepare.py --corpus=novels_en --source=eltec:eng --vocab_size=512 --test_fraction=0.1
-# Every run has the same wsd schedule, so that one long run of one language, branched, gives the law.
+# The lab, the set-up of FINDINGS.md: two clones of English novels at 90/10 in a GPT of 1.6M
+# parameters on 4.1M tokens, six minutes on one CPU core. It is the smallest in which a clone was
+# seen to gain from the other one beyond what more steps give (LOG.md).
+# Its corpora are made by lab.py, or as the last section of config/README.md says.
+# Every run has the same wsd schedule: one long run of one language, branched, gives the law.
 corpora = ['novels_en', 'novels_en']
 languages = ['en1', 'en2']
 stages = [[0.9, 0.1]]

@@ -1,5 +1,5 @@
-# Narrow: put it behind lab.py. Four layers of width 64 on 12.3M tokens, in which a clone gains nothing
-# from the other one, unless its entries start as the other's (config/aligned_start.py).
+# Narrow: put it behind lab.py. Four layers of width 64 on 12.3M tokens, in which a clone gains
+# nothing from the other one, unless its entries start as the other's (config/aligned_start.py).
 n_layer = 4
 n_head = 2
 n_embd = 64

@@ -1,4 +1,5 @@
 """Learning rate and language probabilities, step by step."""
+
 import math
 
 import pytest
@@ -13,12 +14,16 @@ def test_the_learning_rate_warms_up_linearly_and_falls_along_a_cosine():
     middle = 500 + (18265 - 500) / 2
     assert learning_rate(middle, 18265) == pytest.approx((6e-4 + 6e-6) / 2)
     quarter = 500 + (18265 - 500) / 4
-    assert learning_rate(quarter, 18265) == pytest.approx(6e-6 + (6e-4 - 6e-6) * (1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rate(quarter, 18265) == pytest.approx(
+        6e-6 + (6e-4 - 6e-6) * (1 + math.cos(math.pi / 4)) / 2
+    )
     assert learning_rate(18264, 18265) == pytest.approx(6e-6, rel=1e-3)
 
 
 def test_runs_of_a_constant_rate_are_the_same_until_they_fall():
-    short, long = ([learning_rate(s, n, shape='wsd', warmup_steps=10) for s in range(n)] for n in (100, 200))
+    short, long = (
+        [learning_rate(s, n, shape='wsd', warmup_steps=10) for s in range(n)] for n in (100, 200)
+    )
     assert short[:80] == long[:80] and short[80] == 6e-4 and short[81] < 6e-4
     assert decay_start(100) == 80 and short[99] == pytest.approx(6e-6 + (6e-4 - 6e-6) / 20)
 
