@@ -275,9 +275,12 @@ def study_frequency(run):
 
 def study_hidden(run):
     """Hidden states of corresponding tokens, retrieval and linear CKA (Tables 2 and 4)."""
-    compare = functools.partial(
-        similarity.compare_states, clones=run.clones, threshold=matching_threshold
-    )
+
+    def compare(model, *ids):
+        orders = [np.argsort(lang.positions(len(ids[0]))) for lang in run.languages]
+        places = orders if run.clones else None
+        return similarity.compare_states(model, *ids, run.clones, matching_threshold, places)
+
     states, documents, compared = run.of_sequences(compare, 'hidden states')
     hsic = Estimate.of([state.pop('hsic') for state in states], documents, similarity.cka)
     means = {name: Estimate.of([s[name] for s in states], documents) for name in states[0]}

@@ -166,9 +166,10 @@ def match_tokens(cosines, threshold=0):
     return np.array(pairs, dtype=int).reshape(-1, 2).T
 
 
-def compare_states(model, tokens_1, tokens_2, clones, threshold=0):
+def compare_states(model, tokens_1, tokens_2, clones, threshold=0, places=None):
     """All that is measured on the hidden states of one pair of sequences, {measure: (L,) or (L, 3)}
-    (Tables 2 and 4). Raises ConfigError for clones of unequal length.
+    (Tables 2 and 4). places: where each token of the text stands in the sequences of two clones,
+    (2, T), if they read it in orders that differ. Raises ConfigError for clones of unequal length.
 
     positions  mean cosine of the tokens at the same position (clones only)
     matched    mean cosine of the tokens that the full matching on the mean cosine over all blocks
@@ -191,7 +192,7 @@ def compare_states(model, tokens_1, tokens_2, clones, threshold=0):
                 f'sequences of {length_1} and {length_2} tokens cannot be compared position by '
                 'position: only those of clones can'
             )
-        rows = columns = np.arange(length_1)
+        rows, columns = places or [np.arange(length_1)] * 2
         measures['positions'] = cosines[:, rows, columns].mean(1)
     measures['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
     if threshold:

@@ -209,6 +209,20 @@ def test_matching_finds_a_shuffled_sequence_again_where_states_depend_on_nothing
     assert (found['positions'] < 0.9).all()
 
 
+def test_tokens_that_clones_read_in_another_order_are_compared_where_they_stand(place, monkeypatch):
+    monkeypatch.setattr(analyze, 'device', 'cpu')
+    monkeypatch.setattr(analyze, 'pairs', 4)
+    run = analyze.Run('out/even')
+    with torch.no_grad():  # states depend on nothing but the token, and the languages are the same
+        for block in run.model.blocks:
+            block.attn.o.weight.zero_()
+        run.model.wpe.weight.zero_()
+        run.model.wte.weight[run.languages[1].table] = run.model.wte.weight[run.languages[0].table]
+    run.languages[1].order = 'reversed'
+    run.read_sequences()
+    np.testing.assert_allclose(analyze.study_hidden(run)['positions'].value, 1, atol=1e-5)
+
+
 # --- hidden states and gradients ------------------------------------------------------------------
 
 
