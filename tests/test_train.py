@@ -613,7 +613,7 @@ def test_two_processes_give_the_control_of_one(workplace):
 def test_passes_of_a_control_have_one_size_and_padding_changes_no_gradient(monkeypatch, workplace):
     from train import compute_gradients
 
-    control = training_of(monkeypatch, workplace, only='en2', stages=[[0.5, 0.5]])
+    control = training_of(monkeypatch, workplace, only='en2', stages=[[0.5, 0.5]], dtype='float32')
     shapes = set()
 
     def model(inputs, targets, per_token):
