@@ -452,7 +452,7 @@ def glue_panels(cases, root):
 
 # --- Figures 2, 4, 9, 10: more data, other sizes --------------------------------------------------
 
-SCALES = dict(tokens='tokens of the training run', parameters='parameters without embeddings')
+SCALES = dict(tokens='tokens of the training run', parameters='model, by its parameters')
 SCALES |= dict(both='model and tokens of the run')
 
 
@@ -533,7 +533,7 @@ def scale_pair(panels, ours, theirs, by):
             names = [at if by == 'tokens' else label_of_place(at) for at in ticks]
             crowded = len(ticks) > 6
             axes.set_xticks(list(ticks.values()), names, rotation=90 if crowded else 0)
-            axes.margins(x=0.12 if by != 'both' else 0.02)
+            axes.margins(x=0.12)
 
 
 def label_of_place(at):

@@ -708,49 +708,13 @@ def describe(law):
 
 
 def draw_figure5(laws, path):
-    """Figure 5: perplexity against tokens of the monolingual runs, each law and its 90% band.
+    """Figure 5 as the report has it. Returns whether there was anything to draw."""
+    from figures import law_panels, stitch  # late: figures imports this file
 
-    Returns whether there was anything to draw."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    drawn = [entry for entry in laws if entry['tokens'] and np.isfinite(entry['ppl']).all()]
-    if not drawn:
-        return False
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout='constrained')
-    for i, entry in enumerate(drawn):
-        law, tokens, color = entry['law'], np.array(entry['tokens']), f'C{i % 10}'
-        label = entry['label'] if law else entry['label'] + ' (no law)'
-        bars = 1.645 * np.array(entry['ppl_se'])
-        axes.errorbar(
-            tokens, entry['ppl'], bars, fmt='o', ms=5, capsize=3, color=color, label=label
-        )
-        if law:
-            inside = np.geomspace(tokens.min(), tokens.max(), 100)
-            beyond = np.geomspace(tokens.max(), 2.5 * tokens.max(), 20)
-            axes.plot(inside, law.ppl(inside), lw=2, color=color)
-            axes.plot(beyond, law.ppl(beyond), '--', lw=1, color=color)
-            if law.draws:
-                low, high = law.ppl_interval(inside)
-                axes.fill_between(inside, low, high, color=color, alpha=0.15, lw=0)
-    title = 'Monolingual runs and their power laws (bars and bands: 90%; dashed: extrapolated)'
-    axes.set(xscale='log', yscale='log', xlabel='tokens of the training run', title=title)
-    axes.set_ylabel('perplexity on the test set')
-    ppls = [ppl for entry in drawn for ppl in entry['ppl']]
-    axes.set_ylim(min(ppls) / 1.5, max(ppls) * 1.5)
-    formats = (axes.xaxis, (1, 2, 5), short), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 7), '{:g}'.format)
-    for axis, subs, write in formats:
-        axis.set_major_locator(LogLocator(subs=subs))
-        axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
-        axis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return True
+    panels, _ = law_panels(laws)
+    if panels:
+        path.write_bytes(stitch(panels))
+    return bool(panels)
 
 
 def main():
@@ -780,7 +744,7 @@ def main():
     for name in stray_controls(runs):
         print(f'{name} is the control of no run here with the same settings and test set')
     write_files(Path(out), laws, rows)
-    drawn = draw_figure5(laws.values(), Path(out) / 'figure5.png')
+    drawn = draw_figure5(laws, Path(out) / 'figure5.png')
     print(
         f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else '')
     )

@@ -349,7 +349,7 @@ summary { cursor: pointer; }
 </style></head><body>
 {% macro cells(texts, name='') %}{% for text in texts %}
 {% set parts = text.partition(' [' if ' [' in text else ' ±') %}
-<td class="{{ name }}">{{ parts[0] }}{% if parts[1] %} <small>{{ parts[1][1] }}{{ parts[2] }}
+<td class="{{ name }}">{{ parts[0] }}{% if parts[1] %} <small>{{ parts[1][1] }}{{ parts[2] -}}
 </small>{% endif %}</td>{% endfor %}{% endmacro %}
 {% macro gap(what, heading) %}<div class="gap">No run yet{% if what %} for {{ what }}{% endif %}.
 The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}

@@ -2,6 +2,7 @@
 commands for what is missing."""
 
 import base64
+import functools
 import html
 import json
 import math
@@ -636,11 +637,10 @@ def test_every_config_and_every_command_of_the_readmes_is_accepted_by_its_script
     monkeypatch.chdir(REPO)
     folders, count = {}, 0
     for script_name, *arguments in commands_of(markdown):
-        if script_name == 'SCRIPT.py' or 'config/NAME.py' in arguments:
+        if script_name == 'SCRIPT.py' or {'config/NAME.py', '--help'} & set(arguments):
             continue
-        defaults = {}
-        exec(compile(settings_source(REPO / script_name), script_name, 'exec'), defaults)
-        values, stems, overrides = read_settings(REPO / script_name, defaults, arguments)
+        path = REPO / script_name
+        values, stems, overrides = read_settings(path, defaults_of(path), arguments)
         count += 1
         if script_name == 'train.py':
             folder = values['out_dir'] or 'out/' + run_name(stems, overrides)
@@ -656,12 +656,14 @@ def test_every_config_and_every_command_of_the_readmes_is_accepted_by_its_script
         } <= set(folders)
 
 
-def settings_source(path):
-    """The assignments that are a script's settings, without its imports."""
-    lines = path.read_text(encoding='utf-8').splitlines()
-    return '\n'.join(
-        line for line in lines if re.match(rf'({"|".join(settings_of(path))}) = ', line)
-    )
+@functools.cache
+def defaults_of(path):
+    """{setting: value} of a script, read without importing it."""
+    values, names = {}, settings_of(path)
+    for line in path.read_text(encoding='utf-8').splitlines():
+        if line.split(' = ')[0] in names:
+            exec(line, values)
+    return {name: values[name] for name in names}
 
 
 def test_a_damaged_file_is_named_and_stops_nothing(paper_like):
