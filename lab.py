@@ -17,9 +17,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from matplotlib import pyplot as plt
+
 from configurator import ConfigError, run
 from device import measure_peak, pick_device, pick_dtype
-from fit_scaling import analyse, load_runs
+from figures import DPI, GREY, OTHERS, STYLE
+from fit_scaling import analyse, draw_figure5, load_paper_runs, load_runs
 from jobs import HERE, Job, cores, law, mix, train_all
 from train import FREE
 
@@ -149,15 +153,16 @@ def print_plan(chosen, jobs):
     print(f'{len(jobs)} runs, {len(left)} to train, about {sum(left) / speed / 3600:.1f} hours')
 
 
-def write_csv():
-    """results/lab.csv: a line for each language of each run, replicates pooled."""
+def summarise():
+    """Writes results/lab.csv, a line for each language of each run, and the pictures."""
     runs = load_runs(RESULTS)
     if not runs:
         return
     base = Job(OUT / 'none', LAB).settings
     by_name = {member['run']: member for member in runs}
     lines = []
-    for row in analyse(runs)[1]:
+    laws, rows = analyse(runs)
+    for row in rows:
         member = by_name[row['run']]
         differing = [
             f'{name}={value}'
@@ -176,7 +181,88 @@ def write_csv():
         writer = csv.DictWriter(file, lines[0])
         writer.writeheader()
         writer.writerows(lines)
-    print(f'wrote {RESULTS.parent}/lab.csv')
+    draw_teff({(row['run'], row['language']): row for row in rows}, RESULTS.parent / 'lab_teff.png')
+    drawn = draw_figure5(laws, RESULTS.parent / 'lab_laws.png')
+    print(f'wrote {RESULTS.parent}/lab.csv, lab_teff.png' + ', lab_laws.png' * drawn)
+
+
+TOLD = {  # (run, language): what the picture of transfer calls it
+    ('clones_50_50', 'en2'): 'clones 50/50',
+    ('clones_70_30', 'en2'): 'clones 70/30',
+    ('clones_80_20', 'en2'): 'clones 80/20',
+    ('clones_90_10', 'en2'): 'clones 90/10',
+    ('clones_95_5', 'en2'): 'clones 95/5',
+    ('clones_90_10_half', 'en2'): '90/10, half of the tokens',
+    ('clones_90_10_twice', 'en2'): '90/10, twice the tokens',
+    ('width_128_90_10', 'en2'): '90/10, width 128',
+    ('width_64_90_10', 'en2'): '90/10, width 64',
+    ('width_64_aligned_90_10', 'en2'): '90/10, width 64, entries start alike',
+    ('narrow_90_10', 'en2'): '90/10, width 64, four layers, 12M tokens',
+    ('narrow_aligned_90_10', 'en2'): 'the same, entries start alike',
+    ('aligned_90_10', 'en2'): '90/10, entries start alike',
+    ('shared_pieces_90_10', 'en2'): '90/10, half of the pieces in common',
+    ('shared_all_90_10', 'en2'): '90/10, all pieces in common',
+    ('fr_disjoint_90_10', 'fr'): 'English 90, French 10, disjoint',
+    ('fr_anchored_90_10', 'fr'): 'English 90, French 10, anchored',
+    ('fr_disjoint_50_50', 'fr'): 'English 50, French 50, disjoint',
+    ('fr_anchored_50_50', 'fr'): 'English 50, French 50, anchored',
+}
+
+
+def draw_teff(rows, path):
+    """TEff of the rare clone by its share, that of its control and the paper's; and the transfer
+    of every set-up that has a control. rows: {(run, language): row of fit_scaling.analyse}."""
+    told = {key: label for key, label in TOLD.items() if rows.get(key, {}).get('transfer')}
+    with plt.rc_context(STYLE):
+        size = (10, max(4, 0.28 * len(told) + 1.2))
+        figure, (left, right) = plt.subplots(1, 2, figsize=size, layout='constrained')
+        shares = {f'clones_{100 - share}_{share}': share for share in (5, 10, 20, 30, 50)}
+        for what, label, color, mark in (
+            ('teff', 'EN2 beside EN1', OTHERS[1], 'o'),
+            ('control_teff', 'EN2 alone, as many steps (control)', OTHERS[0], 's'),
+        ):
+            points = [
+                (rows[run, 'en2'], share) for run, share in shares.items() if (run, 'en2') in rows
+            ]
+            points = [(row, share) for row, share in points if row[what]]
+            x, y = [share for _, share in points], np.array([row[what] for row, _ in points])
+            ends = np.array([row[f'{what}_interval'] or (row[what],) * 2 for row, _ in points])
+            bars = abs(ends.reshape(-1, 2).T - y)
+            left.errorbar(x, y, bars, fmt=f'{mark}-', color=color, capsize=3, label=label)
+        theirs = {}
+        for run in load_paper_runs():
+            if run['kinds'] == ['en', 'en'] and len(run['stages']) == 1 and run['steps'] == 18265:
+                theirs[100 * run['stages'][0][1]] = run['languages'][1]['teff']
+        x = sorted(theirs)
+        left.plot(
+            x,
+            [theirs[share] for share in x],
+            'D:',
+            color=GREY,
+            mfc='none',
+            label='EN2 beside EN1, the paper (85M parameters)',
+        )
+        left.axhline(1, color=GREY, lw=1)
+        left.set(xscale='log', yscale='log', xlabel='share of EN2 in the tokens (%)')
+        left.set(ylabel='token efficiency TEff', title='TEff: the other language, or more steps?')
+        left.set_xticks([5, 10, 20, 30, 50], ['5', '10', '20', '30', '50'])
+        left.set_yticks([0.8, 1, 1.5, 2, 3, 4], ['0.8', '1', '1.5', '2', '3', '4'])
+        left.minorticks_off()
+        left.legend()
+        for place, key in enumerate(told):
+            row, y = rows[key], -place
+            low, high = row['transfer_interval'] or (row['transfer'],) * 2
+            right.plot([low, min(high, 1e3)], [y, y], color=OTHERS[1])
+            right.plot(row['transfer'], y, 'o', color=OTHERS[1])
+        right.axvline(1, color=GREY, lw=1)
+        right.set_yticks([-place for place in range(len(told))], told.values())
+        right.set(xscale='log', xlabel='transfer: 1 where the other language did nothing')
+        right.set_title('Transfer to the second language, 90% intervals')
+        right.xaxis.set_major_formatter('{x:g}')
+        right.set_xticks([0.8, 1, 1.5, 2, 3, 5, 8])
+        right.minorticks_off()
+        figure.savefig(path, dpi=DPI)
+        plt.close(figure)
 
 
 def make_corpora():
@@ -206,7 +292,7 @@ def main():
     try:
         train_all(missing, when_finished=keep)
     finally:
-        write_csv()
+        summarise()
 
 
 if __name__ == '__main__':
