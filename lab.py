@@ -70,17 +70,24 @@ def table():
     for name in ('narrow', 'deep'):
         files = (*LAB, f'config/{name}.py')
         groups[name] = law(OUT, f'{name}_en', *files, *EN, lengths=LONGER)
-        add(name, f'{name}_90_10', [skewed], KEPT, files=files, rates=(RATES[name],))
+        add(name, f'{name}_90_10', [skewed], KEPT, files=files, seeds=(0, 1), rates=(RATES[name],))
         add(name, f'{name}_aligned_90_10', [skewed], KEPT, ALIGNED, files=files, controls=())
     # where transfer begins: width, and tokens
     for width, files in WIDTHS.items():
         groups.setdefault(f'width_{width}', {}).update(
             law(OUT, f'width_{width}_en', *files, *EN, lengths=LENGTHS)
         )
-        add(f'width_{width}', f'width_{width}_90_10', [skewed], files=files, rates=(1e-2,))
+        add(
+            f'width_{width}',
+            f'width_{width}_90_10',
+            [skewed],
+            files=files,
+            seeds=(0, 1),
+            rates=(1e-2,),
+        )
         add(f'width_{width}', f'width_{width}_50_50', [even], files=files)
     aligned = 'width_64_aligned_90_10'
-    add('width_64', aligned, [skewed], KEPT, ALIGNED, files=WIDTHS[64], controls=())
+    add('width_64', aligned, [skewed], KEPT, ALIGNED, files=WIDTHS[64], controls=(), seeds=(0, 1))
     add('ratio', 'clones_95_5', [[0.95, 0.05]], rates=(2e-3,))
     add('ratio', 'clones_80_20', [[0.8, 0.2]], rates=(2e-3,))
     add('ratio', 'clones_70_30', [[0.7, 0.3]], rates=(2e-3,))
