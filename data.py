@@ -251,42 +251,31 @@ def entry_pairs(languages, alike):
     language and of the last one, where each is one piece (dictionaries serve so in WECHSEL,
     Minixhofer et al. 2022); the first line of a word counts. Entries that the other language has,
     too, are left out. Raises ConfigError when there is nothing to pair."""
-    if alike not in ('clones', 'spelling') and not Path(alike).is_file():
-        raise ConfigError(
-            f"start_entries must be 'clones', 'spelling' or a file of words in two columns, and "
-            f'there is no file {alike}'
-        )
+    listed = alike not in ('clones', 'spelling')
+    if listed and not Path(alike).is_file():
+        raise ConfigError(f"start_entries is 'clones', 'spelling' or a file; there is no {alike}")
+    rows = [line.split() for line in text_lines(Path(alike))] if listed else []
+    if not all(len(row) in (0, 2) for row in rows):
+        raise ConfigError(f'{alike} must have two words on each line')
     pairs = {}  # entry -> the entry that it starts as
-    for language in languages[1:] if alike in ('clones', 'spelling') else languages[-1:]:
-        source, pieces = languages[0], language.corpus.load_tokenizer()
-        if alike == 'clones':
-            source = next(other for other in languages if other.corpus is language.corpus)
-        source_pieces = source.corpus.load_tokenizer()
-        if alike in ('clones', 'spelling'):
-            token_of = {source_pieces.id_to_piece(i): i for i in range(len(source_pieces))}
-            spellings = [pieces.id_to_piece(i) for i in range(len(pieces))]
-            tokens = [(token_of[s], i) for i, s in enumerate(spellings) if s in token_of]
-        else:
-            lines = [line.split() for line in text_lines(Path(alike))]
-            if not all(len(columns) in (0, 2) for columns in lines):
-                raise ConfigError(f'{alike} must have two words on each line')
-            tokens = [
-                (token_of_word(source_pieces, columns[0]), token_of_word(pieces, columns[1]))
-                for columns in lines
-                if columns
-            ]
+    for language in languages[-1:] if listed else languages[1:]:
+        clones = [other for other in languages if other.corpus is language.corpus]
+        source = clones[0] if alike == 'clones' else languages[0]
+        first, second = source.corpus.load_tokenizer(), language.corpus.load_tokenizer()
+        tokens = [(token_of(first, row[0]), token_of(second, row[1])) for row in rows if row]
+        if not listed:
+            tokens = [(i, second.piece_to_id(first.id_to_piece(i))) for i in range(len(first))]
+        shared = set(source.table.tolist())
         for source_token, token in tokens:
-            if UNKNOWN in (source_token, token) and alike not in ('clones', 'spelling'):
-                continue
-            pairs.setdefault(int(language.table[token]), int(source.table[source_token]))
-        for entry in set(pairs).intersection(source.table.tolist()):
-            del pairs[entry]
+            entry = int(language.table[token])
+            if UNKNOWN not in (source_token, token) and entry not in shared:
+                pairs.setdefault(entry, int(source.table[source_token]))
     if not pairs:
         raise ConfigError(f'start_entries={alike!r} finds no entry that could start as another')
     return np.array(list(pairs.items()))
 
 
-def token_of_word(pieces, word):
+def token_of(pieces, word):
     """The token of a word that is one piece, or of a piece that is spelled so; else UNKNOWN."""
     tokens = pieces.encode(word)
     return tokens[0] if len(tokens) == 1 else pieces.piece_to_id(word)

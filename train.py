@@ -168,14 +168,14 @@ def language_weights():
     the run's sequences is 1 (the sum over languages of expected share, by the stages, times weight;
     it does not depend on the batch). Weights do by the gradient what shares do by the data (Xin et
     al. 2022, Choi et al. 2023)."""
-    numbers = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
-    mean = np.mean(stages, axis=0) @ loss_weights if len(loss_weights) == len(languages) else 0
-    if not numbers or not 0 < mean < math.inf:
+    shares = np.mean(stages, axis=0)
+    valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
+    if not valid or len(loss_weights) != len(languages) or not np.dot(shares, loss_weights):
         raise ConfigError(
-            f'loss_weights must have a number for each of the {len(languages)} languages, at least '
-            f'0 and not all 0, not {loss_weights}'
+            f'loss_weights must have a number of at least 0 for each of the {len(languages)} '
+            f'languages, and one above 0 for a language that is drawn, not {loss_weights}'
         )
-    return (np.array(loss_weights) / mean).astype(np.float32)
+    return np.float32(loss_weights) / np.float32(np.dot(shares, loss_weights))
 
 
 def warmup(steps=None, fraction=None, fixed=None):
@@ -446,25 +446,28 @@ def take_over(model, trained):
 
     Returns their names. Raises ConfigError unless it has all of `trained` but the trainable one."""
     there, known, _ = load_run(init_from)
-    known = {(lang.name, lang.corpus.name, lang.order): lang for lang in known}
-    pairs = [(lang, known.get((lang.name, lang.corpus.name, lang.order))) for lang in trained]
-    for language, old in pairs:
-        if old is None and language.name != trainable:
-            raise ConfigError(
-                f'init_from: the run in {init_from} has no language {language.name} of this corpus '
-                f'and order; only the trainable language {trainable} may be new'
-            )
+    known = {(lang.name, lang.corpus.name, lang.order): lang.table for lang in known}
+    tables = [
+        (lang.table, known.get((lang.name, lang.corpus.name, lang.order))) for lang in trained
+    ]
+    taken = [
+        lang.name for lang, (_, table_there) in zip(trained, tables) if table_there is not None
+    ]
+    if missing := set(languages) - {trainable, *taken}:
+        raise ConfigError(
+            f'init_from: {init_from} has no language {", ".join(sorted(missing))} of this corpus '
+            f'and order; only the trainable language {trainable} may be new'
+        )
     if vars(there.config) | dict(vocab_size=0) != vars(model.config) | dict(vocab_size=0):
         raise ConfigError(f'the model in {init_from} has other sizes: {vars(there.config)}')
-    weights, old_weights = model.state_dict(), there.state_dict()
-    for name in weights:
-        if name not in ENTRIES:
-            weights[name].copy_(old_weights[name])
-            continue
-        for language, old in pairs:
-            if old is not None:
-                weights[name][language.table] = old_weights[name][old.table]
-    return [language.name for language, old in pairs if old is not None]
+    weights = there.state_dict()
+    for name in ENTRIES:
+        rows, weights[name] = weights[name], model.state_dict()[name]
+        for entries, old_entries in tables:
+            if old_entries is not None:
+                weights[name][entries] = rows[old_entries]
+    model.load_state_dict(weights)
+    return taken
 
 
 def start_alike(model, pairs, noise):
@@ -473,8 +476,8 @@ def start_alike(model, pairs, noise):
     for name in ENTRIES:
         weight = model.state_dict()[name]
         rows = weight[pairs[:, 1]]
-        spread = rows.std(0, correction=0)
-        weight[pairs[:, 0]] = rows + noise * spread * torch.randn(rows.shape)
+        noise_of_rows = noise * rows.std(0, correction=0) * torch.randn(rows.shape)
+        weight[pairs[:, 0]] = rows + noise_of_rows
 
 
 class Training:
