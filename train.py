@@ -447,13 +447,10 @@ def take_over(model, trained):
     Returns their names. Raises ConfigError unless it has all of `trained` but the trainable one."""
     there, known, _ = load_run(init_from)
     known = {(lang.name, lang.corpus.name, lang.order): lang.table for lang in known}
-    tables = [
-        (lang.table, known.get((lang.name, lang.corpus.name, lang.order))) for lang in trained
-    ]
-    taken = [
-        lang.name for lang, (_, table_there) in zip(trained, tables) if table_there is not None
-    ]
-    if missing := set(languages) - {trainable, *taken}:
+    old_tables = [known.get((lang.name, lang.corpus.name, lang.order)) for lang in trained]
+    taken = [(lang, old) for lang, old in zip(trained, old_tables) if old is not None]
+    names = [language.name for language, _ in taken]
+    if missing := set(languages) - {trainable, *names}:
         raise ConfigError(
             f'init_from: {init_from} has no language {", ".join(sorted(missing))} of this corpus '
             f'and order; only the trainable language {trainable} may be new'
@@ -463,11 +460,10 @@ def take_over(model, trained):
     weights = there.state_dict()
     for name in ENTRIES:
         rows, weights[name] = weights[name], model.state_dict()[name]
-        for entries, old_entries in tables:
-            if old_entries is not None:
-                weights[name][entries] = rows[old_entries]
+        for language, old_table in taken:
+            weights[name][language.table] = rows[old_table]
     model.load_state_dict(weights)
-    return taken
+    return names
 
 
 def start_alike(model, pairs, noise):
