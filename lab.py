@@ -187,7 +187,8 @@ def summarise():
     with open(RESULTS.parent / 'lab.csv', 'w', newline='') as file:
         writer = csv.DictWriter(file, lines[0])
         writer.writeheader()
-        writer.writerows(lines)
+        for line in lines:
+            writer.writerow({k: f'{v:.5g}' if isinstance(v, float) else v for k, v in line.items()})
     draw_teff({(row['run'], row['language']): row for row in rows}, RESULTS.parent / 'lab_teff.png')
     drawn = draw_figure5(laws, RESULTS.parent / 'lab_laws.png')
     print(f'wrote {RESULTS.parent}/lab.csv, lab_teff.png' + ', lab_laws.png' * drawn)
@@ -202,6 +203,7 @@ TOLD = {  # (run, language): what the picture of transfer calls it
     ('clones_90_10_half', 'en2'): '90/10, half of the tokens',
     ('clones_90_10_twice', 'en2'): '90/10, twice the tokens',
     ('width_128_90_10', 'en2'): '90/10, width 128',
+    ('width_64_50_50', 'en2'): '50/50, width 64',
     ('width_64_90_10', 'en2'): '90/10, width 64',
     ('width_64_aligned_90_10', 'en2'): '90/10, width 64, entries start alike',
     ('narrow_90_10', 'en2'): '90/10, width 64, four layers, 12M tokens',
