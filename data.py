@@ -42,7 +42,7 @@ class Corpus:
             raise ConfigError(
                 f'there is no corpus {self.folder}; make it with: python prepare.py '
                 f'--corpus={name} --source=SOURCE (a folder of text files, docs, eltec:eng, '
-                'hf:PleIAs/English-PD, ...; see --help)'
+                'hf:PleIAs/English-PD, ...), or as the head of its config or config/README.md says'
             )
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())

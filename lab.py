@@ -27,7 +27,7 @@ from fit_scaling import analyse, draw_figure5, load_paper_runs, load_runs
 from jobs import HERE, Job, cores, law, mix, train_all
 from train import FREE
 
-groups = []  # train these groups of runs only, see GROUPS; empty: all
+groups = []  # train these groups of runs only, see --plan=True; empty: all
 plan = False  # print the runs and how long they will take, and train nothing
 source_en = 'eltec:eng'  # where prepare.py finds English novels; or a folder of text files
 source_fr = 'eltec:fra'  # the French ones
