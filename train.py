@@ -633,6 +633,7 @@ class Training:
             print(
                 f'stopped by a signal after step {self.step}; the same command goes on from there'
             )
+        self.parallel = None
         self.processes.close()
         sys.exit(128 + (signals.number or signal.SIGTERM))
 
@@ -820,6 +821,7 @@ def main(stems, overrides):
     processes = Processes(device)
     out.mkdir(parents=True, exist_ok=True)
     held = lock(out) if processes.rank == 0 else None
+    training = None
     try:
         with memory_advice(
             'lower micro_batch_size, or set it to 0 for the largest that fits; else lower '
@@ -832,6 +834,8 @@ def main(stems, overrides):
             write_json(out / 'results.json', results)
             show(results, out)
     finally:
+        if training:
+            training.parallel = None  # while the processes are there: later it may wait forever
         processes.close()
         if held:
             held.close()
