@@ -42,6 +42,7 @@ ANCHORED, ALIGNED = '--vocabulary=anchored', '--start_entries=clones'
 KEPT = '--keep_checkpoints=[100,250,500,1000,1500]'  # for studies over training
 TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in range(1, 11)]}')
 LENGTHS = (100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000)  # steps, of a law
+SHORTER = (100, 150, 200, 300, 500, 800, 1200)
 LONGER = (150, 300, 600, 1000, 1800, 3000)  # the same where the base run has 3,000
 RATES = dict(narrow=1e-2, deep=2e-3)  # of more controls
 
@@ -52,7 +53,6 @@ RATES = dict(narrow=1e-2, deep=2e-3)  # of more controls
 def table():
     """{group: {run: arguments of train.py}}; a run's seeds and controls are runs of their own."""
     even, skewed, turned = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
-    both = dict(controls=('en', 'fr'))
     groups = {'law': law(OUT, 'en', *LAB, *EN, lengths=LENGTHS)}
 
     def add(group, name, stages, *arguments, files=LAB, **options):
@@ -61,6 +61,7 @@ def table():
     # takeaways 1 and 2
     add('balance', 'clones_90_10', [skewed], KEPT, seeds=(0, 1, 2), rates=(5e-4, 2e-3))
     add('balance', 'clones_50_50', [even], KEPT, seeds=(0, 1, 2))
+    add('tuned', 'clones_50_50', [even], KEPT, rates=(5e-4, 2e-3))
     # controls of the measure: pieces in common and entries that start alike must show transfer
     add('measure', 'shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
     add('measure', 'aligned_90_10', [skewed], KEPT, ALIGNED, controls=())
@@ -88,13 +89,23 @@ def table():
         add(f'width_{width}', f'width_{width}_50_50', [even], files=files)
     aligned = 'width_64_aligned_90_10'
     add('width_64', aligned, [skewed], KEPT, ALIGNED, files=WIDTHS[64], controls=(), seeds=(0, 1))
-    add('ratio', 'clones_95_5', [[0.95, 0.05]], rates=(2e-3,))
-    add('ratio', 'clones_80_20', [[0.8, 0.2]], rates=(2e-3,))
-    add('ratio', 'clones_70_30', [[0.7, 0.3]], rates=(2e-3,))
+    for share in (5, 20, 30):
+        stages = [[1 - share / 100, share / 100]]
+        name = f'clones_{100 - share}_{share}'
+        add('ratio', name, stages, rates=(5e-4, 2e-3))
+        add('steps', f'width_64_{100 - share}_{share}', stages, files=WIDTHS[64], rates=(1e-2,))
     # how languages differ: from clone to foreign language by order and by vocabulary
-    add('differ', 'shared_all_90_10', [skewed], '--cloned_fraction=0.0', controls=())
     for order in ('reversed', 'shuffled_2', 'shuffled_8'):
+        only = (*EN, f"--orders=['{order}']")
         add('differ', f'{order}_90_10', [skewed], f"--orders=['','{order}']")
+        groups['differ'] |= law(OUT, f'{order}_en', *LAB, *only, lengths=SHORTER)
+    for pieces, fraction in (('half', 0.5), ('all', 0.0)):
+        shared = f'--cloned_fraction={fraction}'
+        if pieces == 'all':
+            add('differ', 'shared_all_90_10', [skewed], shared, controls=())
+        for order in ('reversed', 'shuffled_8'):
+            both = (shared, f"--orders=['','{order}']")
+            add('axes', f'shared_{pieces}_{order}_90_10', [skewed], *both, controls=())
     # takeaway 6
     groups['french'] = law(OUT, 'fr', *LAB, *FR, lengths=LENGTHS[:-2])
     controls = {'50_50': ('en', 'fr'), '90_10': ('fr',), '10_90': ('en',)}
@@ -106,9 +117,10 @@ def table():
     add('schedules', 'clones_90_10_then_10_90', [skewed, turned], controls=('en1', 'en2'))
     add('schedules', 'clones_100_0_then_0_100', [[1.0, 0.0], [0.0, 1.0]])
     name = 'fr_anchored_90_10_then_10_90'
-    add('schedules', name, [skewed, turned], *PAIR, ANCHORED, **both)
+    add('schedules', name, [skewed, turned], *PAIR, ANCHORED, controls=('en', 'fr'))
     name = 'fr_anchored_90_10_10_90_then_50_50'
-    add('schedules', name, [skewed, turned, even, even], *PAIR, ANCHORED, **both)
+    stages = [skewed, turned, even, even]
+    add('schedules', name, stages, *PAIR, ANCHORED, controls=('en', 'fr'))
     # takeaway 3
     add('ten', 'clones10_balanced', [[0.1] * 10], *TEN)
     add('ten', 'clones10_main_50', [[0.5] + [0.5 / 9] * 9], *TEN)
