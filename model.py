@@ -170,6 +170,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # no zeros as large as the weight for what has no gradient
         ctx.save_for_backward(*output[2:])
         ctx.dtypes = [x.dtype for x in inputs[:2]]
 
