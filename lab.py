@@ -201,9 +201,9 @@ def summarise():
         writer.writeheader()
         for line in lines:
             writer.writerow({k: f'{v:.5g}' if isinstance(v, float) else v for k, v in line.items()})
-    draw_teff({(row['run'], row['language']): row for row in rows}, RESULTS.parent / 'lab_teff.png')
+    draw({(row['run'], row['language']): row for row in rows}, RESULTS.parent)
     drawn = draw_figure5(laws, RESULTS.parent / 'lab_laws.png')
-    print(f'wrote {RESULTS.parent}/lab.csv, lab_teff.png' + ', lab_laws.png' * drawn)
+    print(f'wrote {RESULTS.parent}/lab.csv, lab_teff.png, lab_axes.png' + ', lab_laws.png' * drawn)
 
 
 TOLD = {  # (run, language): what the picture of transfer calls it
@@ -230,60 +230,110 @@ TOLD = {  # (run, language): what the picture of transfer calls it
 }
 
 
-def draw_teff(rows, path):
-    """TEff of the rare clone by its share, that of its control and the paper's; and the transfer
-    of every set-up that has a control. rows: {(run, language): row of fit_scaling.analyse}."""
+AXES = {  # (order, share of the pieces in common): the run at 90/10
+    ('the same', 0): 'clones_90_10',
+    ('the same', 50): 'shared_pieces_90_10',
+    ('the same', 100): 'shared_all_90_10',
+    ('shuffled in pairs', 0): 'shuffled_2_90_10',
+    ('shuffled in eights', 0): 'shuffled_8_90_10',
+    ('shuffled in eights', 50): 'shared_half_shuffled_8_90_10',
+    ('shuffled in eights', 100): 'shared_all_shuffled_8_90_10',
+    ('reversed', 0): 'reversed_90_10',
+    ('reversed', 50): 'shared_half_reversed_90_10',
+    ('reversed', 100): 'shared_all_reversed_90_10',
+}
+
+
+def draw(rows, folder):
+    """lab_teff.png: TEff by share beside its control and the paper's, and every transfer;
+    lab_axes.png: transfer by order and vocabulary. rows: {(run, language): row of analyse}."""
     told = {key: label for key, label in TOLD.items() if rows.get(key, {}).get('transfer')}
     with plt.rc_context(STYLE):
-        size = (10, max(4, 0.28 * len(told) + 1.2))
+        size = (10, max(4, 0.26 * len(told) + 1.2))
         figure, (left, right) = plt.subplots(1, 2, figsize=size, layout='constrained')
-        shares = {f'clones_{100 - share}_{share}': share for share in (5, 10, 20, 30, 50)}
-        for what, label, color, mark in (
-            ('teff', 'EN2 beside EN1', OTHERS[1], 'o'),
-            ('control_teff', 'EN2 alone, as many steps (control)', OTHERS[0], 's'),
-        ):
-            points = [
-                (rows[run, 'en2'], share) for run, share in shares.items() if (run, 'en2') in rows
-            ]
-            points = [(row, share) for row, share in points if row[what]]
-            x, y = [share for _, share in points], np.array([row[what] for row, _ in points])
-            ends = np.array([row[f'{what}_interval'] or (row[what],) * 2 for row, _ in points])
-            bars = abs(ends.reshape(-1, 2).T - y)
-            left.errorbar(x, y, bars, fmt=f'{mark}-', color=color, capsize=3, label=label)
-        theirs = {}
-        for run in load_paper_runs():
-            if run['kinds'] == ['en', 'en'] and len(run['stages']) == 1 and run['steps'] == 18265:
-                theirs[100 * run['stages'][0][1]] = run['languages'][1]['teff']
-        x = sorted(theirs)
-        left.plot(
-            x,
-            [theirs[share] for share in x],
-            'D:',
-            color=GREY,
-            mfc='none',
-            label='EN2 beside EN1, the paper (85M parameters)',
-        )
-        left.axhline(1, color=GREY, lw=1)
-        left.set(xscale='log', yscale='log', xlabel='share of EN2 in the tokens (%)')
-        left.set(ylabel='token efficiency TEff', title='TEff: the other language, or more steps?')
-        left.set_xticks([5, 10, 20, 30, 50], ['5', '10', '20', '30', '50'])
-        left.set_yticks([0.8, 1, 1.5, 2, 3, 4], ['0.8', '1', '1.5', '2', '3', '4'])
-        left.minorticks_off()
-        left.legend()
-        for place, key in enumerate(told):
-            row, y = rows[key], -place
-            low, high = row['transfer_interval'] or (row['transfer'],) * 2
-            right.plot([low, min(high, 1e3)], [y, y], color=OTHERS[1])
-            right.plot(row['transfer'], y, 'o', color=OTHERS[1])
-        right.axvline(1, color=GREY, lw=1)
-        right.set_yticks([-place for place in range(len(told))], told.values())
-        right.set(xscale='log', xlabel='transfer: 1 where the other language did nothing')
-        right.set_title('Transfer to the second language, 90% intervals')
-        right.xaxis.set_major_formatter('{x:g}')
-        right.set_xticks([0.8, 1, 1.5, 2, 3, 5, 8])
-        right.minorticks_off()
-        figure.savefig(path, dpi=DPI)
+        draw_shares(left, rows)
+        draw_transfers(right, [(rows[key], label) for key, label in told.items()])
+        figure.savefig(folder / 'lab_teff.png', dpi=DPI)
         plt.close(figure)
+        figure, axes = plt.subplots(figsize=(5, 3.2), layout='constrained')
+        draw_axes(axes, rows)
+        figure.savefig(folder / 'lab_axes.png', dpi=DPI)
+        plt.close(figure)
+
+
+def draw_shares(axes, rows):
+    """TEff of the second language by its share of the tokens, in the mix and alone."""
+    shares = (5, 10, 20, 30, 50)
+    for width, what, label, color, mark in (
+        ('', 'teff', 'EN2 beside EN1', OTHERS[1], 'o-'),
+        ('', 'control_teff', 'EN2 alone in as many steps', OTHERS[0], 's-'),
+        ('width_64_', 'teff', 'width 64: EN2 beside EN1', OTHERS[4], 'o--'),
+        ('width_64_', 'control_teff', 'width 64: EN2 alone', OTHERS[5], 's--'),
+    ):
+        prefix = width or 'clones_'
+        found = [(rows.get((f'{prefix}{100 - s}_{s}', 'en2'), {}), s) for s in shares]
+        found = [(row, share) for row, share in found if row.get(what)]
+        y = np.array([row[what] for row, _ in found])
+        ends = np.array([row[f'{what}_interval'] or (row[what],) * 2 for row, _ in found])
+        bars = abs(ends.reshape(-1, 2).T - y)
+        x = [share for _, share in found]
+        axes.errorbar(x, y, bars, fmt=mark, color=color, capsize=3, ms=5, label=label)
+    published = {'two clones': {}, 'ten clones': {}}
+    for theirs in load_paper_runs():
+        if (
+            set(theirs['kinds']) == {'en'}
+            and len(theirs['stages']) == 1
+            and theirs['steps'] == 18265
+        ):
+            kind = {2: 'two clones', 10: 'ten clones'}.get(len(theirs['kinds']), '')
+            if kind:
+                published[kind][100 * theirs['stages'][0][1]] = theirs['languages'][1]['teff']
+    for (kind, points), mark in zip(published.items(), ('D:', '*')):
+        x = sorted(points)
+        label = f'EN2 in the paper, {kind} (85M parameters)'
+        axes.plot(x, [points[share] for share in x], mark, color=GREY, mfc='none', label=label)
+    axes.axhline(1, color=GREY, lw=1)
+    axes.set(xscale='log', yscale='log', xlabel='share of EN2 in the tokens (%)')
+    axes.set(ylabel='token efficiency TEff', title='TEff: the other language, or more steps?')
+    axes.set_xticks([5, 10, 20, 30, 50], ['5', '10', '20', '30', '50'])
+    axes.set_yticks([0.8, 1, 1.5, 2, 3, 4], ['0.8', '1', '1.5', '2', '3', '4'])
+    axes.minorticks_off()
+    axes.figure.legend(loc='outside lower center', ncols=3)
+
+
+def draw_transfers(axes, told):
+    """A bar for each (row, label) from above downwards."""
+    for place, (row, _) in enumerate(told):
+        low, high = row['transfer_interval'] or (row['transfer'],) * 2
+        axes.plot([low, min(high, 1e3)], [-place, -place], color=OTHERS[1])
+        axes.plot(row['transfer'], -place, 'o', color=OTHERS[1])
+    axes.axvline(1, color=GREY, lw=1)
+    axes.set_yticks([-place for place in range(len(told))], [label for _, label in told])
+    axes.set(xscale='log', xlabel='transfer: 1 where the other language did nothing')
+    axes.set_title('Transfer to the second language, 90% intervals')
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.set_xticks([0.8, 1, 1.5, 2, 3, 5, 8])
+    axes.minorticks_off()
+
+
+def draw_axes(axes, rows):
+    """Transfer at 90/10, from clone to foreign language by order and by vocabulary."""
+    orders, shares = (list(dict.fromkeys(values)) for values in zip(*AXES))
+    grid = np.full((len(orders), len(shares)), np.nan)
+    for (order, share), name in AXES.items():
+        row = rows.get((name, 'en2'), {})
+        if row.get('transfer'):
+            place = orders.index(order), shares.index(share)
+            grid[place] = np.log(row['transfer'])
+            low, high = row['transfer_interval'] or (row['transfer'],) * 2
+            text = f'{row["transfer"]:.2f}\n[{low:.2f}, {high:.2f}]'
+            axes.text(*place[::-1], text, ha='center', va='center', fontsize=8)
+    axes.imshow(grid, cmap='RdYlBu_r', vmin=-np.log(20), vmax=np.log(20), aspect='auto')
+    axes.grid(False)
+    axes.set_yticks(range(len(orders)), orders)
+    axes.set_xticks(range(len(shares)), [f'{share}%' for share in shares])
+    axes.set(xlabel='pieces in common', ylabel="order of EN2's text")
+    axes.set_title('Transfer to EN2 at 90/10')
 
 
 def make_corpora():
