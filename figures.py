@@ -1,15 +1,15 @@
 """The figures of the report: one table of what they show, and one style of drawing.
 
-A function draws the panels of a figure, or of a part of one, and names the runs that it drew. A
-line joins runs that can be compared: of one text, model and length. Filled markers are ours, hollow
-ones the paper's; they share a panel where its axes mean the same for both. TEff and transfer are
-ratios, which compare further than perplexities do.
+A function draws the panels of a figure, or of a part of one, and names the runs that it drew: all
+groups of runs that can be compared (of one text, model and length) and make a line of two points.
+Filled markers are ours, hollow ones the paper's; they share a panel where its axes mean the same
+for both. TEff and transfer are ratios, which compare further than perplexities do.
 """
 
 import contextlib
-import csv
 import functools
 import io
+import itertools
 import json
 import math
 import sys
@@ -20,19 +20,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from fit_scaling import (
-    RESULTS,
-    SCORED,
-    SHAPES,
-    UNIT,
-    group_of,
-    kind_of,
-    label_of,
-    load_paper_laws,
-    load_paper_runs,
-    short,
-    trained,
-)
+from fit_scaling import UNIT, load_paper_laws, short
+from paper import SHAPES, kind_of, load_paper_runs, read_csv
+from runs import DEFAULTS, SCORED, Group, group_of, label_of, trained
 
 # --- style ----------------------------------------------------------------------------------------
 
@@ -41,15 +31,14 @@ plt.switch_backend('Agg')  # files only, no windows
 SIZE, DPI = (5, 4), 160  # inches and dots an inch of a panel
 # the colours of Okabe and Ito, which colour-blind readers can tell apart
 OTHERS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000']
-LANGUAGES = OTHERS[:2]
-RATIOS = {'50/50': OTHERS[2], '90/10': OTHERS[3], '10/90': OTHERS[4]}
 GREY = '#555555'
-MARKERS, DASHES = 'os', ['-', '--']  # of the first and the second language
+MARKERS, DASHES = 'osD^v', ['-', '--', '-.']  # of the first language, the second, more
 STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'axes.grid': True, 'grid.alpha': 0.25}
 STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
 STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5}
 TITLES = dict(ppl='perplexity on the test set', teff='token efficiency TEff')
-TITLES |= dict(transfer='transfer', accuracy='accuracy after fine-tuning')
+TITLES |= dict(transfer='transfer', tokens='tokens of the training run')
+TITLES |= dict(parameters='parameters of the model without embeddings')
 LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
 Z90 = 1.645  # standard errors to either side of a 90% interval
 DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
@@ -64,19 +53,17 @@ def panel(into, title, **settings):
     """Axes to draw on; a Panel of them goes to the list `into`. The legend stands below."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE, dpi=DPI, layout='constrained')
-        axes.set(**settings)
-        axes.set_title(textwrap.fill(title, 62))
+        axes.set(title=textwrap.fill(title, 62), **settings)
         yield axes
+        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
         entries = list(zip(*axes.get_legend_handles_labels()))
         entries.sort(key=lambda entry: isinstance(entry[0], plt.Line2D))  # laws and levels last
-        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
         if any(line.get_markerfacecolor() == 'white' for line in axes.lines):
             hollow = plt.Line2D([], [], color=GREY, marker='o', mfc='white', ms=7, ls=':')
             entries.append((hollow, 'hollow: the paper'))
             alt += '; hollow markers: the paper'
         if entries:
-            columns = 2 if max(len(label) for _, label in entries) > 16 else 3
-            figure.legend(*zip(*entries), loc='outside lower center', ncols=columns)
+            figure.legend(*zip(*entries), loc='outside lower center', ncols=2)
         buffer = io.BytesIO()
         figure.savefig(buffer, format='png')
         plt.close(figure)
@@ -118,20 +105,21 @@ def points(cases, x_of, role, what):
     return [(x, *values) for x, values in found if values]
 
 
-def draw_lines(axes, lines, what, size=5):
+def draw_lines(axes, lines, what):
     """Markers, 90% bars and lines through the means; a bar that leaves the picture is an arrow."""
     lines = [line for line in lines if line.points]
-    if not lines:
-        return
     ys = [y for line in lines for _, y, _, _ in line.points]
-    top = 1.8 * max(ys)
+    top, labels = 1.8 * max(ys, default=1), set()
     for line in lines:
         x, y, low, high = np.array(sorted(line.points)).T
-        look = dict(ms=size, zorder=3, color=line.color, label=line.label)
+        look = dict(color=line.color, ms=5, zorder=3)
         if line.hollow:
-            look |= dict(mfc='white', ms=size + 4, mew=1.3, zorder=2.5)
+            look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
+        if line.label not in labels:
+            look['label'] = line.label
+        labels.add(line.label)
         if line.dash:
-            places = sorted(set(x))
+            places = np.unique(x)
             means = [y[x == place].mean() for place in places]
             dash = ':' if line.hollow else line.dash
             axes.plot(places, means, ls=dash, lw=1.4, color=line.color, zorder=2)
@@ -141,17 +129,15 @@ def draw_lines(axes, lines, what, size=5):
             axes.plot(x[high > top], np.full((high > top).sum(), top), '^', color=line.color, ms=6)
     if what in LEVELS:
         axes.axhline(1, color=GREY, lw=1, zorder=1, label=LEVELS[what])
-    if what == 'ppl' and max(ys) > 4 * min(ys):
-        log_ticks(axes, axes.yaxis)
+    if what == 'ppl' and ys and max(ys) > 4 * min(ys):
+        log_ticks(axes.yaxis)
 
 
-def log_ticks(axes, axis, write='{:g}'.format):
+def log_ticks(axis, write='{:g}'.format):
     """A log axis with plain numbers on it."""
-    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)('log')
+    axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
     low, high = axis.get_view_interval()
-    subs = (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
-    if high > 4 * low:
-        subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    subs = (1, 2, 5) if high > 20 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_locator(NullLocator())
@@ -163,110 +149,92 @@ def log_ticks(axes, axis, write='{:g}'.format):
 UNUSUAL = ('loss_weights', 'start_entries', 'start_noise', 'trainable', 'orders')
 
 
-def case_of(run, rows, laws):
-    """A run of ours as a case; rows: {(run, language): row} of fit_scaling.analyse."""
-    import train  # late: it brings torch
-
-    settings, model, languages = run['settings'], run['model'], []
-    for name in trained(run):
-        result = run['languages'][name]
-        group, column = group_of(run, result), list(run['languages']).index(name)
-        about = dict(kind=kind_of(name, result['corpus']), group=group, law=laws[group]['law'])
-        about |= dict(shares=[stage[column] for stage in settings['stages']])
-        languages.append(rows[run['run'], name] | about)
-    shape = SHAPES.get((model['n_layer'], model['n_embd'])) if model['block_size'] == 512 else None
-    weights = 4 * model['n_head'] * model['head_dim'] + 2 * model['mlp_dim']
-    real = len({row['corpus'] for row in languages}) > 1
-    unusual = [name for name in UNUSUAL if name in settings]
-    unusual = [name for name in unusual if settings[name] != getattr(train, name, None)]
-    case = dict(run=run['run'], languages=languages, paper_size=shape, rate=settings_of(settings))
-    case |= dict(
-        size=f'GPT {shape}' if shape else f'{model["n_layer"]} layers of {model["n_embd"]}'
-    )
-    case |= dict(parameters=model['n_layer'] * model['n_embd'] * weights)
-    case |= dict(tokens=settings['max_steps'] * settings['batch_size'] * model['block_size'])
-    case |= dict(vocabulary=settings['vocabulary'] if real else 'disjoint')
-    case |= dict(shared=round(1 - settings.get('cloned_fraction', 1), 4) if languages[1:] else 0)
-    case |= dict(unusual=', '.join(f'{name} {settings[name]}' for name in unusual))
-    return finished(case)
-
-
-def settings_of(settings):
-    return tuple(settings[key] for key in ('learning_rate', 'min_learning_rate', 'lr_schedule'))
-
-
-def finished(case):
-    """Adds what follows from a case's languages: kind, ratio ('90/10'), share of the second."""
-    languages = case['languages']
-    corpora, names = [row['corpus'] for row in languages], [row['language'] for row in languages]
-    kinds = {1: 'alone', 2: 'pair' if len(set(corpora)) > 1 else 'clones'}
-    case['kind'] = kinds.get(len(languages), 'many')
-    if case['kind'] == 'clones':
-        languages.sort(key=lambda row: -sum(row['shares']))
-    elif [row['kind'] for row in languages] == ['fr', 'en']:
-        languages.reverse()
-    case['turned'] = names != [row['language'] for row in languages]
-    case['kinds'] = tuple(row['kind'] for row in languages)
-    case['text'] = tuple((row['corpus'], row['group'].tokenizer) for row in languages)
-    case['text'] += (case['vocabulary'],)
-    constant = all(min(row['shares']) == max(row['shares']) for row in languages)
-    case['share'], case['ratio'] = None, ''
-    if constant and len(languages) == 2:
-        case['share'] = languages[1]['shares'][0]
-        case['ratio'] = '/'.join(f'{100 * row["shares"][0]:.3g}' for row in languages)
-    label = [' + '.join(dict.fromkeys(corpora))]
-    label += [case['vocabulary']] if case['kind'] == 'pair' else []
-    case['label'] = ', '.join(label + ([case['unusual']] if case['unusual'] else []))
-    return case
-
-
 def cases_of(runs, laws, rows):
-    """The cases of all runs but the controls, which are no mixes."""
-    cases, by_name = [], {(row['run'], row['language']): row for row in rows}
-    for run in runs:
-        try:
-            if not run['settings'].get('only'):
-                cases.append(case_of(run, by_name, laws))
-        except (LookupError, TypeError, ValueError) as error:
-            print(
-                f'warning: {run["run"]} is not drawn: its results.json lacks {error}',
-                file=sys.stderr,
-            )
-    return cases
+    """The cases of all runs but the controls, which are no mixes. laws, rows: of `analyse`."""
+    by_name = {(row['run'], row['language']): row for row in rows}
+    return [case_of(run, by_name, laws) for run in runs if not run['settings']['only']]
+
+
+def case_of(run, rows, laws):
+    settings, names, languages = run['settings'], list(run['languages']), []
+    for name in trained(run):
+        group = group_of(run, run['languages'][name])
+        about = dict(group=group, law=laws[group]['law'], kind=kind_of(name, group.corpus))
+        about['shares'] = [stage[names.index(name)] for stage in settings['stages']]
+        languages.append(rows[run['run'], name] | about)
+    unusual = [f'{name} {settings[name]}' for name in UNUSUAL if settings[name] != DEFAULTS[name]]
+    case = dict(run=run['run'], steps=settings['max_steps'], vocabulary=settings['vocabulary'])
+    case |= dict(languages=languages, unusual=', '.join(unusual))
+    return finished(case | dict(shared=round(1 - settings.get('cloned_fraction', 1), 4)))
 
 
 @functools.cache
 def paper_cases():
     """The published runs of one or two languages as cases, each once."""
-    laws, cases = load_paper_laws(), {}
-    layers, width = next(shape for shape, size in SHAPES.items() if size == 'small')
-    group = namedtuple('PaperGroup', 'tokenizer')('')
+    laws, cases, shape = load_paper_laws(), {}, dict(n_layer=12, n_embd=768, n_head=12, head_dim=64)
+    small = dict.fromkeys(Group._fields, '') | shape | dict(mlp_dim=3072)
+    group = Group(**small | dict(block_size=512, batch_size=128))
     for run in load_paper_runs():
-        if len(run['kinds']) > 2:
-            continue
         languages = []
         for i, row in enumerate(run['languages']):
-            shares = [stage[i] for stage in run['stages']]
             about = dict(language=row['name'], corpus=row['kind'], ppl_se=0.0, group=group)
-            languages.append(row | about | dict(shares=shares, law=laws[row['kind']]))
-        case = dict(run=run['name'], languages=languages, paper_size=run['size'], rate=())
-        case |= dict(size=f'GPT {run["size"]}', parameters=12 * layers * width**2, unusual='')
-        case |= dict(tokens=run['steps'] * 128 * 512, shared=0)
-        case = finished(case | dict(vocabulary=run['vocabulary'].replace('-', 'disjoint')))
+            about['shares'] = [stage[i] for stage in run['stages']]
+            languages.append(row | about | dict(law=laws[row['kind']]))
+        case = dict(run=run['name'], steps=run['steps'], vocabulary=run['vocabulary'])
+        case = finished(case | dict(languages=languages, unusual='', shared=0))
         key = case['kinds'], case['vocabulary'], case['tokens'], str(run['stages'])
-        cases.setdefault(key, case)
+        if len(run['kinds']) <= 2:
+            cases.setdefault(key, case)
     return list(cases.values())
 
 
-def alike(case, published):
-    """Whether a case of ours has the languages, vocabulary and model size of the paper's."""
-    if case['unusual']:
-        return False
-    return all(case[key] == published[key] for key in ('kind', 'kinds', 'vocabulary', 'paper_size'))
+def paper_mixes(kind, vocabulary='', tokens=0):
+    """The paper's mixes of two languages, of this vocabulary and length where one is given."""
+    found = mixes(paper_cases(), kind)
+    found = [case for case in found if vocabulary in ('', case['vocabulary'])]
+    return [case for case in found if tokens in (0, case['tokens'])]
 
 
-def same_length(case, other):
-    return short(case['tokens']) == short(other['tokens'])
+def finished(case):
+    """Adds what follows: kind, ratio ('90/10'), share of the second language, size, words."""
+    languages, group = case['languages'], case['languages'][0]['group']
+    names, corpora = [row['language'] for row in languages], [row['corpus'] for row in languages]
+    kinds = {1: 'alone', 2: 'pair' if len(set(corpora)) > 1 else 'clones'}
+    kind = kinds.get(len(languages), 'many')
+    if kind == 'clones':
+        languages.sort(key=lambda row: -sum(row['shares']))
+    elif [row['kind'] for row in languages] == ['fr', 'en']:
+        languages.reverse()
+    vocabulary = case['vocabulary'] if kind == 'pair' else 'disjoint'
+    case |= dict(kind=kind, vocabulary=vocabulary, size=size_of(group), share=None, ratio='')
+    shared = f'{case["shared"]:.0%} of the pieces shared' if case['shared'] else ''
+    case['special'] = ', '.join(filter(None, [case['unusual'], shared]))
+    case['corpora'] = ' + '.join(dict.fromkeys(corpora))
+    label = case['corpora'], vocabulary if kind == 'pair' else '', case['special']
+    case['label'] = ', '.join(filter(None, label))
+    case['turned'] = names != [row['language'] for row in languages]
+    case['kinds'] = tuple(row['kind'] for row in languages)
+    case['text'] = (*((row['corpus'], row['group'].tokenizer) for row in languages), vocabulary)
+    case['rate'] = group.learning_rate, group.min_learning_rate, group.lr_schedule
+    case['tokens'] = case['steps'] * group.batch_size * group.block_size
+    case['length'] = f'{short(case["tokens"])} tokens'
+    weights = 4 * group.n_head * group.head_dim + 2 * group.mlp_dim
+    case['parameters'] = group.n_layer * group.n_embd * weights
+    if len(languages) == 2 and all(len(set(row['shares'])) == 1 for row in languages):
+        case['share'] = languages[1]['shares'][0]
+        case['ratio'] = '/'.join(f'{100 * row["shares"][0]:.3g}' for row in languages)
+    return case
+
+
+def size_of(group):
+    name = SHAPES.get((group.n_layer, group.n_embd)) if group.block_size == 512 else None
+    return f'GPT {name}' if name else f'{group.n_layer} layers of {group.n_embd}'
+
+
+def alike(case, published, *more):
+    """Whether a case of ours has the languages, vocabulary, size (and more) of the paper's."""
+    same = (case[key] == published[key] for key in ('kinds', 'kind', 'vocabulary', 'size', *more))
+    return not case['unusual'] and all(same)
 
 
 def laws_of(case):
@@ -275,30 +243,24 @@ def laws_of(case):
 
 
 def all_but_ratio(case):
-    return laws_of(case), case['shared'], short(case['tokens'])
+    return laws_of(case), case['shared'], case['length']
 
 
-def grouped(cases, key):
-    """{title: cases} of cases that agree in `key`: plain mixes first, then by number of cases."""
-    groups, titles = {}, {}
+def all_but_size(case):
+    return case['text'], case['rate'], case['length']
+
+
+def grouped(cases, key, title='{label}, {size}, {length}'):
+    """[(title, cases)] of cases that agree in `key`: plain mixes first, then by number of cases."""
+    groups, titled = {}, []
     for case in cases:
         groups.setdefault(key(case), []).append(case)
-
-    def order(members):
-        return bool(members[0]['unusual'] or members[0]['shared']), -len(members)
-
-    for members in sorted(groups.values(), key=order):
-        first, shared = members[0], {case['shared'] for case in members}
-        rest = f'{short(first["tokens"])} tokens'
-        if len(shared) == 1 and first['shared']:
-            rest += f', {first["shared"]:.0%} of the pieces shared'
-        title = f'{first["label"]}, {first["size"]}, {rest}'
-        if title in titles:
-            title = f'{label_of(first["languages"][0]["group"])}, {rest}'
-        while title in titles:
-            title += "'"
-        titles[title] = members
-    return titles
+    for members in sorted(groups.values(), key=lambda group: (group[0]['special'], -len(group))):
+        text = title.format_map(members[0])
+        if text in dict(titled):
+            text = f'{label_of(members[0]["languages"][0]["group"])}, {members[0]["length"]}'
+        titled.append((text, members))
+    return titled
 
 
 def mixes(cases, *kinds):
@@ -306,81 +268,71 @@ def mixes(cases, *kinds):
     return [case for case in cases if case['kind'] in kinds and case['share'] is not None]
 
 
-def plain_mixes(cases, kind):
-    return [case for case in mixes(cases, kind) if not (case['shared'] or case['unusual'])]
-
-
 def names_of(cases):
     """Names of both languages; a clone that is the rarer one elsewhere may be the first here."""
     return [row['language'].upper() for row in min(cases, key=lambda c: c['turned'])['languages']]
 
 
-# --- Figures 1 and 3: by ratio --------------------------------------------------------------------
+# --- Figures 1, 3 and 8: by a share ---------------------------------------------------------------
 
 
 def language_line(role, label, values, hollow=False, control=False):
     """A language's line over percents, a little aside so that neither hides the other."""
     aside = [(x + 0.8 * (role - 0.5) + 0.6 * control, *rest) for x, *rest in values]
     marker, dash = ('x', '-.') if control else (MARKERS[role], DASHES[role])
-    return Line(label, aside, LANGUAGES[role], marker, dash, hollow)
+    return Line(label, aside, OTHERS[role], marker, dash, hollow)
+
+
+def language_lines(ours, theirs, what, by='share'):
+    """The lines of both languages, ours and the paper's, by a share of the cases."""
+    return [
+        language_line(role, name, points(cases, lambda case: 100 * case[by], role, what), hollow)
+        for cases, hollow in ((ours, False), (theirs, True))
+        for role, name in enumerate(names_of(ours or theirs))
+    ]
 
 
 def ratio_panels(cases, kind):
     """PPL, TEff and transfer by the share of the second language, for each group of runs that
-    differ in nothing else.
-
-    Of the groups of a text those with three ratios are drawn, or else the first with the most."""
-    panels, papers, drawn, vocabularies = [], [], set(), set()
-    groups = grouped(mixes(cases, kind), all_but_ratio)
-    count = {title: len({case['share'] for case in members}) for title, members in groups.items()}
-    for title, members in groups.items():
-        first = members[0]
-        rivals = [other for other in groups if groups[other][0]['text'] == first['text']]
-        special = first['unusual'] or first['shared']
-        most = title == max(rivals, key=count.get) and not special
-        if not (most or count[title] >= (2 if special else 3)):
+    differ in nothing else; where none is in the paper's setting, the paper's PPL, too."""
+    panels, drawn, compared = [], set(), {}
+    for title, members in grouped(mixes(cases, kind), all_but_ratio):
+        vocabulary = members[0]['vocabulary']
+        theirs = [p for p in paper_mixes(kind) if alike(members[0], p, 'length')]
+        if len({case['share'] for case in members + theirs}) < 2:
             continue
-        theirs = mixes(paper_cases(), kind)
-        theirs = [p for p in theirs if p['vocabulary'] == first['vocabulary']]
-        same = [p for p in theirs if alike(first, p) and same_length(first, p)]
-        standard = [p for p in theirs if p['tokens'] == UNIT]
-        ratio_panel(panels, title, members, same, 'ppl')
-        rows = [row for case in members for row in case['languages']]
-        if any(row['teff'] is not None for row in rows):
-            ratio_panel(panels, title, members, same or standard, 'teff')
-        if any(measured(row, 'transfer') for row in rows):
-            ratio_panel(panels, title, members, [], 'transfer')
-        if not same and first['vocabulary'] not in vocabularies:
-            about = f', {first["vocabulary"]}' if kind == 'pair' else ''
-            title = f'the paper: GPT small, 1.2B tokens{about}'
-            ratio_panel(papers, title, [], standard, 'ppl')
-        vocabularies.add(first['vocabulary'])
+        ratio_panel(panels, title, members, theirs, 'ppl')
+        ratio_panel(panels, title, members, theirs or paper_mixes(kind, vocabulary, UNIT), 'teff')
+        ratio_panel(panels, title, members, [], 'transfer')
         drawn |= {case['run'] for case in members}
-    return panels + papers, drawn
+        compared[vocabulary] = compared.get(vocabulary) or theirs
+    for vocabulary in compared:
+        if not compared[vocabulary]:
+            theirs = paper_mixes(kind, vocabulary, UNIT)
+            title = 'the paper: {label}, {size}, {length}'.format_map(theirs[0])
+            ratio_panel(panels, title, [], theirs, 'ppl')
+    return panels, drawn
 
 
 def ratio_panel(panels, title, ours, theirs, what):
-    shown = ours or theirs
-    names, lines = names_of(shown), []
-    for cases, hollow in ((ours, False), (theirs, True)):
-        for role in (0, 1):
-            values = points(cases, lambda case: 100 * case['share'], role, what)
-            label = names[role] if cases is shown else None
-            lines.append(language_line(role, label, values, hollow))
+    shown, lines = ours or theirs, language_lines(ours, theirs, what)
+    if not any(line.points for line in lines if line.hollow != bool(ours)):
+        return
+    names = names_of(shown)
     for role in (0, 1) if what == 'teff' else ():
         values = points(ours, lambda case: 100 * case['share'], role, 'control_teff')
         lines.append(language_line(role, f"{names[role]}'s control", values, control=True))
     with panel(panels, title, xlabel=share_of(names), ylabel=TITLES[what]) as axes:
         draw_lines(axes, lines, what)
+        ratio_axis(axes, shown[0]['kind'])
         shares = np.linspace(*(end(case['share'] for case in shown) for end in (min, max)), 100)
-        for role, part in enumerate((1 - shares, shares)):
+        for role, part in enumerate((1 - shares, shares)) if what == 'ppl' else ():
             law = shown[0]['languages'][role]['law']
-            if what == 'ppl' and law and shares[0] < shares[-1]:
+            if law and shares[0] < shares[-1]:
                 y = law.ppl(part * shown[0]['tokens'])
-                look = dict(ls='-.', lw=1, color=LANGUAGES[role], alpha=0.7)
+                look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7)
                 look['label'] = f'{names[role]} alone on its share (law)'
                 axes.plot(100 * shares, np.where(y < DRAWN_PPL, y, np.nan), **look)
-        ratio_axis(axes, shown[0]['kind'])
 
 
 def share_of(names):
@@ -394,28 +346,50 @@ def ratio_axis(axes, kind):
     axes.set_xticks([5, 10, 20, 30, 40, 50] if clones else range(0, 101, 10))
 
 
+def shared_panels(cases):
+    """Figure 8: PPL of two balanced clones by the share of pieces that they have in common. With
+    all in common there is one language, whose law is the level to reach."""
+    panels, drawn = [], set()
+    balanced = [case for case in mixes(cases, 'clones') if case['ratio'] == '50/50']
+    groups = grouped(
+        balanced, lambda case: (laws_of(case), case['length']), '{corpora}, {size}, {length}'
+    )
+    for title, members in groups:
+        theirs = [p for p in paper_mixes('clones') if alike(members[0], p, 'length', 'ratio')]
+        if not any(case['shared'] for case in members):
+            continue
+        xlabel = 'share of the vocabulary that both clones use (%)'
+        with panel(panels, title, xlabel=xlabel, ylabel=TITLES['ppl']) as axes:
+            draw_lines(axes, language_lines(members, theirs, 'ppl', by='shared'), 'ppl')
+            law = members[0]['languages'][0]['law']
+            level = law.ppl(members[0]['tokens']) if law else math.inf
+            if level < DRAWN_PPL:
+                label = 'one language alone on all tokens (law)'
+                axes.axhline(level, color=GREY, ls='-.', lw=1, label=label)
+            axes.set_xlim(-4, 104)
+        drawn |= {case['run'] for case in members}
+    return panels, drawn
+
+
 def accuracies(root, case):
-    """{task: dict(majority, languages: [(mean, low, high)])} of a run's finetune.json, where it was
-    fine-tuned in the first language, as in the figure; else empty."""
-    path, tasks, first = root / case['run'] / 'finetune.json', {}, case['languages'][0]['language']
-    if not path.exists():
-        return tasks
+    """{task: entry} of a run's finetune.json, where it was fine-tuned in the first language, as in
+    the figure; else empty."""
+    path, first = root / case['run'] / 'finetune.json', case['languages'][0]['language']
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
-        if results.get('train_language', first) != first:
-            return tasks
-        for task, entry in results['tasks'].items():
-            scores = [entry['languages'][row['language']] for row in case['languages']]
-            values = [(s['mean'], *(s.get('interval') or [s['mean']] * 2)) for s in scores]
-            tasks[task] = dict(majority=float(entry['majority']), languages=np.array(values, float))
+        trained_in, tasks = results.get('train_language', first), results['tasks']
+        return {t: e for t, e in tasks.items() if 'languages' in e and trained_in == first}
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        print(f'warning: {path} is damaged; not all of it is drawn', file=sys.stderr)
-    return tasks
+        print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
+        return {}
 
 
-def mean_accuracy(tasks, names, role):
-    """(mean, low, high) over the tasks `names`, whose errors are independent."""
-    values = np.array([tasks[name]['languages'][role] for name in names])
+def mean_accuracy(entries, language):
+    """(mean, low, high) of a language over the entries of tasks, whose errors are independent."""
+    scores = [entry['languages'][language] for entry in entries]
+    values = np.array([(score['mean'], *score['interval']) for score in scores])
     mean = values[:, 0].mean()
     below, above = (np.linalg.norm(values[:, 0] - values[:, i]) / len(values) for i in (1, 2))
     return mean, mean - below, mean + above
@@ -424,26 +398,28 @@ def mean_accuracy(tasks, names, role):
 def glue_panels(cases, root):
     """Figure 1, right: accuracy by ratio after fine-tuning in the first language, a mean over the
     tasks that all runs of a group have; the paper's is the mean over its ten."""
-    panels, drawn = [], set()
+    panels, drawn, published = [], set(), read_csv('paper_glue.csv')
     tasks_of = {case['run']: accuracies(root, case) for case in mixes(cases, 'clones')}
     tuned = [case for case in mixes(cases, 'clones') if tasks_of[case['run']]]
-    published = list(csv.DictReader((RESULTS / 'paper_glue.csv').open(encoding='utf-8')))
-    for title, members in grouped(tuned, all_but_ratio).items():
+    for title, members in grouped(tuned, all_but_ratio):
         tasks = sorted(set.intersection(*(set(tasks_of[case['run']]) for case in members)))
         if not tasks:
             continue
         names, lines = names_of(members), []
-        for role in (0, 1):
-            means = [mean_accuracy(tasks_of[case['run']], tasks, role) for case in members]
-            values = [(100 * case['share'], *mean) for case, mean in zip(members, means)]
-            lines.append(language_line(role, names[role], values))
         for role, column in enumerate(('en1', 'en2')):
-            values = [(100 * float(row['p_en2']), *[float(row[column])] * 3) for row in published]
-            lines.append(language_line(role, None, values, hollow=True))
+            values = []
+            for case in members:
+                entries = [tasks_of[case['run']][task] for task in tasks]
+                mean = mean_accuracy(entries, case['languages'][role]['language'])
+                values.append((100 * case['share'], *mean))
+            theirs = [(100 * float(row['p_en2']), *[float(row[column])] * 3) for row in published]
+            lines.append(language_line(role, names[role], values))
+            lines.append(language_line(role, names[role], theirs, hollow=True))
         title += f'; mean of {", ".join(tasks)} (the paper: of ten)'
-        with panel(panels, title, xlabel=share_of(names), ylabel=TITLES['accuracy']) as axes:
+        ylabel = 'accuracy after fine-tuning'
+        with panel(panels, title, xlabel=share_of(names), ylabel=ylabel) as axes:
             draw_lines(axes, lines, 'accuracy')
-            majority = np.mean([tasks_of[members[0]['run']][task]['majority'] for task in tasks])
+            majority = np.mean([entry['majority'] for entry in entries])
             axes.axhline(majority, color=GREY, ls='-.', lw=1, label='majority class')
             ratio_axis(axes, 'clones')
         drawn |= {case['run'] for case in members}
@@ -452,122 +428,59 @@ def glue_panels(cases, root):
 
 # --- Figures 2, 4, 9, 10: more data, other sizes --------------------------------------------------
 
-SCALES = dict(tokens='tokens of the training run', parameters='model, by its parameters')
-SCALES |= dict(both='model and tokens of the run')
-
-
-def place(case, by):
-    """Where a case stands on the axis `by`: what makes cases stand together."""
-    tokens = short(case['tokens'])
-    return {'tokens': tokens, 'parameters': case['size'], 'both': (case['size'], tokens)}[by]
-
-
-def fixed(case, by):
-    """What the runs of a panel have in common."""
-    if by == 'tokens':
-        return case['text'], laws_of(case)
-    return case['text'], case['rate'], by == 'both' or short(case['tokens'])
-
-
-def telling(cases, by):
-    """The cases at 50/50 and 90/10, and those of ratios that stand at more than one place."""
-    places = {}
-    for case in cases:
-        places.setdefault(case['ratio'], set()).add(place(case, by))
-    return [c for c in cases if c['ratio'] in ('50/50', '90/10') or len(places[c['ratio']]) > 1]
-
-
-def reach(cases, by):
-    """How many places one ratio has, then how many cases there are."""
-    ratios = {case['ratio'] for case in cases}
-    counts = [len({place(c, by) for c in cases if c['ratio'] == ratio}) for ratio in ratios]
-    return max(counts, default=0), len(cases)
-
 
 def scale_panels(cases, kind, by):
-    """PPL and TEff of each ratio by tokens, parameters or both: of each text and learning rate the
-    runs of one model, or of one length, that stand at the most places."""
-    panels, drawn, pools = [], set(), {}
-    for case in plain_mixes(cases, kind):
-        pool = pools.setdefault((case['text'], case['rate']), {})
-        pool.setdefault(fixed(case, by), []).append(case)
-    published = [p for p in mixes(paper_cases(), kind) if p['ratio'] in RATIOS]
-    compared = False
-    for pool in pools.values():
-        ours = telling(max(pool.values(), key=lambda members: reach(members, by)), by)
-        if reach(ours, by)[0] < 2:
-            continue
-
-        def beside(p, ours=ours):
-            return any(alike(c, p) and (by == 'tokens' or same_length(c, p)) for c in ours)
-
-        theirs = [p for p in published if beside(p)]
-        scale_pair(panels, ours, theirs, by)
+    """PPL and TEff by tokens or parameters, of plain runs that differ in nothing else but the
+    ratio; by 'all', each language by tokens, of runs of several sizes."""
+    panels, drawn, compared = [], set(), False
+    form, key, *same = {
+        'tokens': ('{label}, {size}', laws_of, 'ratio'),
+        'parameters': ('{label}, {length}', all_but_size, 'ratio', 'length'),
+        'all': ('{label}', lambda case: (case['text'], case['rate']), 'ratio'),
+    }[by]
+    plain = [case for case in mixes(cases, kind) if not case['special']]
+    for title, members in grouped(plain, key, form):
+        places = {}
+        for case in members:
+            places.setdefault(case['ratio'], set()).add((case['size'], case['length']))
+        ours = [case for case in members if len(places[case['ratio']]) > 1]
+        theirs = [p for p in paper_mixes(kind) if any(alike(case, p, *same) for case in ours)]
+        if ours:
+            scale_pair(panels, title, ours, theirs, by)
         drawn |= {case['run'] for case in ours}
-        compared = compared or bool(theirs)
-    if panels and not compared and by == 'tokens':
-        vocabulary = 'anchored' if kind == 'pair' else 'disjoint'
-        scale_pair(panels, [], [p for p in published if p['vocabulary'] == vocabulary], by)
+        compared = compared or theirs
+    if panels and by == 'tokens' and not compared:
+        theirs = paper_mixes(kind, 'anchored' if kind == 'pair' else 'disjoint')
+        theirs = [p for p in theirs if p['ratio'] in ('50/50', '90/10')]
+        scale_pair(panels, 'the paper: {label}, {size}'.format_map(theirs[0]), [], theirs, by)
     return panels, drawn
 
 
-def scale_pair(panels, ours, theirs, by):
-    """The panels of PPL and TEff; their axes have a tick for each place, to scale but for both."""
-    shown = ours or theirs
-    order = sorted(theirs + ours, key=lambda case: (case['parameters'], case['tokens']))
-    ticks = {place(case, by): index for index, case in enumerate(order)}
-    ticks = {at: index for index, at in enumerate(dict.fromkeys(ticks))}
-    if by != 'both':
-        ticks |= {place(case, by): math.log2(case[by]) for case in theirs + ours}  # ours wins
-    text = shown[0]['label'] if ours else 'the paper'
-    about = dict(tokens=shown[0]['size'], parameters=f'{short(shown[0]["tokens"])} tokens', both='')
-    for what in ('ppl', 'teff'):
-        lines = ratio_lines(ours, theirs, lambda case: ticks[place(case, by)], what, by)
-        if all(line.hollow == bool(ours) for line in lines):
-            continue
-        if by == 'both':
-            lines = side_by_side(lines)
-        title = ', '.join(filter(None, (text, about[by])))
-        with panel(panels, title, ylabel=TITLES[what], xlabel=SCALES[by]) as axes:
-            draw_lines(axes, lines, what, size=5 if len(ticks) < 7 else 4)
-            names = [at if by == 'tokens' else label_of_place(at) for at in ticks]
-            crowded = len(ticks) > 6
-            axes.set_xticks(list(ticks.values()), names, rotation=90 if crowded else 0)
-            axes.margins(x=0.12)
+def scale_pair(panels, title, ours, theirs, by):
+    """The panels of PPL and TEff: a colour for each ratio, a marker for each language or size."""
+    shown = sorted(ours or theirs, key=lambda case: case['parameters'])
+    names, x = names_of(shown), 'parameters' if by == 'parameters' else 'tokens'
+    ratios = sorted({case['ratio'] for case in shown})
+    sizes = list(dict.fromkeys(case['size'] for case in shown)) if by == 'all' else ['']
+    for what, roles in itertools.product(('ppl', 'teff'), [[0], [1]] if by == 'all' else [[0, 1]]):
+        lines = []
+        for cases, hollow in ((ours, False), (theirs, True)):
+            for (i, ratio), (j, size), role in itertools.product(
+                enumerate(ratios), enumerate(sizes), roles
+            ):
+                chosen = [c for c in cases if c['ratio'] == ratio and size in ('', c['size'])]
+                values = points(chosen, lambda case: case[x], role, what)
+                mark = j if by == 'all' else role
+                look = OTHERS[(2 + i) % 7], MARKERS[mark % 5], DASHES[mark % 3], hollow
+                lines.append(Line(f'{ratio} {names[role]} {size}'.strip(), values, *look))
+        if any(line.points for line in lines if line.hollow != bool(ours)):
+            about = f'{title}, {names[roles[0]]}' if by == 'all' else title
+            with panel(panels, about, xlabel=TITLES[x], ylabel=TITLES[what]) as axes:
+                draw_lines(axes, lines, what)
+                log_ticks(axes.xaxis, short)
 
 
-def label_of_place(at):
-    size, *tokens = [at] if isinstance(at, str) else at
-    return '\n'.join([size.removeprefix('GPT ').replace('layers of', 'x'), *tokens])
-
-
-def ratio_lines(ours, theirs, x_of, what, by):
-    """A line for each ratio and language: 50/50, 90/10 and what else is drawn at two places."""
-    lines, extra = [], iter(OTHERS[::-1])
-    ratios = sorted({case['ratio'] for case in telling(ours or theirs, by)})
-    colors = {ratio: RATIOS.get(ratio) or next(extra, GREY) for ratio in ratios}
-    for cases, hollow in ((ours, False), (theirs, True)):
-        for ratio in ratios:
-            same = [case for case in cases if case['ratio'] == ratio]
-            for role in (0, 1) if same else ():
-                label = None if hollow and ours else f'{ratio} {names_of(same)[role]}'
-                look = colors[ratio], MARKERS[role], DASHES[role], hollow
-                lines.append(Line(label, points(same, x_of, role, what), *look))
-    return [line for line in lines if line.points]
-
-
-def side_by_side(lines):
-    """The lines without their dashes, each series a little aside of the others."""
-    series = list(dict.fromkeys((line.color, line.marker) for line in lines))
-    shift = {key: 0.7 * ((i + 0.5) / len(series) - 0.5) for i, key in enumerate(series)}
-    moved = []
-    for line in lines:
-        aside = [(x + shift[line.color, line.marker], *rest) for x, *rest in line.points]
-        moved.append(line._replace(points=aside, dash=''))
-    return moved
-
-
-# --- Figures 5 and 8 ------------------------------------------------------------------------------
+# --- Figure 5 -------------------------------------------------------------------------------------
 
 
 def law_panels(laws):
@@ -575,37 +488,32 @@ def law_panels(laws):
     panels, drawn, texts = [], set(), {}
     for group, entry in laws.items():
         if entry['runs']:
-            key = (group.corpus, *(getattr(group, name) for name in SCORED))
+            key = group.corpus, *(getattr(group, name) for name in SCORED)
             texts.setdefault(key, {})[group] = entry
-    for models in sorted(texts.values(), key=lambda models: -len(models)):
-        corpus, lines, sizes = next(iter(models)).corpus, [], [size_of(group) for group in models]
-        with panel(panels, corpus, xlabel=SCALES['tokens'], ylabel=TITLES['ppl']) as axes:
-            for color, (group, entry) in zip(OTHERS * len(models), models.items()):
+    for (corpus, *_), models in sorted(texts.items(), key=lambda item: -len(item[1])):
+        lines, sizes = [], [size_of(group) for group in models]
+        with panel(panels, corpus, xlabel=TITLES['tokens'], ylabel=TITLES['ppl']) as axes:
+            for i, (group, entry) in enumerate(models.items()):
                 label = size_of(group) if sizes.count(size_of(group)) == 1 else label_of(group)
                 label = textwrap.fill(label + ('' if entry['law'] else ' (no law)'), 40)
                 rows = [dict(ppl=p, ppl_se=se) for p, se in zip(entry['ppl'], entry['ppl_se'])]
                 values = [(x, measured(row, 'ppl')) for x, row in zip(entry['tokens'], rows)]
                 values = [(x, *value) for x, value in values if value]
-                lines.append(Line(label, values, color, 'o', ''))
+                lines.append(Line(label, values, OTHERS[i % 7], 'o', ''))
                 if entry['law']:
-                    draw_law(axes, entry['law'], color)
+                    draw_law(axes, entry['law'], OTHERS[i % 7])
                 drawn |= set(entry['runs'])
-            kind = kind_of('', corpus)
-            theirs = [p for p in paper_cases() if p['kind'] == 'alone' and p['kinds'] == (kind,)]
+            kinds = (kind_of('', corpus),)
+            theirs = [p for p in paper_cases() if p['kind'] == 'alone' and p['kinds'] == kinds]
             if theirs and 'GPT small' in sizes:
                 law, x = theirs[0]['languages'][0]['law'], np.geomspace(0.05, 3, 100) * UNIT
                 axes.plot(x, law.ppl(x), ':', color=GREY, label="the paper's law, GPT small")
                 values = points(theirs, lambda case: case['tokens'], 0, 'ppl')
                 lines.append(Line(None, values, GREY, 'o', '', True))
             draw_lines(axes, lines, 'ppl')
-            log_ticks(axes, axes.xaxis, short)
-            log_ticks(axes, axes.yaxis)
+            log_ticks(axes.xaxis, short)
+            log_ticks(axes.yaxis)
     return panels, drawn
-
-
-def size_of(group):
-    name = SHAPES.get((group.n_layer, group.n_embd)) if group.block_size == 512 else None
-    return f'GPT {name}' if name else f'{group.n_layer} layers of {group.n_embd}'
 
 
 def draw_law(axes, law, color):
@@ -620,54 +528,11 @@ def draw_law(axes, law, color):
         axes.fill_between(inside, *ends, color=color, alpha=0.15, lw=0)
 
 
-def shared_panels(cases):
-    """Figure 8: PPL of two balanced clones by the share of pieces that they have in common. With
-    all in common there is one language, whose law is the level to reach."""
-    panels, drawn = [], set()
-    balanced = [c for c in mixes(cases, 'clones') if c['ratio'] == '50/50' and not c['unusual']]
-    for title, members in grouped(balanced, lambda c: (laws_of(c), short(c['tokens']))).items():
-        if not any(case['shared'] for case in members):
-            continue
-        theirs = [p for p in mixes(paper_cases(), 'clones') if p['ratio'] == '50/50']
-        theirs = [p for p in theirs if alike(members[0], p) and same_length(members[0], p)]
-        lines = []
-        for shown, hollow in ((members, False), (theirs, True)):
-            for role in (0, 1):
-                label = None if hollow else names_of(shown)[role]
-                values = points(shown, lambda case: 100 * case['shared'], role, 'ppl')
-                lines.append(language_line(role, label, values, hollow))
-        xlabel = 'share of the vocabulary that both clones use (%)'
-        with panel(panels, title, xlabel=xlabel, ylabel=TITLES['ppl']) as axes:
-            draw_lines(axes, lines, 'ppl')
-            law = members[0]['languages'][0]['law']
-            if law and law.ppl(members[0]['tokens']) < DRAWN_PPL:
-                level = law.ppl(members[0]['tokens'])
-                label = 'one language alone on all tokens (law)'
-                axes.axhline(level, color=GREY, ls='-.', lw=1, label=label)
-            axes.set_xlim(-4, 104)
-        drawn |= {case['run'] for case in members}
-    return panels, drawn
-
-
 # --- the table of figures -------------------------------------------------------------------------
 
 # What is drawn: {part: function of (cases, laws, folder of the runs)}. Commands: the heading of
 # config/README.md under which they stand.
 Figure = namedtuple('Figure', 'title claim parts commands')
-
-
-def by_ratio(kind):
-    return lambda cases, laws, root: ratio_panels(cases, kind)
-
-
-def by_scale(kind, by):
-    return lambda cases, laws, root: scale_panels(cases, kind, by)
-
-
-def scales(kind):
-    return {'more data': by_scale(kind, 'tokens'), 'model sizes': by_scale(kind, 'parameters')}
-
-
 FIGURES = {
     '1': Figure(
         'two clones by ratio',
@@ -676,7 +541,7 @@ FIGURES = {
         'as if it had seen twice as many. So it is for tasks that are learnt in EN1 and asked in '
         'EN2.',
         {
-            'perplexity, TEff and transfer': by_ratio('clones'),
+            'perplexity, TEff and transfer': lambda cases, *_: ratio_panels(cases, 'clones'),
             'accuracy on GLUE': lambda cases, laws, root: glue_panels(cases, root),
         },
         'Figure 1',
@@ -685,21 +550,27 @@ FIGURES = {
         'two clones, more data and larger models',
         'Section 4.4, Takeaway 4: with longer training and with larger models 90/10 gains on '
         '50/50, until it is better in both languages.',
-        scales('clones'),
+        {
+            'more data': lambda cases, *_: scale_panels(cases, 'clones', 'tokens'),
+            'model sizes': lambda cases, *_: scale_panels(cases, 'clones', 'parameters'),
+        },
         'Figure 2',
     ),
     '3': Figure(
         'English and French by ratio',
         'Section 5.2, Takeaway 6: the rarer of two real languages gains, too, but less than a '
         'clone would, and less with disjoint vocabularies; equal parts are the worst for TEff.',
-        {'': by_ratio('pair')},
+        {'': lambda cases, *_: ratio_panels(cases, 'pair')},
         'Figure 3',
     ),
     '4': Figure(
         'English and French, more data and larger models',
         'Section 5.3, Takeaway 7: with longer training the rarer real language loses what it '
         'gained at 90/10, unlike a clone; larger models help it.',
-        scales('pair'),
+        {
+            'more data': lambda cases, *_: scale_panels(cases, 'pair', 'tokens'),
+            'model sizes': lambda cases, *_: scale_panels(cases, 'pair', 'parameters'),
+        },
         'Figure 4',
     ),
     '5': Figure(
@@ -713,19 +584,19 @@ FIGURES = {
         'two clones with anchor points',
         'Appendix D.1: a few pieces that both clones share already lower the perplexity of both '
         'by much.',
-        {'': lambda cases, laws, root: shared_panels(cases)},
+        {'': lambda cases, *_: shared_panels(cases)},
         'Figure 8',
     ),
     '9': Figure(
         'two clones, all sizes and amounts of data',
         'Appendix E: what Figure 2 shows along two lines, for all combinations.',
-        {'': by_scale('clones', 'both')},
+        {'': lambda cases, *_: scale_panels(cases, 'clones', 'all')},
         'Figure 9',
     ),
     '10': Figure(
         'English and French, all sizes and amounts of data',
         'Appendix E: what Figure 4 shows along two lines, for all combinations.',
-        {'': by_scale('pair', 'both')},
+        {'': lambda cases, *_: scale_panels(cases, 'pair', 'all')},
         'Figure 9',
     ),
 }

@@ -17,18 +17,10 @@ from jinja2 import Environment
 
 from configurator import ConfigError
 from configurator import run as run_script
-from figures import FIGURES, all_but_ratio, cases_of, grouped, mixes, paper_cases, stitch
-from fit_scaling import (
-    UNIT,
-    analyse,
-    cell,
-    describe,
-    load_paper_runs,
-    load_runs,
-    paper_rows,
-    short,
-    trained,
-)
+from figures import FIGURES, all_but_ratio, cases_of, grouped, mixes, paper_mixes, stitch
+from fit_scaling import UNIT, analyse, cell, describe, short
+from paper import load_paper_runs
+from runs import load_runs
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
 law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own
@@ -36,29 +28,33 @@ law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: ea
 
 # --- the finding ----------------------------------------------------------------------------------
 
+NOTHING = (
+    'There is no run of two languages at unequal shares: nothing can be said about imbalance yet; '
+    'python demo.py makes the smallest set that can'
+)
+RATIOS = ('teff', 'control_teff', 'transfer')
+
 
 def findings(cases):
     """A sentence for each group of runs of two languages at unequal shares, the most telling first:
     plain mixes, then those of which most is known, then the largest."""
     told = []
-    for title, members in grouped(mixes(cases, 'clones', 'pair'), all_but_ratio).items():
+    for title, members in grouped(mixes(cases, 'clones', 'pair'), all_but_ratio):
         unequal = [case for case in members if 0 < case['share'] < 0.5]
         if not unequal:
             continue
-        nearest = min(unequal, key=lambda case: (case['ratio'] != '90/10', case['share']))
-        at_ratio = [case for case in unequal if case['ratio'] == nearest['ratio']]
-        at_half = [case for case in members if case['ratio'] == '50/50']
-        figures, even = together(at_ratio), together(at_half)
+        case = min(unequal, key=lambda c: (c['ratio'] != '90/10', c['share'], c['turned']))
+        figures, even = (
+            together([c for c in members if c['ratio'] == ratio])
+            for ratio in (case['ratio'], '50/50')
+        )
         known = sum(f[key] is not None for f in (figures, even) for key in ('transfer', 'teff'))
-        plain = not (nearest['unusual'] or nearest['shared'])
-        size = nearest['parameters'] * nearest['tokens']
-        case = min(at_ratio, key=lambda case: case['turned'])
-        told.append(((plain, known, size), sentence(title, case, figures, even), case))
+        order = not case['special'], known, case['parameters'] * case['tokens']
+        told.append((order, sentence(title, case, figures, even) + '.', of_the_paper(case)))
     told.sort(key=lambda item: item[0], reverse=True)
-    texts = [text for _, text, _ in told]
-    if told:
-        texts[0] += of_the_paper(told[0][2])
-    return texts
+    if not told:
+        return [NOTHING + '.']
+    return [told[0][1] + told[0][2], *(text for _, text, _ in told[1:])]
 
 
 def together(cases):
@@ -67,26 +63,23 @@ def together(cases):
     are None where an interval is; `extrapolated` says whether any is."""
     rows = [case['languages'][1] for case in cases]
     figures = dict(extrapolated=any(row['extrapolated'] for row in rows))
-    for key in ('transfer', 'teff', 'control_teff'):
+    for key in RATIOS:
         values, ends = [row[key] for row in rows], [row[f'{key}_interval'] for row in rows]
-        if not rows or any(value is None or math.isnan(value) for value in values):
-            figures[key] = None
-            continue
-        interval = (None, None)
-        if all(ends):
-            interval = min(low for low, _ in ends), max(high for _, high in ends)
-        figures[key] = (sum(values) / len(values), *interval)
+        known = rows and not any(value is None or math.isnan(value) for value in values)
+        low = min(low for low, _ in ends) if known and all(ends) else None
+        high = max(high for _, high in ends) if known and all(ends) else None
+        figures[key] = (sum(values) / len(values), low, high) if known else None
     return figures
 
 
-def say(figure, extrapolated=False, times=False):
+def say(figure, extrapolated=False, times=''):
     """2.03 (90% interval 1.85 to 2.24)"""
     value, low, high = figure
-    text = f'{value:.2f}' + ' times' * times if math.isfinite(value) else 'beyond the law'
-    about = ['extrapolated'] if extrapolated else []
+    text, about = f'{value:.2f}{times}' if math.isfinite(value) else 'beyond the law', []
     if low is not None and math.isfinite(low):
         upper = f'{low:.2f} to {high:.2f}' if math.isfinite(high) else f'from {low:.2f} up'
-        about.insert(0, f'90% interval {upper}')
+        about.append(f'90% interval {upper}')
+    about += ['extrapolated'] if extrapolated else []
     return text + (f' ({", ".join(about)})' if about else '')
 
 
@@ -94,77 +87,64 @@ def against_one(figure, above, below, neither):
     """What an interval allows to say of a figure that is 1 where nothing happened."""
     _, low, high = figure
     if low is None:
-        return 'of unknown error'
+        return ', of unknown error'
     return above if low > 1 else below if high < 1 else neither
 
 
-def compared(figure, even):
-    """higher, lower or unclear, as the intervals of two figures allow; '' where one has none."""
+def compared(figure, even, higher='', lower=''):
+    """What the intervals of two figures allow to say; nothing where one has none."""
     (_, low, high), (_, even_low, even_high) = figure, even
     if low is None or even_low is None:
         return ''
-    return 'higher' if low > even_high else 'lower' if high < even_low else 'unclear'
-
-
-UNCLEAR = ', and the intervals overlap: these runs do not tell the two apart'
+    if low <= even_high and high >= even_low:
+        return ', and the intervals overlap: these runs do not tell the two apart'
+    return higher if low > even_high else lower
 
 
 def sentence(title, case, figures, even):
     """The finding in words, of the second language of a case. figures, even: of `together`, at the
     case's ratio and at 50/50."""
-    row, ratio = case['languages'][1], case['ratio']
-    name, other = (language['language'].upper() for language in reversed(case['languages']))
-    start, far, even_far = (
-        f'On {title}, {name} at {ratio} ',
-        *(f['extrapolated'] for f in (figures, even)),
-    )
-    if figures['transfer']:
-        verdict = against_one(
-            figures['transfer'],
-            f': {other} helped',
-            f': {other} cost it tokens',
-            f': no effect of {other} is shown',
+    row, far = case['languages'][1], figures['extrapolated']
+    other, name = (language['language'].upper() for language in case['languages'])
+    start = f'On {title}, {name} at {case["ratio"]} '
+    transfer, teff = figures['transfer'], figures['teff']
+    if transfer:
+        said = f': {other} helped', f': {other} cost it tokens', f': no effect of {other} is shown'
+        text = (
+            f'{start}is worth {say(transfer, far, " times")} what the same sequences are worth '
+            f'alone in as many steps{against_one(transfer, *said)}. Its TEff is {say(teff)}, of '
+            f'which the steps alone give {say(figures["control_teff"])}. '
         )
-        text = f'{start}is worth {say(figures["transfer"], far, True)} what the same sequences are '
-        text += 'worth alone in as many steps'
-        text += verdict if verdict[0] == ':' else f', {verdict}'
-        text += f'. Its TEff is {say(figures["teff"])}, of which the steps alone give '
-        text += say(figures['control_teff'])
         if not even['transfer']:
-            return text + '. There is no transfer at 50/50 to compare it with'
-        text += f'. At 50/50 the transfer is {say(even["transfer"], even_far)}'
-        gains = dict(higher='gains from', lower='loses by')
-        result = compared(figures['transfer'], even['transfer'])
-        if result in gains:
-            return text + f', so {name} {gains[result]} the imbalance'
-        return text + (UNCLEAR if result else '')
-    if figures['teff']:
-        text = f'{start}has a token efficiency (TEff) of {say(figures["teff"], far)}, '
-        text += against_one(figures['teff'], 'above 1', 'below 1', 'not to be told from 1')
+            return text + 'There is no transfer at 50/50 to compare it with'
+        text += f'At 50/50 the transfer is {say(even["transfer"], even["extrapolated"])}'
+        gains, loses = (f', so {name} {verb} the imbalance' for verb in ('gains from', 'loses by'))
+        return text + compared(transfer, even['transfer'], gains, loses)
+    if teff:
+        text = f'{start}has a token efficiency (TEff) of {say(teff, far)}'
+        text += against_one(teff, ', above 1', ', below 1', ', not to be told from 1')
         if even['teff']:
-            result = compared(figures['teff'], even['teff'])
-            text += f'; at 50/50 it is {say(even["teff"], even_far)}'
-            text += UNCLEAR if result == 'unclear' else ''
+            text += f'; at 50/50 it is {say(even["teff"], even["extrapolated"])}'
+            text += compared(teff, even['teff'])
         return (
-            f'{text}. TEff alone cannot tell what {other} did from what more steps did: '
-            f'there is no control (--only={row["language"]})'
+            f'{text}. TEff alone cannot tell what {other} did from what more steps did: there is '
+            f'no control (--only={row["language"]})'
         )
-    text = f'{start}reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} '
-    text += 'tokens'
-    if row['control']:
-        text += f', its control, alone in as many steps, {row["control_ppl"]:.1f}'
-    return text + '; what that is worth, only a law of three budgets of one language can say'
+    control = f', its control {row["control_ppl"]:.1f}' if row['control'] else ''
+    return (
+        f'{start}reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} tokens'
+        f'{control}; what that is worth, only a law of three budgets of one language can say'
+    )
 
 
 def of_the_paper(case):
     """The paper's TEff at the ratio of a case and at 50/50, as a sentence."""
-    theirs = [p for p in mixes(paper_cases(), case['kind']) if p['tokens'] == UNIT]
-    theirs = [p for p in theirs if p['vocabulary'] == case['vocabulary']]
+    theirs = paper_mixes(case['kind'], case['vocabulary'], UNIT)
     teff = {p['ratio']: p['languages'][1]['teff'] for p in theirs}
     if not (case['languages'][1]['teff'] and {case['ratio'], '50/50'} <= teff.keys()):
         return ''
     numbers = f'{teff[case["ratio"]]:.2f}, and {teff["50/50"]:.2f} at 50/50'
-    return f". The paper's TEff (GPT small, 1.2B tokens, no controls): {numbers}"
+    return f" The paper's TEff (GPT small, 1.2B tokens, no controls): {numbers}."
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -178,7 +158,7 @@ def ppl_text(row, digits=1):
 
 
 def figure_text(row, key):
-    """A figure with its interval; * where the law is extrapolated, a number where a note is."""
+    """A figure with its interval; * where the law is extrapolated."""
     if row['monolingual'] and key in ('control_teff', 'transfer'):
         return ''
     text = cell(row, key).replace('inf]', '∞]')
@@ -186,24 +166,20 @@ def figure_text(row, key):
 
 
 def all_runs(rows, cases):
-    """[(group, rows)]: all runs, those together that share text and model, short ones first."""
-    about = {}
-    for case in cases:
-        about[case['run']] = (f'{case["label"]}, {case["size"]}', case['tokens'])
-    groups = {}
-    for row in sorted(rows, key=lambda row: about.get(row['run'], ('others', 0))):
-        cells = [figure_text(row, key) for key in ('mlpe', 'mlte', *RATIOS)]
-        control = ''
+    """{text and model: its lines}, short runs first."""
+    about, groups = {case['run']: case for case in cases}, {}
+    for row in sorted(rows, key=lambda row: about[row['run']]['tokens']):
+        case, control = about[row['run']], ''
         if row['control']:
             control = row['control'].replace(row['run'], '…', 1)
             control += f', rate {row["control_learning_rate"]:g}'
         language = row['language'] + (f', {row["seeds"]} seeds' if row['seeds'] > 1 else '')
+        cells = [figure_text(row, key) for key in ('mlpe', 'mlte', *RATIOS)]
         line = [row['run'], language, f'{row["tokens_seen"]:,.0f}', ppl_text(row, 2), *cells]
-        groups.setdefault(about.get(row['run'], ('others', 0))[0], []).append([*line, control])
-    return groups
+        groups.setdefault(f'{case["label"]}, {case["size"]}', []).append([*line, control])
+    return dict(sorted(groups.items()))
 
 
-RATIOS = ('teff', 'control_teff', 'transfer')
 TABLES = {  # number: (title, what the paper says, names of the two columns)
     '1': (
         'clones of English',
@@ -230,122 +206,97 @@ def mix_text(published):
         return f'{kinds[0].upper()} alone, {tokens}'
     if len(kinds) > 2:
         main, rest = (100 * share for share in published['stages'][0][:2])
-        return (
-            f'ten of 10%, {tokens}' if main == rest else f'{main:g}%, nine of {rest:.1f}%, {tokens}'
-        )
+        mix = f'ten of {rest:g}%' if main == rest else f'{main:g}%, nine of {rest:.1f}%'
+        return f'{mix}, {tokens}'
     stages = ', '.join('/'.join(f'{100 * p:g}' for p in stage) for stage in published['stages'])
     return f'{stages}, {tokens}' + (f', {published["vocabulary"]}' if len(set(kinds)) > 1 else '')
 
 
-def paper_table(number, runs, rows, cases):
+def paper_table(number, cases):
     """The lines of one of the paper's tables: dicts of row, mix, paper (4 cells), and ours (8
     cells), a command where there is no run of ours, or the name of a run of the same mix in another
     model, which stands below the first row of that mix."""
-    named = {run['run']: [p['name'] for p in paper_rows(run)] for run in runs}
-    seen = {run['run']: trained(run) for run in runs}
-    others = [case for case in cases if not named[case['run']] and not case['paper_size']]
-    lines, taken = [], set()
+    lines, named = [], {c['run']: c['languages'][0]['paper_rows'].split(', ') for c in cases}
+    others = [c for c in cases if named[c['run']] == [''] and not c['size'].startswith('GPT')]
     for published in load_paper_runs():
         if published['table'] != number:
             continue
-        row = published['name'].split()[-1]
-        second = published['kinds'] == ['fr']  # the only language stands in the second column
-        line = dict(row=row, mix=mix_text(published), command='')
-        line['paper'] = two_columns(published['languages'], second, ppl_text, paper_teff)
-        exact = [name for name, names in named.items() if published['name'] in names]
-        for name in exact:
-            languages = [r for r in rows if r['run'] == name and r['language'] in seen[name]]
-            lines.append(line | dict(ours=our_cells(languages, second)))
+        row, second = published['name'].split()[-1], published['kinds'] == ['fr']
+        theirs = two_columns(published['languages'], second, lambda p: f'{p["teff"]:.2f}')
+        line = dict(row=row, mix=mix_text(published), paper=theirs)
+        exact = [case for case in cases if published['name'] in named[case['run']]]
+        for case in exact:
+            lines.append(line | dict(ours=our_cells(case, second)))
         if not exact:
             lines.append(line | dict(command=COMMANDS[f'Table {number}', row]))
-        for case in others:
-            if case['run'] not in taken and same_mix(case, published):
-                ours = our_cells(case['languages'], second)
-                lines.append(dict(name=case['run'], ours=ours))
-                taken.add(case['run'])
+        for case in [case for case in others if same_mix(case, published)]:
+            lines.append(dict(name=case['run'], ours=our_cells(case, second)))
+            others.remove(case)
     return lines
 
 
-def paper_teff(row):
-    return f'{row["teff"]:.2f}'
-
-
-def our_cells(languages, second):
+def our_cells(case, second):
     ratios = [lambda row, key=key: figure_text(row, key) for key in RATIOS]
-    return two_columns(languages, second, ppl_text, *ratios)
+    return two_columns(case['languages'], second, *ratios)
 
 
 def two_columns(languages, second, *write):
-    """Cells of two languages for each of `write`; of ten clones the second stands for all nine."""
-    pair = ([None] if second else []) + list(languages)[:2]
-    pair += [None] * (2 - len(pair))
-    return [text(row) if row else '' for text in write for row in pair[:2]]
+    """Cells of perplexity and of each of `write` for two languages, or for one in the second
+    column; of ten clones the second stands for all nine."""
+    pair = [*([None] if second else []), *languages[:2], None][:2]
+    return [text(row) if row else '' for text in (ppl_text, *write) for row in pair]
 
 
 def same_mix(case, published):
     """Whether a run mixes as many clones, or two languages, in the stages of a published row."""
     shares = np.transpose([row['shares'] for row in case['languages']])
     corpora, kinds = {row['corpus'] for row in case['languages']}, published['kinds']
-    if len(kinds) == 1 or case['shared'] or case['unusual'] or len(corpora) != len(set(kinds)):
+    if len(kinds) == 1 or case['special'] or len(corpora) != len(set(kinds)):
         return False
     same = case['vocabulary'] == published['vocabulary']
     same = same and shares.shape == np.shape(published['stages'])
     return bool(same and np.allclose(shares, published['stages'], atol=1e-4))
 
 
-# --- commands -------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def read_commands(path):
     """{heading: the first block of commands below it, (heading, row): the command of a table's row}
     of config/README.md."""
-    commands, heading, done = {}, '', False
-    for line in path.read_text(encoding='utf-8').splitlines():
-        row = re.match(r'\| (\d+) \|.*`(.+)` \|$', line)
-        if line.startswith('## '):
-            heading, done = line[3:], False
-        elif line.startswith('    ') and not done:
-            commands[heading] = commands.get(heading, '') + line[4:] + '\n'
-        elif row:
-            commands[heading, row[1]] = row[2]
-        elif heading in commands:
-            done = True
+    commands = {}
+    for section in re.split(r'^## ', path.read_text(encoding='utf-8'), flags=re.M)[1:]:
+        heading = section.splitlines()[0]
+        block = re.search(r'(^    .*\n)+', section, re.M)
+        commands[heading] = re.sub('^    ', '', block[0], flags=re.M) if block else ''
+        for row, command in re.findall(r'^\| (\d+) \|.*`(.+)` \|$', section, re.M):
+            commands[heading, row] = command
     return commands
 
 
 COMMANDS = read_commands(Path(__file__).resolve().parent / 'config' / 'README.md')
-
-
-# --- the page -------------------------------------------------------------------------------------
+SECTIONS = {
+    'Cloned languages': ('Figure 1', 'Table 1', 'Figure 2'),
+    'Real languages': ('Table 3', 'Figure 3', 'Figure 4'),
+    'Laws, anchor points, scale': ('Figure 5', 'Figure 8', 'Figure 9', 'Figure 10'),
+}
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Language imbalance</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 972px; margin: 0 auto;
-  padding: 0 14px 60px; }
-h1 { font-size: 1.5em; line-height: 1.25; margin: 1em 0 .6em; }
-h2 { margin: 1.8em 0 .2em; } h3 { margin: 1.6em 0 .3em; } p { margin: .5em 0; }
-.finding { border-left: 5px solid #0072B2; background: #eef5fa; padding: 12px 16px;
-  font-size: 1.12em; }
-.note, small { color: #555; font-size: .88em; } td small { display: block; }
-nav { font-size: .9em; } nav a { margin-right: .6em; white-space: nowrap; }
-.panels { display: grid; gap: 10px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
-.panels img { width: 100%; max-width: 560px; height: auto; border: 1px solid #e4e4e4; }
-figure { margin: 0; } figcaption { font-size: .85em; color: #555; }
-.scroll { overflow-x: auto; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 972px; margin: 0 auto; padding: 0 14px; }
+.finding { border-left: 5px solid #0072B2; background: #eef5fa; padding: 12px 16px; }
+.note, small, .gap, figcaption { color: #555; font-size: .88em; } td small { display: block; }
+.gap { border: 1px dashed #aaa; padding: 8px 14px; } nav a { margin-right: .6em; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 10px; }
+img { width: 100%; max-width: 560px; border: 1px solid #e4e4e4; } figure { margin: 0; }
+.scroll, pre { overflow-x: auto; } pre { background: #f5f5f5; padding: 8px 10px; }
+code, pre { font: 12px/1.45 ui-monospace, monospace; }
 table { border-collapse: collapse; font-size: .82em; line-height: 1.35; }
-th, td { padding: 3px 6px; text-align: right; white-space: nowrap; vertical-align: top; }
-td { border-bottom: 1px solid #e4e4e4; } th { border-bottom: 1px solid #999; }
-th { vertical-align: bottom; white-space: normal; } th.centre { text-align: center; }
-.name, .left { text-align: left; }
-td.name { white-space: normal; overflow-wrap: anywhere; min-width: 110px; max-width: 230px; }
-td.paper { color: #777; } tr.head td { background: #f5f5f5; }
-code, pre { font: 12.5px/1.45 ui-monospace, monospace; } td code { font-size: 11.5px; }
-pre { background: #f5f5f5; padding: 8px 10px; overflow-x: auto; margin: 6px 0; }
-.gap { border: 1px dashed #aaa; padding: 8px 14px; margin: 10px 0; color: #555; }
-summary { cursor: pointer; }
+th, td { padding: 3px 6px; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; } td.paper { color: #777; } td[colspan] { background: #f5f5f5; }
+.name { text-align: left; } td.name { white-space: normal; overflow-wrap: anywhere; }
 </style></head><body>
 {% macro cells(texts, name='') %}{% for text in texts %}
 {% set parts = text.partition(' [' if ' [' in text else ' ±') %}
@@ -357,10 +308,9 @@ The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}
 {%- endmacro %}
 
 <h1>Language imbalance: our runs beside the paper</h1>
-<p class="finding">{{ findings[0] }}.</p>
-{% if findings[1:] %}<details class="note"{{ ' open' if findings|length < 5 }}>
-<summary>{{ findings|length - 1 }} more groups of runs</summary>
-<ul>{% for text in findings[1:] %}<li>{{ text }}.</li>{% endfor %}</ul></details>{% endif %}
+<p class="finding">{{ findings[0] }}</p>
+{% if findings[1:] %}<details class="note"><summary>More groups of runs</summary>
+<ul>{% for text in findings[1:] %}<li>{{ text }}</li>{% endfor %}</ul></details>{% endif %}
 <p class="note">The tokens of a language in a mix are worth as many tokens (MLTE) as a run on this
 language alone needs for the same perplexity. MLPE is the perplexity of such a run on the tokens
 seen. TEff is MLTE over the tokens seen. The mix has more steps than that run, and more steps
@@ -368,7 +318,9 @@ help, too: a control is trained on the same sequences of the language at the sam
 other languages. Transfer is the MLTE of the run over that of its control: above 1 the other
 languages helped. Brackets and bars are 90% intervals. Perplexities compare only on the same text in
 the same tokens.</p>
-<nav>{% for id, name in links %}<a href="#{{ id }}">{{ name }}</a>{% endfor %}</nav>
+<nav><a href="#runs">All runs</a>{% for names in sections.values() %}{% for name in names %}
+<a href="#{{ name|replace(' ', '')|lower }}">{{ name }}</a>{% endfor %}{% endfor %}
+<a href="#studies">Inside the models</a></nav>
 
 <h2 id="runs">All runs</h2>
 <details{{ ' open' if rows|length <= 60 }}><summary>The table of all runs</summary>
@@ -376,17 +328,12 @@ the same tokens.</p>
 <tr><th class="name">run</th><th class="name">language</th><th>tokens seen</th><th>PPL ± s.e.</th>
 <th>MLPE</th><th>MLTE</th><th>TEff</th><th>control's TEff</th><th>transfer</th>
 <th class="name">control</th></tr>
-{% for group, lines in all_runs.items() %}
-<tr class="head"><td class="name" colspan="10">{{ group }}</td></tr>
-{% for line in lines %}<tr><td class="name">{{ line[0] }}</td><td class="left">{{ line[1] }}</td>
-{{- cells(line[2:9]) }}<td class="name">{{ line[9] }}</td></tr>
-{% endfor %}{% endfor %}</table></div></details>
+{% for group, lines in all_runs.items() %}<tr><td class="name" colspan="10">{{ group }}</td></tr>
+{% for line in lines %}<tr>{{ cells(line[:2], 'name') }}{{ cells(line[2:9]) }}
+{{- cells(line[9:], 'name') }}</tr>{% endfor %}{% endfor %}</table></div></details>
 <p class="note">± is one standard error. The TEff of a run on one language is 1 by definition; its
-MLTE shows how far the law is from it.
-{% if rows|selectattr('extrapolated')|list %}* the tokens seen or an MLTE lie outside the budgets of
-the law.
-{% endif %}
-{% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
+MLTE shows how far the law is from it. * marks tokens seen or an MLTE outside the budgets of the
+law. {% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
 {% if rowless %}Without a row, as copies, further seeds or damaged files: {{ rowless|join(', ') }}.
 {% endif %}</p>
 <h3>Their laws</h3>
@@ -394,36 +341,35 @@ the law.
 {{ describe(entry.law) if entry.law else 'no law: ' + entry.problem }}.</li>{% endfor %}</ul>
 {% if laws|rejectattr('law')|list %}{{ gap('some laws', 'Laws') }}{% endif %}
 
-{% macro figure(number) %}{% set f = figures[number] %}
+{% macro draw_figure(number) %}{% set f = figures[number] %}
 <h3 id="figure{{ number }}">Figure {{ number }}: {{ f.title }}</h3><p>The paper, {{ f.claim }}</p>
 {% if f.panels %}<div class="panels">
 {% for panel in f.panels %}{{ picture(panel.png, panel.alt) }}{% endfor %}</div>
-<p class="note">Ours: {{ f.drawn[:8]|join(', ') }}{% if f.drawn[8:] %} and {{ f.drawn|length - 8 }}
-more{% endif %}. As a file: figure{{ number }}.png</p>{% endif %}
-{% if f.missing %}{{ gap(f.missing|select|join(' and '), f.heading) }}{% else %}
+<p class="note">Ours: {{ f.drawn|join(', ') }}. As a file: figure{{ number }}.png</p>{% endif %}
+{% if f.missing %}{{ gap(f.missing|select|join(' and '), f.commands) }}{% else %}
 <details class="note"><summary>The commands in the paper's setting</summary>
-<pre>{{ commands[f.heading] }}</pre></details>{% endif %}{% endmacro %}
+<pre>{{ commands[f.commands] }}</pre></details>{% endif %}{% endmacro %}
 
-{% macro table(number) %}{% set t = tables[number] %}
-<h3 id="table{{ number }}">Table {{ number }}: {{ t.title }}</h3><p>The paper, {{ t.claim }}</p>
-{% if not t.filled %}<details class="gap"><summary>No run yet of any row. The rows and their
+{% macro draw_table(number) %}{% set title, claim, names, lines = tables[number] %}
+<h3 id="table{{ number }}">Table {{ number }}: {{ title }}</h3><p>The paper, {{ claim }}</p>
+{% set filled = lines|selectattr('ours')|list %}
+{% if not filled %}<details class="gap"><summary>No run yet of any row. The rows and their
 commands</summary>{% endif %}
-<div class="scroll"><table><tr><th colspan="2"></th><th class="centre" colspan="4">the paper</th>
-<th class="centre" colspan="8">ours</th></tr>
+<div class="scroll"><table><tr><th colspan="2"></th><th colspan="4">the paper</th>
+<th colspan="8">ours</th></tr>
 <tr><th class="name">row</th><th class="name">training data, tokens</th>
 {% for what in ('PPL', 'TEff', 'PPL', 'TEff', "control's TEff", 'transfer') %}
-{% for name in t.names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
-{% for line in t.lines %}<tr>{% if line.name %}<td></td>
+{% for name in names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
+{% for line in lines %}<tr>{% if line.name %}<td></td>
 <td class="name" colspan="5"><small>the same mix in another model: {{ line.name }}</small></td>
-{%- else %}<td class="left">{{ line.row }}</td><td class="name">{{ line.mix }}</td>
-{{- cells(line.paper, 'paper') }}{% endif %}{% if line.command %}
-<td class="left" colspan="8">— <code>{{ line.command }}</code></td>
+{%- else %}{{ cells([line.row, line.mix], 'name') }}{{ cells(line.paper, 'paper') }}{% endif %}
+{% if line.command %}<td class="name" colspan="8">— <code>{{ line.command }}</code></td>
 {%- else %}{{ cells(line.ours) }}{% endif %}</tr>
-{% endfor %}</table></div>{% if not t.filled %}</details>{% endif %}{% endmacro %}
+{% endfor %}</table></div>{% if not filled %}</details>{% endif %}{% endmacro %}
 
 {% for title, names in sections.items() %}<h2>{{ title }}</h2>
 {% for name in names %}{% set kind, number = name.split() %}
-{{ figure(number) if kind == 'Figure' else table(number) }}{% endfor %}{% endfor %}
+{{ draw_figure(number) if kind == 'Figure' else draw_table(number) }}{% endfor %}{% endfor %}
 
 <h2 id="studies">Inside the models</h2>
 <p>The paper, Sections 4.2 and 5.2, Appendices C, F and G (Figures 6, 7, 11 to 14, Tables 2 and 4):
@@ -434,25 +380,13 @@ such effect was found.</p>
 </figure>{% endfor %}</div>{% else %}{{ gap('', 'Figure 6') }}{% endfor %}
 </body></html>
 """
-SECTIONS = {
-    'Cloned languages': ('Figure 1', 'Table 1', 'Figure 2'),
-    'Real languages': ('Table 3', 'Figure 3', 'Figure 4'),
-    'Laws, anchor points, scale': ('Figure 5', 'Figure 8', 'Figure 9', 'Figure 10'),
-}
 
 
 def page(root, folder, runs):
     """The page as text, and the finding that it begins with; writes the figures into `folder`."""
     laws, rows = analyse(runs, law_schedule)
     cases = cases_of(runs, laws, rows)
-    found = findings(cases)
-    if not found:
-        count = f'{len(runs)} run{"s" if len(runs) > 1 else ""}'
-        found = [
-            f'{count}, none of two languages at unequal shares: nothing can be said about '
-            'imbalance yet; python demo.py makes the smallest set that can'
-        ]
-    figures, tables, studies = {}, {}, {}
+    figures, studies, found = {}, {}, findings(cases)
     for number, figure in FIGURES.items():
         parts = {name: draw(cases, laws, root) for name, draw in figure.parts.items()}
         panels = [panel for part, _ in parts.values() for panel in part]
@@ -460,21 +394,12 @@ def page(root, folder, runs):
             (folder / f'figure{number}.png').write_bytes(stitch(panels))
         drawn = sorted(set().union(*(names for _, names in parts.values())))
         missing = [name for name, (_, names) in parts.items() if not names]
-        about = dict(title=figure.title, claim=figure.claim, heading=figure.commands)
-        figures[number] = about | dict(panels=panels, drawn=drawn, missing=missing)
-    for number, (title, claim, names) in TABLES.items():
-        lines = paper_table(number, runs, rows, cases)
-        filled = any('ours' in line for line in lines)
-        tables[number] = dict(title=title, claim=claim, names=names, lines=lines, filled=filled)
+        figures[number] = figure._asdict() | dict(panels=panels, drawn=drawn, missing=missing)
     for path in sorted(root.glob('*/*.png')):
         if path.parent != folder:
             studies.setdefault(path.parent.name, []).append((path.stem, path.read_bytes()))
-    links = [('runs', 'All runs'), ('studies', 'Inside the models')]
-    names = [name for section in SECTIONS.values() for name in section]
-    links[1:1] = [(name.replace(' ', '').lower(), name) for name in names]
+    results = {path.parent.name for path in root.glob('*/results.json')}
     mixed = [row['note'] for row in rows if not row['monolingual'] and row['note']]
-    rowless = {path.parent.name for path in root.glob('*/results.json')}
-    rowless -= {run['run'] for run in runs}
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters['b64'] = lambda png: base64.b64encode(png).decode()
     text = environment.from_string(PAGE).render(
@@ -485,12 +410,11 @@ def page(root, folder, runs):
         describe=describe,
         commands=COMMANDS,
         figures=figures,
-        tables=tables,
+        tables={number: (*about, paper_table(number, cases)) for number, about in TABLES.items()},
         studies=studies,
         sections=SECTIONS,
-        links=links,
         notes=dict.fromkeys(mixed),
-        rowless=sorted(rowless),
+        rowless=sorted(results - {run['run'] for run in runs}),
     )
     return text, found[0]
 
@@ -510,7 +434,7 @@ def main():
     text, finding = page(root, folder, runs)
     (folder / 'report.html').write_text(text, encoding='utf-8')
     print(f'wrote {folder}/report.html')
-    print(f'{finding}.')
+    print(finding)
 
 
 if __name__ == '__main__':
