@@ -38,6 +38,7 @@ STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow'
 STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5}
 TITLES = dict(ppl='perplexity on the test set', teff='token efficiency TEff')
 TITLES |= dict(transfer='transfer', tokens='tokens of the training run')
+TITLES |= dict(accuracy='accuracy after fine-tuning')
 TITLES |= dict(parameters='parameters of the model without embeddings')
 LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
 Z90 = 1.645  # standard errors to either side of a 90% interval
@@ -147,83 +148,85 @@ def log_ticks(axis, write='{:g}'.format):
 
 # With another value of these a run is no plain mix of languages: it is compared with its like.
 UNUSUAL = ('loss_weights', 'start_entries', 'start_noise', 'trainable', 'orders')
+PAPER = Group(**dict.fromkeys(Group._fields, '') | dict(n_layer=12, n_head=12, head_dim=64))
+PAPER = PAPER._replace(n_embd=768, mlp_dim=3072, block_size=512, batch_size=128)
+ALL_BUT_RATIO = ('laws', 'shared', 'length')
+SAME = ('kinds', 'vocabulary', 'size', 'unusual')  # of a run in the paper's setting
 
 
 def cases_of(runs, laws, rows):
     """The cases of all runs but the controls, which are no mixes. laws, rows: of `analyse`."""
-    by_name = {(row['run'], row['language']): row for row in rows}
-    return [case_of(run, by_name, laws) for run in runs if not run['settings']['only']]
-
-
-def case_of(run, rows, laws):
-    settings, names, languages = run['settings'], list(run['languages']), []
-    for name in trained(run):
-        group = group_of(run, run['languages'][name])
-        about = dict(group=group, law=laws[group]['law'], kind=kind_of(name, group.corpus))
-        about['shares'] = [stage[names.index(name)] for stage in settings['stages']]
-        languages.append(rows[run['run'], name] | about)
-    unusual = [f'{name} {settings[name]}' for name in UNUSUAL if settings[name] != DEFAULTS[name]]
-    case = dict(run=run['run'], steps=settings['max_steps'], vocabulary=settings['vocabulary'])
-    case |= dict(languages=languages, unusual=', '.join(unusual))
-    return finished(case | dict(shared=round(1 - settings.get('cloned_fraction', 1), 4)))
+    by_name, cases = {(row['run'], row['language']): row for row in rows}, []
+    for run in runs:
+        settings, languages = run['settings'], []
+        for name in () if settings['only'] else trained(run):
+            group, i = group_of(run, run['languages'][name]), list(run['languages']).index(name)
+            about = dict(group=group, law=laws[group]['law'], kind=kind_of(name, group.corpus))
+            shares = [stage[i] for stage in settings['stages']]
+            languages.append(by_name[run['run'], name] | about | dict(shares=shares))
+        unusual = (
+            f'{name} {settings[name]}' for name in UNUSUAL if settings[name] != DEFAULTS[name]
+        )
+        shared = round(1 - settings.get('cloned_fraction', 1), 4)
+        if languages:
+            about = settings['max_steps'], settings['vocabulary'], ', '.join(unusual), shared
+            cases.append(case_of(run['run'], languages, *about))
+    return cases
 
 
 @functools.cache
 def paper_cases():
-    """The published runs of one or two languages as cases, each once."""
-    laws, cases, shape = load_paper_laws(), {}, dict(n_layer=12, n_embd=768, n_head=12, head_dim=64)
-    small = dict.fromkeys(Group._fields, '') | shape | dict(mlp_dim=3072)
-    group = Group(**small | dict(block_size=512, batch_size=128))
+    """The published runs of one or two languages as cases."""
+    laws, cases = load_paper_laws(), []
     for run in load_paper_runs():
         languages = []
         for i, row in enumerate(run['languages']):
-            about = dict(language=row['name'], corpus=row['kind'], ppl_se=0.0, group=group)
-            about['shares'] = [stage[i] for stage in run['stages']]
-            languages.append(row | about | dict(law=laws[row['kind']]))
-        case = dict(run=run['name'], steps=run['steps'], vocabulary=run['vocabulary'])
-        case = finished(case | dict(languages=languages, unusual='', shared=0))
-        key = case['kinds'], case['vocabulary'], case['tokens'], str(run['stages'])
+            about = dict(language=row['name'], corpus=row['kind'], ppl_se=0.0, group=PAPER)
+            shares = [stage[i] for stage in run['stages']]
+            languages.append(row | about | dict(law=laws[row['kind']], shares=shares))
         if len(run['kinds']) <= 2:
-            cases.setdefault(key, case)
-    return list(cases.values())
+            cases.append(case_of(run['name'], languages, run['steps'], run['vocabulary']))
+    return cases
 
 
-def paper_mixes(kind, vocabulary='', tokens=0):
-    """The paper's mixes of two languages, of this vocabulary and length where one is given."""
-    found = mixes(paper_cases(), kind)
-    found = [case for case in found if vocabulary in ('', case['vocabulary'])]
-    return [case for case in found if tokens in (0, case['tokens'])]
-
-
-def finished(case):
-    """Adds what follows: kind, ratio ('90/10'), share of the second language, size, words."""
-    languages, group = case['languages'], case['languages'][0]['group']
-    names, corpora = [row['language'] for row in languages], [row['corpus'] for row in languages]
-    kinds = {1: 'alone', 2: 'pair' if len(set(corpora)) > 1 else 'clones'}
-    kind = kinds.get(len(languages), 'many')
-    if kind == 'clones':
-        languages.sort(key=lambda row: -sum(row['shares']))
-    elif [row['kind'] for row in languages] == ['fr', 'en']:
-        languages.reverse()
-    vocabulary = case['vocabulary'] if kind == 'pair' else 'disjoint'
-    case |= dict(kind=kind, vocabulary=vocabulary, size=size_of(group), share=None, ratio='')
-    shared = f'{case["shared"]:.0%} of the pieces shared' if case['shared'] else ''
-    case['special'] = ', '.join(filter(None, [case['unusual'], shared]))
-    case['corpora'] = ' + '.join(dict.fromkeys(corpora))
-    label = case['corpora'], vocabulary if kind == 'pair' else '', case['special']
-    case['label'] = ', '.join(filter(None, label))
-    case['turned'] = names != [row['language'] for row in languages]
-    case['kinds'] = tuple(row['kind'] for row in languages)
-    case['text'] = (*((row['corpus'], row['group'].tokenizer) for row in languages), vocabulary)
-    case['rate'] = group.learning_rate, group.min_learning_rate, group.lr_schedule
-    case['tokens'] = case['steps'] * group.batch_size * group.block_size
-    case['length'] = f'{short(case["tokens"])} tokens'
+def case_of(run, languages, steps, vocabulary, unusual='', shared=0):
+    """A run as a dict, with what follows from the rows of its languages: kind, ratio ('90/10'),
+    share of the second language, which is the rarer clone, or French."""
+    corpora = list(dict.fromkeys(row['corpus'] for row in languages))
+    kind = 'pair' if len(corpora) > 1 else 'clones'
+    kind = kind if len(languages) == 2 else 'many' if languages[1:] else 'alone'
+    order = [row['kind'] == 'fr' if kind == 'pair' else -sum(row['shares']) for row in languages]
+    ordered = [languages[i] for i in np.argsort(order, kind='stable')]
+    constant = kind in ('pair', 'clones') and all(len(set(row['shares'])) == 1 for row in languages)
+    vocabulary, group = vocabulary if kind == 'pair' else 'disjoint', ordered[0]['group']
+    tokens = steps * group.batch_size * group.block_size
     weights = 4 * group.n_head * group.head_dim + 2 * group.mlp_dim
-    case['parameters'] = group.n_layer * group.n_embd * weights
-    if len(languages) == 2 and all(len(set(row['shares'])) == 1 for row in languages):
-        case['share'] = languages[1]['shares'][0]
-        case['ratio'] = '/'.join(f'{100 * row["shares"][0]:.3g}' for row in languages)
-    return case
+    special = [unusual, f'{shared:.0%} of the pieces shared' if shared else '']
+    label = [' + '.join(corpora), vocabulary if kind == 'pair' else '', *special]
+    return dict(
+        run=run,
+        languages=ordered,
+        kind=kind,
+        vocabulary=vocabulary,
+        unusual=unusual,
+        shared=shared,
+        special=any(special),
+        label=', '.join(filter(None, label)),
+        corpora=' + '.join(corpora),
+        size=size_of(group),
+        length=f'{short(tokens)} tokens',
+        tokens=tokens,
+        parameters=group.n_layer * group.n_embd * weights,
+        published=group is PAPER,
+        turned=ordered[0] is not languages[0],
+        kinds=tuple(row['kind'] for row in ordered),
+        text=(*((row['corpus'], row['group'].tokenizer) for row in ordered), vocabulary),
+        # what runs share whose perplexities compare
+        laws=(tuple(row['group'] for row in ordered), vocabulary, unusual),
+        rate=(group.learning_rate, group.min_learning_rate, group.lr_schedule),
+        share=ordered[1]['shares'][0] if constant else None,
+        ratio='/'.join(f'{100 * row["shares"][0]:.3g}' for row in ordered) if constant else '',
+    )
 
 
 def size_of(group):
@@ -231,41 +234,33 @@ def size_of(group):
     return f'GPT {name}' if name else f'{group.n_layer} layers of {group.n_embd}'
 
 
-def alike(case, published, *more):
-    """Whether a case of ours has the languages, vocabulary, size (and more) of the paper's."""
-    same = (case[key] == published[key] for key in ('kinds', 'kind', 'vocabulary', 'size', *more))
-    return not case['unusual'] and all(same)
+def mixes(cases, *kinds):
+    """The runs of two languages at one ratio."""
+    return [case for case in cases if case['kind'] in kinds and case['share'] is not None]
 
 
-def laws_of(case):
-    """What runs share whose perplexities compare: text, model, optimisation, unusual settings."""
-    return tuple(row['group'] for row in case['languages']), case['vocabulary'], case['unusual']
+def published(case, *keys):
+    """The paper's mixes that have what a case of ours has under the keys."""
+    theirs = mixes(paper_cases(), case['kind'])
+    return [p for p in theirs if all(p[key] == case[key] for key in keys)]
 
 
-def all_but_ratio(case):
-    return laws_of(case), case['shared'], case['length']
+def standard(case):
+    """The paper's mixes of a vocabulary in its usual length."""
+    return [p for p in published(case, 'vocabulary') if p['tokens'] == UNIT]
 
 
-def all_but_size(case):
-    return case['text'], case['rate'], case['length']
-
-
-def grouped(cases, key, title='{label}, {size}, {length}'):
-    """[(title, cases)] of cases that agree in `key`: plain mixes first, then by number of cases."""
+def grouped(cases, *keys, title='{label}, {size}, {length}'):
+    """[(title, cases)] of cases that agree in the keys: plain mixes first, then by their number."""
     groups, titled = {}, []
     for case in cases:
-        groups.setdefault(key(case), []).append(case)
+        groups.setdefault(tuple(case[key] for key in keys), []).append(case)
     for members in sorted(groups.values(), key=lambda group: (group[0]['special'], -len(group))):
         text = title.format_map(members[0])
         if text in dict(titled):
             text = f'{label_of(members[0]["languages"][0]["group"])}, {members[0]["length"]}'
         titled.append((text, members))
     return titled
-
-
-def mixes(cases, *kinds):
-    """The runs of two languages at one ratio."""
-    return [case for case in cases if case['kind'] in kinds and case['share'] is not None]
 
 
 def names_of(cases):
@@ -276,6 +271,26 @@ def names_of(cases):
 # --- Figures 1, 3 and 8: by a share ---------------------------------------------------------------
 
 
+def ratio_panels(cases, kind):
+    """PPL, TEff and transfer by the share of the second language, for each group of runs that
+    differ in nothing else; where none is in the paper's setting, the paper's PPL, too."""
+    panels, drawn, papers, compared = [], set(), {}, set()
+    for title, members in grouped(mixes(cases, kind), *ALL_BUT_RATIO):
+        theirs, usual = published(members[0], *SAME, 'length'), standard(members[0])
+        if len({case['share'] for case in members + theirs}) > 1:
+            ratio_panel(panels, title, members + theirs, 'ppl')
+            ratio_panel(panels, title, members + (theirs or usual), 'teff')
+            ratio_panel(panels, title, members, 'transfer')
+            drawn |= {case['run'] for case in members}
+            papers[members[0]['vocabulary']] = usual
+            compared |= {case['vocabulary'] for case in theirs}
+    for vocabulary, theirs in papers.items():
+        if vocabulary not in compared:
+            title = 'the paper: {label}, {size}, {length}'.format_map(theirs[0])
+            ratio_panel(panels, title, theirs, 'ppl')
+    return panels, drawn
+
+
 def language_line(role, label, values, hollow=False, control=False):
     """A language's line over percents, a little aside so that neither hides the other."""
     aside = [(x + 0.8 * (role - 0.5) + 0.6 * control, *rest) for x, *rest in values]
@@ -283,92 +298,68 @@ def language_line(role, label, values, hollow=False, control=False):
     return Line(label, aside, OTHERS[role], marker, dash, hollow)
 
 
-def language_lines(ours, theirs, what, by='share'):
-    """The lines of both languages, ours and the paper's, by a share of the cases."""
-    return [
-        language_line(role, name, points(cases, lambda case: 100 * case[by], role, what), hollow)
-        for cases, hollow in ((ours, False), (theirs, True))
-        for role, name in enumerate(names_of(ours or theirs))
-    ]
+def language_lines(cases, what, by='share'):
+    """The lines of both languages, ours and the paper's, by a share that the cases have."""
+    lines = []
+    for hollow, (role, name) in itertools.product((False, True), enumerate(names_of(cases))):
+        chosen = [case for case in cases if case['published'] == hollow]
+        values = points(chosen, lambda case: 100 * case[by], role, what)
+        lines.append(language_line(role, name, values, hollow))
+    return lines
 
 
-def ratio_panels(cases, kind):
-    """PPL, TEff and transfer by the share of the second language, for each group of runs that
-    differ in nothing else; where none is in the paper's setting, the paper's PPL, too."""
-    panels, drawn, compared = [], set(), {}
-    for title, members in grouped(mixes(cases, kind), all_but_ratio):
-        vocabulary = members[0]['vocabulary']
-        theirs = [p for p in paper_mixes(kind) if alike(members[0], p, 'length')]
-        if len({case['share'] for case in members + theirs}) < 2:
-            continue
-        ratio_panel(panels, title, members, theirs, 'ppl')
-        ratio_panel(panels, title, members, theirs or paper_mixes(kind, vocabulary, UNIT), 'teff')
-        ratio_panel(panels, title, members, [], 'transfer')
-        drawn |= {case['run'] for case in members}
-        compared[vocabulary] = compared.get(vocabulary) or theirs
-    for vocabulary in compared:
-        if not compared[vocabulary]:
-            theirs = paper_mixes(kind, vocabulary, UNIT)
-            title = 'the paper: {label}, {size}, {length}'.format_map(theirs[0])
-            ratio_panel(panels, title, [], theirs, 'ppl')
-    return panels, drawn
-
-
-def ratio_panel(panels, title, ours, theirs, what):
-    shown, lines = ours or theirs, language_lines(ours, theirs, what)
-    if not any(line.points for line in lines if line.hollow != bool(ours)):
+def ratio_panel(panels, title, cases, what):
+    """A panel by the share of the second language; of clones, which are alike, the rarer one."""
+    first, names, lines = cases[0], names_of(cases), language_lines(cases, what)
+    if not any(line.points for line in lines if line.hollow == first['published']):
         return
-    names = names_of(shown)
+    ours = [case for case in cases if case['published'] == first['published']]
     for role in (0, 1) if what == 'teff' else ():
         values = points(ours, lambda case: 100 * case['share'], role, 'control_teff')
         lines.append(language_line(role, f"{names[role]}'s control", values, control=True))
-    with panel(panels, title, xlabel=share_of(names), ylabel=TITLES[what]) as axes:
+    xlabel = f'share of {names[1]} in the training tokens (%)'
+    with panel(panels, title, xlabel=xlabel, ylabel=TITLES[what]) as axes:
         draw_lines(axes, lines, what)
-        ratio_axis(axes, shown[0]['kind'])
-        shares = np.linspace(*(end(case['share'] for case in shown) for end in (min, max)), 100)
+        clones, shares = first['kind'] == 'clones', [case['share'] for case in ours]
+        axes.set(xlim=(0, 53 if clones else 100))
+        axes.set_xticks([5, 10, 20, 30, 40, 50] if clones else range(0, 101, 10))
+        if what == 'accuracy':
+            level = first['languages'][0]['majority']
+            axes.axhline(level, color=GREY, ls='-.', lw=1, label='majority class')
+        shares = np.linspace(min(shares), max(shares), 100)
         for role, part in enumerate((1 - shares, shares)) if what == 'ppl' else ():
-            law = shown[0]['languages'][role]['law']
-            if law and shares[0] < shares[-1]:
-                y = law.ppl(part * shown[0]['tokens'])
+            if first['languages'][role]['law']:
+                y = first['languages'][role]['law'].ppl(part * first['tokens'])
                 look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7)
                 look['label'] = f'{names[role]} alone on its share (law)'
                 axes.plot(100 * shares, np.where(y < DRAWN_PPL, y, np.nan), **look)
-
-
-def share_of(names):
-    return f'share of {names[1]} in the training tokens (%)'
-
-
-def ratio_axis(axes, kind):
-    """Percent of the second language; of clones, which are alike, it is the rarer one."""
-    clones = kind == 'clones'
-    axes.set_xlim(0, 53 if clones else 100)
-    axes.set_xticks([5, 10, 20, 30, 40, 50] if clones else range(0, 101, 10))
 
 
 def shared_panels(cases):
     """Figure 8: PPL of two balanced clones by the share of pieces that they have in common. With
     all in common there is one language, whose law is the level to reach."""
     panels, drawn = [], set()
-    balanced = [case for case in mixes(cases, 'clones') if case['ratio'] == '50/50']
-    groups = grouped(
-        balanced, lambda case: (laws_of(case), case['length']), '{corpora}, {size}, {length}'
-    )
-    for title, members in groups:
-        theirs = [p for p in paper_mixes('clones') if alike(members[0], p, 'length', 'ratio')]
+    even = [case for case in mixes(cases, 'clones') if case['ratio'] == '50/50']
+    for title, members in grouped(even, 'laws', 'length', title='{corpora}, {size}, {length}'):
         if not any(case['shared'] for case in members):
             continue
+        lines = language_lines(
+            members + published(members[0], *SAME, 'length', 'ratio'), 'ppl', by='shared'
+        )
         xlabel = 'share of the vocabulary that both clones use (%)'
         with panel(panels, title, xlabel=xlabel, ylabel=TITLES['ppl']) as axes:
-            draw_lines(axes, language_lines(members, theirs, 'ppl', by='shared'), 'ppl')
-            law = members[0]['languages'][0]['law']
-            level = law.ppl(members[0]['tokens']) if law else math.inf
-            if level < DRAWN_PPL:
-                label = 'one language alone on all tokens (law)'
-                axes.axhline(level, color=GREY, ls='-.', lw=1, label=label)
+            draw_lines(axes, lines, 'ppl')
             axes.set_xlim(-4, 104)
+            law = members[0]['languages'][0]['law']
+            if law and law.ppl(members[0]['tokens']) < DRAWN_PPL:
+                label = 'one language alone on all tokens (law)'
+                level = law.ppl(members[0]['tokens'])
+                axes.axhline(level, color=GREY, ls='-.', lw=1, label=label)
         drawn |= {case['run'] for case in members}
     return panels, drawn
+
+
+# --- Figure 1, right: fine-tuning -----------------------------------------------------------------
 
 
 def accuracies(root, case):
@@ -377,104 +368,97 @@ def accuracies(root, case):
     path, first = root / case['run'] / 'finetune.json', case['languages'][0]['language']
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
-        trained_in, tasks = results.get('train_language', first), results['tasks']
-        return {t: e for t, e in tasks.items() if 'languages' in e and trained_in == first}
+        if results.get('train_language', first) == first:
+            return {t: entry for t, entry in results['tasks'].items() if 'languages' in entry}
     except FileNotFoundError:
-        return {}
+        pass
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
-        return {}
+    return {}
+
+
+def glue_panels(cases, root):
+    """Accuracy by ratio after fine-tuning in the first language, a mean over the tasks that all
+    runs of a group have; the paper's is the mean over its ten."""
+    panels, drawn, theirs = [], set(), []
+    for row in read_csv('paper_glue.csv'):
+        languages = [dict(language=name, accuracy=float(row[name])) for name in ('en1', 'en2')]
+        case = dict(share=float(row['p_en2']), languages=languages, published=True, turned=False)
+        theirs.append(case)
+    entries = {case['run']: accuracies(root, case) for case in mixes(cases, 'clones')}
+    tuned = [case for case in mixes(cases, 'clones') if entries[case['run']]]
+    for title, members in grouped(tuned, *ALL_BUT_RATIO):
+        tasks = sorted(set.intersection(*(set(entries[case['run']]) for case in members)))
+        for case in members if tasks else ():
+            chosen = [entries[case['run']][task] for task in tasks]
+            for row in case['languages']:
+                row |= mean_accuracy(chosen, row['language'])
+        if tasks:
+            title += f'; mean of {", ".join(tasks)} (the paper: of ten)'
+            ratio_panel(panels, title, members + theirs, 'accuracy')
+            drawn |= {case['run'] for case in members}
+    return panels, drawn
 
 
 def mean_accuracy(entries, language):
-    """(mean, low, high) of a language over the entries of tasks, whose errors are independent."""
+    """The mean over tasks, whose errors are independent, and what the majority class would have."""
     scores = [entry['languages'][language] for entry in entries]
     values = np.array([(score['mean'], *score['interval']) for score in scores])
     mean = values[:, 0].mean()
     below, above = (np.linalg.norm(values[:, 0] - values[:, i]) / len(values) for i in (1, 2))
-    return mean, mean - below, mean + above
-
-
-def glue_panels(cases, root):
-    """Figure 1, right: accuracy by ratio after fine-tuning in the first language, a mean over the
-    tasks that all runs of a group have; the paper's is the mean over its ten."""
-    panels, drawn, published = [], set(), read_csv('paper_glue.csv')
-    tasks_of = {case['run']: accuracies(root, case) for case in mixes(cases, 'clones')}
-    tuned = [case for case in mixes(cases, 'clones') if tasks_of[case['run']]]
-    for title, members in grouped(tuned, all_but_ratio):
-        tasks = sorted(set.intersection(*(set(tasks_of[case['run']]) for case in members)))
-        if not tasks:
-            continue
-        names, lines = names_of(members), []
-        for role, column in enumerate(('en1', 'en2')):
-            values = []
-            for case in members:
-                entries = [tasks_of[case['run']][task] for task in tasks]
-                mean = mean_accuracy(entries, case['languages'][role]['language'])
-                values.append((100 * case['share'], *mean))
-            theirs = [(100 * float(row['p_en2']), *[float(row[column])] * 3) for row in published]
-            lines.append(language_line(role, names[role], values))
-            lines.append(language_line(role, names[role], theirs, hollow=True))
-        title += f'; mean of {", ".join(tasks)} (the paper: of ten)'
-        ylabel = 'accuracy after fine-tuning'
-        with panel(panels, title, xlabel=share_of(names), ylabel=ylabel) as axes:
-            draw_lines(axes, lines, 'accuracy')
-            majority = np.mean([entry['majority'] for entry in entries])
-            axes.axhline(majority, color=GREY, ls='-.', lw=1, label='majority class')
-            ratio_axis(axes, 'clones')
-        drawn |= {case['run'] for case in members}
-    return panels, drawn
+    majority = np.mean([entry['majority'] for entry in entries])
+    return dict(accuracy=mean, accuracy_interval=(mean - below, mean + above), majority=majority)
 
 
 # --- Figures 2, 4, 9, 10: more data, other sizes --------------------------------------------------
+
+GROUPS = dict(tokens=['laws'], parameters=['text', 'rate', 'length'], all=['text', 'rate'])
+SCALES = dict(tokens='{label}, {size}', parameters='{label}, {length}', all='{label}')
 
 
 def scale_panels(cases, kind, by):
     """PPL and TEff by tokens or parameters, of plain runs that differ in nothing else but the
     ratio; by 'all', each language by tokens, of runs of several sizes."""
     panels, drawn, compared = [], set(), False
-    form, key, *same = {
-        'tokens': ('{label}, {size}', laws_of, 'ratio'),
-        'parameters': ('{label}, {length}', all_but_size, 'ratio', 'length'),
-        'all': ('{label}', lambda case: (case['text'], case['rate']), 'ratio'),
-    }[by]
     plain = [case for case in mixes(cases, kind) if not case['special']]
-    for title, members in grouped(plain, key, form):
+    for title, members in grouped(plain, *GROUPS[by], title=SCALES[by]):
         places = {}
         for case in members:
             places.setdefault(case['ratio'], set()).add((case['size'], case['length']))
         ours = [case for case in members if len(places[case['ratio']]) > 1]
-        theirs = [p for p in paper_mixes(kind) if any(alike(case, p, *same) for case in ours)]
+        keys = (*SAME, 'ratio', 'length') if by == 'parameters' else (*SAME, 'ratio')
+        theirs = {p['run']: p for case in ours for p in published(case, *keys)}
         if ours:
-            scale_pair(panels, title, ours, theirs, by)
+            scale_pair(panels, title, [*ours, *theirs.values()], by)
         drawn |= {case['run'] for case in ours}
-        compared = compared or theirs
+        compared |= bool(theirs)
     if panels and by == 'tokens' and not compared:
-        theirs = paper_mixes(kind, 'anchored' if kind == 'pair' else 'disjoint')
+        vocabulary = 'anchored' if kind == 'pair' else 'disjoint'
+        theirs = published(dict(kind=kind, vocabulary=vocabulary), 'vocabulary')
         theirs = [p for p in theirs if p['ratio'] in ('50/50', '90/10')]
-        scale_pair(panels, 'the paper: {label}, {size}'.format_map(theirs[0]), [], theirs, by)
+        scale_pair(panels, 'the paper: {label}, {size}'.format_map(theirs[0]), theirs, by)
     return panels, drawn
 
 
-def scale_pair(panels, title, ours, theirs, by):
+def scale_pair(panels, title, cases, by):
     """The panels of PPL and TEff: a colour for each ratio, a marker for each language or size."""
-    shown = sorted(ours or theirs, key=lambda case: case['parameters'])
-    names, x = names_of(shown), 'parameters' if by == 'parameters' else 'tokens'
-    ratios = sorted({case['ratio'] for case in shown})
-    sizes = list(dict.fromkeys(case['size'] for case in shown)) if by == 'all' else ['']
-    for what, roles in itertools.product(('ppl', 'teff'), [[0], [1]] if by == 'all' else [[0, 1]]):
+    names, x = names_of(cases), 'parameters' if by == 'parameters' else 'tokens'
+    ratios = sorted({case['ratio'] for case in cases})
+    sizes = [case['size'] for case in sorted(cases, key=lambda case: case['parameters'])]
+    marks = list(dict.fromkeys(sizes)) if by == 'all' else names
+    for what, language in itertools.product(('ppl', 'teff'), names if by == 'all' else ['']):
         lines = []
-        for cases, hollow in ((ours, False), (theirs, True)):
-            for (i, ratio), (j, size), role in itertools.product(
-                enumerate(ratios), enumerate(sizes), roles
-            ):
-                chosen = [c for c in cases if c['ratio'] == ratio and size in ('', c['size'])]
-                values = points(chosen, lambda case: case[x], role, what)
-                mark = j if by == 'all' else role
-                look = OTHERS[(2 + i) % 7], MARKERS[mark % 5], DASHES[mark % 3], hollow
-                lines.append(Line(f'{ratio} {names[role]} {size}'.strip(), values, *look))
-        if any(line.points for line in lines if line.hollow != bool(ours)):
-            about = f'{title}, {names[roles[0]]}' if by == 'all' else title
+        for hollow, (i, ratio), (j, mark) in itertools.product(
+            (False, True), enumerate(ratios), enumerate(marks)
+        ):
+            chosen = [c for c in cases if (c['published'], c['ratio']) == (hollow, ratio)]
+            chosen = [c for c in chosen if mark in (*names, c['size'])]
+            role = names.index(language or mark)
+            values = points(chosen, lambda case: case[x], role, what)
+            look = OTHERS[(2 + i) % 7], MARKERS[j % 5], DASHES[j % 3], hollow
+            lines.append(Line(f'{ratio} {mark}', values, *look))
+        if any(line.points for line in lines if line.hollow == cases[0]['published']):
+            about = ', '.join(filter(None, [title, language]))
             with panel(panels, about, xlabel=TITLES[x], ylabel=TITLES[what]) as axes:
                 draw_lines(axes, lines, what)
                 log_ticks(axes.xaxis, short)
@@ -496,9 +480,8 @@ def law_panels(laws):
             for i, (group, entry) in enumerate(models.items()):
                 label = size_of(group) if sizes.count(size_of(group)) == 1 else label_of(group)
                 label = textwrap.fill(label + ('' if entry['law'] else ' (no law)'), 40)
-                rows = [dict(ppl=p, ppl_se=se) for p, se in zip(entry['ppl'], entry['ppl_se'])]
-                values = [(x, measured(row, 'ppl')) for x, row in zip(entry['tokens'], rows)]
-                values = [(x, *value) for x, value in values if value]
+                runs = zip(*(entry[key] for key in ('tokens', 'ppl', 'ppl_se')))
+                values = [(x, y, y - Z90 * se, y + Z90 * se) for x, y, se in runs if y < DRAWN_PPL]
                 lines.append(Line(label, values, OTHERS[i % 7], 'o', ''))
                 if entry['law']:
                     draw_law(axes, entry['law'], OTHERS[i % 7])

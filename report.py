@@ -17,8 +17,8 @@ from jinja2 import Environment
 
 from configurator import ConfigError
 from configurator import run as run_script
-from figures import FIGURES, all_but_ratio, cases_of, grouped, mixes, paper_mixes, stitch
-from fit_scaling import UNIT, analyse, cell, describe, short
+from figures import ALL_BUT_RATIO, FIGURES, cases_of, grouped, mixes, standard, stitch
+from fit_scaling import analyse, cell, describe, short
 from paper import load_paper_runs
 from runs import load_runs
 
@@ -39,7 +39,7 @@ def findings(cases):
     """A sentence for each group of runs of two languages at unequal shares, the most telling first:
     plain mixes, then those of which most is known, then the largest."""
     told = []
-    for title, members in grouped(mixes(cases, 'clones', 'pair'), all_but_ratio):
+    for title, members in grouped(mixes(cases, 'clones', 'pair'), *ALL_BUT_RATIO):
         unequal = [case for case in members if 0 < case['share'] < 0.5]
         if not unequal:
             continue
@@ -139,8 +139,7 @@ def sentence(title, case, figures, even):
 
 def of_the_paper(case):
     """The paper's TEff at the ratio of a case and at 50/50, as a sentence."""
-    theirs = paper_mixes(case['kind'], case['vocabulary'], UNIT)
-    teff = {p['ratio']: p['languages'][1]['teff'] for p in theirs}
+    teff = {p['ratio']: p['languages'][1]['teff'] for p in standard(case)}
     if not (case['languages'][1]['teff'] and {case['ratio'], '50/50'} <= teff.keys()):
         return ''
     numbers = f'{teff[case["ratio"]]:.2f}, and {teff["50/50"]:.2f} at 50/50'
@@ -402,20 +401,12 @@ def page(root, folder, runs):
     mixed = [row['note'] for row in rows if not row['monolingual'] and row['note']]
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters['b64'] = lambda png: base64.b64encode(png).decode()
-    text = environment.from_string(PAGE).render(
-        findings=found,
-        rows=rows,
-        all_runs=all_runs(rows, cases),
-        laws=laws.values(),
-        describe=describe,
-        commands=COMMANDS,
-        figures=figures,
-        tables={number: (*about, paper_table(number, cases)) for number, about in TABLES.items()},
-        studies=studies,
-        sections=SECTIONS,
-        notes=dict.fromkeys(mixed),
-        rowless=sorted(results - {run['run'] for run in runs}),
-    )
+    environment.globals |= dict(commands=COMMANDS, sections=SECTIONS, describe=describe, rows=rows)
+    environment.globals |= dict(findings=found, all_runs=all_runs(rows, cases), studies=studies)
+    environment.globals |= dict(notes=dict.fromkeys(mixed), laws=laws.values(), figures=figures)
+    tables = {number: (*about, paper_table(number, cases)) for number, about in TABLES.items()}
+    rowless = sorted(results - {run['run'] for run in runs})
+    text = environment.from_string(PAGE).render(tables=tables, rowless=rowless)
     return text, found[0]
 
 
