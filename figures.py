@@ -36,10 +36,16 @@ MARKERS, DASHES = 'osD^v', ['-', '--', '-.']  # of the first language, the secon
 STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'axes.grid': True, 'grid.alpha': 0.25}
 STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
 STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5}
-TITLES = dict(ppl='perplexity on the test set', teff='token efficiency TEff')
-TITLES |= dict(transfer='transfer', tokens='tokens of the training run')
-TITLES |= dict(accuracy='accuracy after fine-tuning')
-TITLES |= dict(parameters='parameters of the model without embeddings')
+TITLES = dict(
+    ppl='perplexity on the test set',
+    teff='token efficiency TEff',
+    transfer='transfer',
+    accuracy='accuracy after fine-tuning',
+    share='share of {} in the training tokens (%)',
+    shared='share of the vocabulary that both clones use (%)',
+    tokens='tokens of the training run',
+    parameters='parameters of the model without embeddings',
+)
 LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
 Z90 = 1.645  # standard errors to either side of a 90% interval
 DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
@@ -100,10 +106,16 @@ def measured(row, what):
     return value, min(low, value), max(high, value)
 
 
-def points(cases, x_of, role, what):
-    """(x, y, low, high) of the first (role 0) or second (1) language of each case that has them."""
-    found = [(x_of(case), measured(case['languages'][role], what)) for case in cases]
-    return [(x, *values) for x, values in found if values]
+def points(cases, by, role, what):
+    """[(x, y, low, high)] of the first (role 0) or second (1) language of each case that has them.
+    Shares are percents, a little aside so that neither language hides the other."""
+    found = []
+    for case in cases:
+        x, values = case[by], measured(case['languages'][role], what)
+        if by in PERCENTS:
+            x = 100 * x + (1.0 if what == 'control_teff' else 0.8 * role - 0.4)
+        found += [(x, *values)] if values else []
+    return found
 
 
 def draw_lines(axes, lines, what):
@@ -268,7 +280,52 @@ def names_of(cases):
     return [row['language'].upper() for row in min(cases, key=lambda c: c['turned'])['languages']]
 
 
-# --- Figures 1, 3 and 8: by a share ---------------------------------------------------------------
+# --- figures of mixes -----------------------------------------------------------------------------
+
+PERCENTS = ('share', 'shared')
+
+
+def chart(panels, title, cases, what, by, language=''):
+    """A panel of our cases and the paper's by share, shared, tokens or parameters: a line for each
+    language; by size for each ratio and language, or of one language for each ratio and size."""
+    first, names, lines = cases[0], names_of(cases), []
+    sizes = [case['size'] for case in sorted(cases, key=lambda case: case['parameters'])]
+    ratios = [''] if by in PERCENTS else sorted({case['ratio'] for case in cases})
+    marks = list(dict.fromkeys(sizes)) if language else names
+    for hollow, ratio, mark in itertools.product((False, True), ratios, marks):
+        chosen = [c for c in cases if c['published'] == hollow and ratio in ('', c['ratio'])]
+        chosen = [c for c in chosen if mark in (*names, c['size'])]
+        i = marks.index(mark)
+        color = OTHERS[(2 + ratios.index(ratio)) % 7 if ratio else i]
+        values = points(chosen, by, names.index(language or mark), what)
+        look = color, MARKERS[i % 5], DASHES[i % 3], hollow
+        lines.append(Line(f'{ratio} {mark}'.strip(), values, *look))
+    if not any(line.points for line in lines if line.hollow == first['published']):
+        return
+    ours = [case for case in cases if case['published'] == first['published']]
+    for role in (0, 1) if what == 'teff' and by == 'share' else ():
+        values = points(ours, by, role, 'control_teff')
+        lines.append(Line(f"{names[role]}'s control", values, OTHERS[role], 'x', '-.'))
+    xlabel = TITLES[by].format(names[1])
+    with panel(panels, title, xlabel=xlabel, ylabel=TITLES[what]) as axes:
+        draw_lines(axes, lines, what)
+        if by not in PERCENTS:
+            return log_ticks(axes.xaxis, short)
+        clones = by == 'share' and first['kind'] == 'clones'  # the second is the rarer one
+        axes.set(xlim=(0, 53) if clones else (-4, 104))
+        axes.set_xticks([5, 10, 20, 30, 40, 50] if clones else range(0, 101, 10))
+        if what == 'accuracy':
+            level = first['languages'][0]['majority']
+            axes.axhline(level, color=GREY, ls='-.', lw=1, label='majority class')
+        x = np.linspace(min(case[by] for case in ours), max(case[by] for case in ours), 100)
+        for role, part in enumerate((1 - x, x) if by == 'share' else (np.ones(100),)):
+            law = first['languages'][role]['law'] if what == 'ppl' else None
+            if law:
+                y = law.ppl(part * first['tokens'])
+                look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7)
+                amount = 'its share' if by == 'share' else 'all tokens'
+                look['label'] = f'{names[role]} alone on {amount} (law)'
+                axes.plot(100 * x, np.where(y < DRAWN_PPL, y, np.nan), **look)
 
 
 def ratio_panels(cases, kind):
@@ -278,61 +335,17 @@ def ratio_panels(cases, kind):
     for title, members in grouped(mixes(cases, kind), *ALL_BUT_RATIO):
         theirs, usual = published(members[0], *SAME, 'length'), standard(members[0])
         if len({case['share'] for case in members + theirs}) > 1:
-            ratio_panel(panels, title, members + theirs, 'ppl')
-            ratio_panel(panels, title, members + (theirs or usual), 'teff')
-            ratio_panel(panels, title, members, 'transfer')
+            chart(panels, title, members + theirs, 'ppl', 'share')
+            chart(panels, title, members + (theirs or usual), 'teff', 'share')
+            chart(panels, title, members, 'transfer', 'share')
             drawn |= {case['run'] for case in members}
             papers[members[0]['vocabulary']] = usual
             compared |= {case['vocabulary'] for case in theirs}
     for vocabulary, theirs in papers.items():
         if vocabulary not in compared:
             title = 'the paper: {label}, {size}, {length}'.format_map(theirs[0])
-            ratio_panel(panels, title, theirs, 'ppl')
+            chart(panels, title, theirs, 'ppl', 'share')
     return panels, drawn
-
-
-def language_line(role, label, values, hollow=False, control=False):
-    """A language's line over percents, a little aside so that neither hides the other."""
-    aside = [(x + 0.8 * (role - 0.5) + 0.6 * control, *rest) for x, *rest in values]
-    marker, dash = ('x', '-.') if control else (MARKERS[role], DASHES[role])
-    return Line(label, aside, OTHERS[role], marker, dash, hollow)
-
-
-def language_lines(cases, what, by='share'):
-    """The lines of both languages, ours and the paper's, by a share that the cases have."""
-    lines = []
-    for hollow, (role, name) in itertools.product((False, True), enumerate(names_of(cases))):
-        chosen = [case for case in cases if case['published'] == hollow]
-        values = points(chosen, lambda case: 100 * case[by], role, what)
-        lines.append(language_line(role, name, values, hollow))
-    return lines
-
-
-def ratio_panel(panels, title, cases, what):
-    """A panel by the share of the second language; of clones, which are alike, the rarer one."""
-    first, names, lines = cases[0], names_of(cases), language_lines(cases, what)
-    if not any(line.points for line in lines if line.hollow == first['published']):
-        return
-    ours = [case for case in cases if case['published'] == first['published']]
-    for role in (0, 1) if what == 'teff' else ():
-        values = points(ours, lambda case: 100 * case['share'], role, 'control_teff')
-        lines.append(language_line(role, f"{names[role]}'s control", values, control=True))
-    xlabel = f'share of {names[1]} in the training tokens (%)'
-    with panel(panels, title, xlabel=xlabel, ylabel=TITLES[what]) as axes:
-        draw_lines(axes, lines, what)
-        clones, shares = first['kind'] == 'clones', [case['share'] for case in ours]
-        axes.set(xlim=(0, 53 if clones else 100))
-        axes.set_xticks([5, 10, 20, 30, 40, 50] if clones else range(0, 101, 10))
-        if what == 'accuracy':
-            level = first['languages'][0]['majority']
-            axes.axhline(level, color=GREY, ls='-.', lw=1, label='majority class')
-        shares = np.linspace(min(shares), max(shares), 100)
-        for role, part in enumerate((1 - shares, shares)) if what == 'ppl' else ():
-            if first['languages'][role]['law']:
-                y = first['languages'][role]['law'].ppl(part * first['tokens'])
-                look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7)
-                look['label'] = f'{names[role]} alone on its share (law)'
-                axes.plot(100 * shares, np.where(y < DRAWN_PPL, y, np.nan), **look)
 
 
 def shared_panels(cases):
@@ -341,21 +354,34 @@ def shared_panels(cases):
     panels, drawn = [], set()
     even = [case for case in mixes(cases, 'clones') if case['ratio'] == '50/50']
     for title, members in grouped(even, 'laws', 'length', title='{corpora}, {size}, {length}'):
-        if not any(case['shared'] for case in members):
-            continue
-        lines = language_lines(
-            members + published(members[0], *SAME, 'length', 'ratio'), 'ppl', by='shared'
-        )
-        xlabel = 'share of the vocabulary that both clones use (%)'
-        with panel(panels, title, xlabel=xlabel, ylabel=TITLES['ppl']) as axes:
-            draw_lines(axes, lines, 'ppl')
-            axes.set_xlim(-4, 104)
-            law = members[0]['languages'][0]['law']
-            if law and law.ppl(members[0]['tokens']) < DRAWN_PPL:
-                label = 'one language alone on all tokens (law)'
-                level = law.ppl(members[0]['tokens'])
-                axes.axhline(level, color=GREY, ls='-.', lw=1, label=label)
-        drawn |= {case['run'] for case in members}
+        if len({case['shared'] for case in members}) > 1:
+            theirs = published(members[0], *SAME, 'length', 'ratio')
+            chart(panels, title, members + theirs, 'ppl', 'shared')
+            drawn |= {case['run'] for case in members}
+    return panels, drawn
+
+
+GROUPS = dict(tokens=['laws'], parameters=['text', 'rate', 'length'], all=['text', 'rate'])
+SCALES = dict(tokens='{label}, {size}', parameters='{label}, {length}', all='{label}')
+
+
+def scale_panels(cases, kind, by):
+    """PPL and TEff by tokens or parameters, of plain runs that differ in nothing else but the
+    ratio; by 'all', each language by tokens, of runs of several sizes."""
+    panels, drawn = [], set()
+    plain = [case for case in mixes(cases, kind) if not case['special']]
+    for title, members in grouped(plain, *GROUPS[by], title=SCALES[by]):
+        places = {}
+        for case in members:
+            places.setdefault(case['ratio'], set()).add((case['size'], case['length']))
+        ours = [case for case in members if len(places[case['ratio']]) > 1]
+        keys = (*SAME, 'ratio', 'length') if by == 'parameters' else (*SAME, 'ratio')
+        theirs = {p['run']: p for case in ours for p in published(case, *keys)}.values()
+        languages = names_of(ours) if ours and by == 'all' else ['']
+        for what, name in itertools.product(('ppl', 'teff'), languages if ours else ()):
+            about, x = ', '.join(filter(None, [title, name])), 'tokens' if by == 'all' else by
+            chart(panels, about, [*ours, *theirs], what, x, name)
+        drawn |= {case['run'] for case in ours}
     return panels, drawn
 
 
@@ -384,7 +410,7 @@ def glue_panels(cases, root):
     for row in read_csv('paper_glue.csv'):
         languages = [dict(language=name, accuracy=float(row[name])) for name in ('en1', 'en2')]
         case = dict(share=float(row['p_en2']), languages=languages, published=True, turned=False)
-        theirs.append(case)
+        theirs.append(case | dict(size='', parameters=0, ratio=''))
     entries = {case['run']: accuracies(root, case) for case in mixes(cases, 'clones')}
     tuned = [case for case in mixes(cases, 'clones') if entries[case['run']]]
     for title, members in grouped(tuned, *ALL_BUT_RATIO):
@@ -395,7 +421,7 @@ def glue_panels(cases, root):
                 row |= mean_accuracy(chosen, row['language'])
         if tasks:
             title += f'; mean of {", ".join(tasks)} (the paper: of ten)'
-            ratio_panel(panels, title, members + theirs, 'accuracy')
+            chart(panels, title, members + theirs, 'accuracy', 'share')
             drawn |= {case['run'] for case in members}
     return panels, drawn
 
@@ -408,60 +434,6 @@ def mean_accuracy(entries, language):
     below, above = (np.linalg.norm(values[:, 0] - values[:, i]) / len(values) for i in (1, 2))
     majority = np.mean([entry['majority'] for entry in entries])
     return dict(accuracy=mean, accuracy_interval=(mean - below, mean + above), majority=majority)
-
-
-# --- Figures 2, 4, 9, 10: more data, other sizes --------------------------------------------------
-
-GROUPS = dict(tokens=['laws'], parameters=['text', 'rate', 'length'], all=['text', 'rate'])
-SCALES = dict(tokens='{label}, {size}', parameters='{label}, {length}', all='{label}')
-
-
-def scale_panels(cases, kind, by):
-    """PPL and TEff by tokens or parameters, of plain runs that differ in nothing else but the
-    ratio; by 'all', each language by tokens, of runs of several sizes."""
-    panels, drawn, compared = [], set(), False
-    plain = [case for case in mixes(cases, kind) if not case['special']]
-    for title, members in grouped(plain, *GROUPS[by], title=SCALES[by]):
-        places = {}
-        for case in members:
-            places.setdefault(case['ratio'], set()).add((case['size'], case['length']))
-        ours = [case for case in members if len(places[case['ratio']]) > 1]
-        keys = (*SAME, 'ratio', 'length') if by == 'parameters' else (*SAME, 'ratio')
-        theirs = {p['run']: p for case in ours for p in published(case, *keys)}
-        if ours:
-            scale_pair(panels, title, [*ours, *theirs.values()], by)
-        drawn |= {case['run'] for case in ours}
-        compared |= bool(theirs)
-    if panels and by == 'tokens' and not compared:
-        vocabulary = 'anchored' if kind == 'pair' else 'disjoint'
-        theirs = published(dict(kind=kind, vocabulary=vocabulary), 'vocabulary')
-        theirs = [p for p in theirs if p['ratio'] in ('50/50', '90/10')]
-        scale_pair(panels, 'the paper: {label}, {size}'.format_map(theirs[0]), theirs, by)
-    return panels, drawn
-
-
-def scale_pair(panels, title, cases, by):
-    """The panels of PPL and TEff: a colour for each ratio, a marker for each language or size."""
-    names, x = names_of(cases), 'parameters' if by == 'parameters' else 'tokens'
-    ratios = sorted({case['ratio'] for case in cases})
-    sizes = [case['size'] for case in sorted(cases, key=lambda case: case['parameters'])]
-    marks = list(dict.fromkeys(sizes)) if by == 'all' else names
-    for what, language in itertools.product(('ppl', 'teff'), names if by == 'all' else ['']):
-        lines = []
-        for hollow, (i, ratio), (j, mark) in itertools.product(
-            (False, True), enumerate(ratios), enumerate(marks)
-        ):
-            chosen = [c for c in cases if (c['published'], c['ratio']) == (hollow, ratio)]
-            chosen = [c for c in chosen if mark in (*names, c['size'])]
-            role = names.index(language or mark)
-            values = points(chosen, lambda case: case[x], role, what)
-            look = OTHERS[(2 + i) % 7], MARKERS[j % 5], DASHES[j % 3], hollow
-            lines.append(Line(f'{ratio} {mark}', values, *look))
-        if any(line.points for line in lines if line.hollow == cases[0]['published']):
-            about = ', '.join(filter(None, [title, language]))
-            with panel(panels, about, xlabel=TITLES[x], ylabel=TITLES[what]) as axes:
-                draw_lines(axes, lines, what)
-                log_ticks(axes.xaxis, short)
 
 
 # --- Figure 5 -------------------------------------------------------------------------------------
@@ -491,7 +463,7 @@ def law_panels(laws):
             if theirs and 'GPT small' in sizes:
                 law, x = theirs[0]['languages'][0]['law'], np.geomspace(0.05, 3, 100) * UNIT
                 axes.plot(x, law.ppl(x), ':', color=GREY, label="the paper's law, GPT small")
-                values = points(theirs, lambda case: case['tokens'], 0, 'ppl')
+                values = points(theirs, 'tokens', 0, 'ppl')
                 lines.append(Line(None, values, GREY, 'o', '', True))
             draw_lines(axes, lines, 'ppl')
             log_ticks(axes.xaxis, short)
