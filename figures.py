@@ -333,7 +333,7 @@ def ratio_panels(cases, kind):
     differ in nothing else; where none is in the paper's setting, the paper's PPL, too."""
     panels, drawn, papers, compared = [], set(), {}, set()
     for title, members in grouped(mixes(cases, kind), *ALL_BUT_RATIO):
-        theirs, usual = published(members[0], *SAME, 'length'), standard(members[0])
+        theirs, usual = published(members[0], *SAME, 'shared', 'length'), standard(members[0])
         if len({case['share'] for case in members + theirs}) > 1:
             chart(panels, title, members + theirs, 'ppl', 'share')
             chart(panels, title, members + (theirs or usual), 'teff', 'share')

@@ -30,31 +30,25 @@ law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: ea
 
 NOTHING = (
     'There is no run of two languages at unequal shares: nothing can be said about imbalance yet; '
-    'python demo.py makes the smallest set that can'
+    'python demo.py makes the smallest set that can.'
 )
 RATIOS = ('teff', 'control_teff', 'transfer')
 
 
 def findings(cases):
-    """A sentence for each group of runs of two languages at unequal shares, the most telling first:
-    plain mixes, then those of which most is known, then the largest."""
+    """A sentence for each group of runs of two languages at unequal shares: plain mixes first, then
+    those with controls, then those of most runs."""
     told = []
     for title, members in grouped(mixes(cases, 'clones', 'pair'), *ALL_BUT_RATIO):
         unequal = [case for case in members if 0 < case['share'] < 0.5]
-        if not unequal:
-            continue
-        case = min(unequal, key=lambda c: (c['ratio'] != '90/10', c['share'], c['turned']))
-        figures, even = (
-            together([c for c in members if c['ratio'] == ratio])
-            for ratio in (case['ratio'], '50/50')
-        )
-        known = sum(f[key] is not None for f in (figures, even) for key in ('transfer', 'teff'))
-        order = not case['special'], known, case['parameters'] * case['tokens']
-        told.append((order, sentence(title, case, figures, even) + '.', of_the_paper(case)))
-    told.sort(key=lambda item: item[0], reverse=True)
-    if not told:
-        return [NOTHING + '.']
-    return [told[0][1] + told[0][2], *(text for _, text, _ in told[1:])]
+        if unequal:
+            case = min(unequal, key=lambda c: (c['ratio'] != '90/10', c['share'], c['turned']))
+            ratios = case['ratio'], '50/50'
+            figures = [together([c for c in members if c['ratio'] == ratio]) for ratio in ratios]
+            told.append((title, case, *figures))
+    told.sort(key=lambda item: (item[1]['special'], item[2]['transfer'] is None))
+    texts = [sentence(*about) + '.' for about in told]
+    return [texts[0] + of_the_paper(told[0][1]), *texts[1:]] if told else [NOTHING]
 
 
 def together(cases):
@@ -83,56 +77,51 @@ def say(figure, extrapolated=False, times=''):
     return text + (f' ({", ".join(about)})' if about else '')
 
 
-def against_one(figure, above, below, neither):
-    """What an interval allows to say of a figure that is 1 where nothing happened."""
-    _, low, high = figure
-    if low is None:
-        return ', of unknown error'
-    return above if low > 1 else below if high < 1 else neither
+def compared(figure, other, above, below, neither, unknown):
+    """The text that the intervals of two figures allow."""
+    (_, low, high), (_, other_low, other_high) = figure, other
+    if low is None or other_low is None:
+        return unknown
+    return above if low > other_high else below if high < other_low else neither
 
 
-def compared(figure, even, higher='', lower=''):
-    """What the intervals of two figures allow to say; nothing where one has none."""
-    (_, low, high), (_, even_low, even_high) = figure, even
-    if low is None or even_low is None:
-        return ''
-    if low <= even_high and high >= even_low:
-        return ', and the intervals overlap: these runs do not tell the two apart'
-    return higher if low > even_high else lower
+ONE, UNKNOWN = (1, 1, 1), ', of unknown error'  # a figure is 1 where nothing happened
+OVERLAP = ', and the intervals overlap: these runs do not tell the two apart', ''
 
 
 def sentence(title, case, figures, even):
     """The finding in words, of the second language of a case. figures, even: of `together`, at the
     case's ratio and at 50/50."""
-    row, far = case['languages'][1], figures['extrapolated']
+    row, far, even_far = case['languages'][1], figures['extrapolated'], even['extrapolated']
     other, name = (language['language'].upper() for language in case['languages'])
-    start = f'On {title}, {name} at {case["ratio"]} '
-    transfer, teff = figures['transfer'], figures['teff']
-    if transfer:
+    start = f'On {title}, {name} at {case["ratio"]}'
+    if figures['transfer']:
         said = f': {other} helped', f': {other} cost it tokens', f': no effect of {other} is shown'
         text = (
-            f'{start}is worth {say(transfer, far, " times")} what the same sequences are worth '
-            f'alone in as many steps{against_one(transfer, *said)}. Its TEff is {say(teff)}, of '
-            f'which the steps alone give {say(figures["control_teff"])}. '
+            f'{start} is worth {say(figures["transfer"], far, " times")} what the same sequences '
+            'are worth alone in as many steps' + compared(figures['transfer'], ONE, *said, UNKNOWN)
         )
+        text += f'. Its TEff is {say(figures["teff"])}, of which the steps alone give '
+        text += say(figures['control_teff'])
         if not even['transfer']:
-            return text + 'There is no transfer at 50/50 to compare it with'
-        text += f'At 50/50 the transfer is {say(even["transfer"], even["extrapolated"])}'
-        gains, loses = (f', so {name} {verb} the imbalance' for verb in ('gains from', 'loses by'))
-        return text + compared(transfer, even['transfer'], gains, loses)
-    if teff:
-        text = f'{start}has a token efficiency (TEff) of {say(teff, far)}'
-        text += against_one(teff, ', above 1', ', below 1', ', not to be told from 1')
+            return text + '. There is no transfer at 50/50 to compare it with'
+        said = f', so {name} gains from the imbalance', f', so {name} loses by the imbalance'
+        verdict = compared(figures['transfer'], even['transfer'], *said, *OVERLAP)
+        return f'{text}. At 50/50 the transfer is {say(even["transfer"], even_far)}{verdict}'
+    if figures['teff']:
+        said = ', above 1', ', below 1', ', not to be told from 1', UNKNOWN
+        text = f'{start} has a token efficiency (TEff) of {say(figures["teff"], far)}'
+        text += compared(figures['teff'], ONE, *said)
         if even['teff']:
-            text += f'; at 50/50 it is {say(even["teff"], even["extrapolated"])}'
-            text += compared(teff, even['teff'])
+            verdict = compared(figures['teff'], even['teff'], '', '', *OVERLAP)
+            text += f'; at 50/50 it is {say(even["teff"], even_far)}{verdict}'
         return (
             f'{text}. TEff alone cannot tell what {other} did from what more steps did: there is '
             f'no control (--only={row["language"]})'
         )
     control = f', its control {row["control_ppl"]:.1f}' if row['control'] else ''
     return (
-        f'{start}reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} tokens'
+        f'{start} reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} tokens'
         f'{control}; what that is worth, only a law of three budgets of one language can say'
     )
 
@@ -248,13 +237,11 @@ def two_columns(languages, second, *write):
 
 def same_mix(case, published):
     """Whether a run mixes as many clones, or two languages, in the stages of a published row."""
-    shares = np.transpose([row['shares'] for row in case['languages']])
-    corpora, kinds = {row['corpus'] for row in case['languages']}, published['kinds']
-    if len(kinds) == 1 or case['special'] or len(corpora) != len(set(kinds)):
-        return False
-    same = case['vocabulary'] == published['vocabulary']
-    same = same and shares.shape == np.shape(published['stages'])
-    return bool(same and np.allclose(shares, published['stages'], atol=1e-4))
+    stages = np.transpose([row['shares'] for row in case['languages']])
+    same = case['vocabulary'] == published['vocabulary'] and not case['special']
+    same = same and (case['kind'] == 'pair') == (len(set(published['kinds'])) > 1)
+    same = same and stages.shape == np.shape(published['stages'])
+    return same and np.allclose(stages, published['stages'], atol=1e-4)
 
 
 # --- the page -------------------------------------------------------------------------------------

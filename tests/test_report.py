@@ -544,7 +544,7 @@ def test_a_hollow_marker_is_announced_where_it_is_drawn(paper_like):
         'cola (the paper: of ten): accuracy',
         'books_en, GPT small: perplexity',
         'books_fr: perplexity',
-        'books_en: perplexity on the test set by model',
+        'books_en, EN1: perplexity on the test set by tokens',
     ):
         assert any(words in alt for alt in marked), (words, alts)
 
