@@ -276,10 +276,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 972px; margin: 0 auto; p
 .note, small, .gap, figcaption { color: #555; font-size: .88em; } td small { display: block; }
 .gap { border: 1px dashed #aaa; padding: 8px 14px; } nav a { margin-right: .6em; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 10px; }
-img { width: 100%; max-width: 560px; border: 1px solid #e4e4e4; } figure { margin: 0; }
+img { width: 100%; max-width: 560px; border: 1px solid #ddd; } figure { margin: 0; }
 .scroll, pre { overflow-x: auto; } pre { background: #f5f5f5; padding: 8px 10px; }
-code, pre { font: 12px/1.45 ui-monospace, monospace; }
-table { border-collapse: collapse; font-size: .82em; line-height: 1.35; }
+table { border-collapse: collapse; font-size: .82em; line-height: 1.35; } code { font-size: .9em; }
 th, td { padding: 3px 6px; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
 td { white-space: nowrap; } td.paper { color: #777; } td[colspan] { background: #f5f5f5; }
 .name { text-align: left; } td.name { white-space: normal; overflow-wrap: anywhere; }
@@ -298,22 +297,20 @@ The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}
 {% if findings[1:] %}<details class="note"><summary>More groups of runs</summary>
 <ul>{% for text in findings[1:] %}<li>{{ text }}</li>{% endfor %}</ul></details>{% endif %}
 <p class="note">The tokens of a language in a mix are worth as many tokens (MLTE) as a run on this
-language alone needs for the same perplexity. MLPE is the perplexity of such a run on the tokens
-seen. TEff is MLTE over the tokens seen. The mix has more steps than that run, and more steps
-help, too: a control is trained on the same sequences of the language at the same steps, without the
-other languages. Transfer is the MLTE of the run over that of its control: above 1 the other
-languages helped. Brackets and bars are 90% intervals. Perplexities compare only on the same text in
-the same tokens.</p>
+language alone needs for the same perplexity; MLPE is the perplexity of such a run on the tokens
+seen, TEff is MLTE over the tokens seen. The mix has more steps than that run, and more steps
+help, too: a control has the same sequences of the language at the same steps, without the other
+languages. Transfer is the MLTE of the run over that of its control: above 1 the others helped.
+Brackets and bars are 90% intervals. Perplexities compare only on the same text and tokens.</p>
 <nav><a href="#runs">All runs</a>{% for names in sections.values() %}{% for name in names %}
 <a href="#{{ name|replace(' ', '')|lower }}">{{ name }}</a>{% endfor %}{% endfor %}
 <a href="#studies">Inside the models</a></nav>
 
 <h2 id="runs">All runs</h2>
 <details{{ ' open' if rows|length <= 60 }}><summary>The table of all runs</summary>
-<div class="scroll"><table>
-<tr><th class="name">run</th><th class="name">language</th><th>tokens seen</th><th>PPL ± s.e.</th>
-<th>MLPE</th><th>MLTE</th><th>TEff</th><th>control's TEff</th><th>transfer</th>
-<th class="name">control</th></tr>
+<div class="scroll"><table><tr>{% for head in ('run', 'language', 'tokens seen', 'PPL ± s.e.',
+'MLPE', 'MLTE', 'TEff', "control's TEff", 'transfer', 'control') %}<th>{{ head }}</th>{% endfor %}
+</tr>
 {% for group, lines in all_runs.items() %}<tr><td class="name" colspan="10">{{ group }}</td></tr>
 {% for line in lines %}<tr>{{ cells(line[:2], 'name') }}{{ cells(line[2:9]) }}
 {{- cells(line[9:], 'name') }}</tr>{% endfor %}{% endfor %}</table></div></details>
@@ -327,35 +324,31 @@ law. {% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
 {{ describe(entry.law) if entry.law else 'no law: ' + entry.problem }}.</li>{% endfor %}</ul>
 {% if laws|rejectattr('law')|list %}{{ gap('some laws', 'Laws') }}{% endif %}
 
-{% macro draw_figure(number) %}{% set f = figures[number] %}
-<h3 id="figure{{ number }}">Figure {{ number }}: {{ f.title }}</h3><p>The paper, {{ f.claim }}</p>
-{% if f.panels %}<div class="panels">
-{% for panel in f.panels %}{{ picture(panel.png, panel.alt) }}{% endfor %}</div>
-<p class="note">Ours: {{ f.drawn|join(', ') }}. As a file: figure{{ number }}.png</p>{% endif %}
-{% if f.missing %}{{ gap(f.missing|select|join(' and '), f.commands) }}{% else %}
+{% for title, names in sections.items() %}<h2>{{ title }}</h2>
+{% for name in names %}{% set shown = parts[name] %}
+<h3 id="{{ name|replace(' ', '')|lower }}">{{ name }}: {{ shown.title }}</h3>
+<p>The paper, {{ shown.claim }}</p>
+{% if name.startswith('Figure') %}
+{% if shown.panels %}<div class="panels">
+{% for panel in shown.panels %}{{ picture(panel.png, panel.alt) }}{% endfor %}</div>
+<p class="note">Ours: {{ shown.drawn|join(', ') }}. As a file: {{ shown.file }}</p>{% endif %}
+{% if shown.missing %}{{ gap(shown.missing|select|join(' and '), shown.commands) }}{% else %}
 <details class="note"><summary>The commands in the paper's setting</summary>
-<pre>{{ commands[f.commands] }}</pre></details>{% endif %}{% endmacro %}
-
-{% macro draw_table(number) %}{% set title, claim, names, lines = tables[number] %}
-<h3 id="table{{ number }}">Table {{ number }}: {{ title }}</h3><p>The paper, {{ claim }}</p>
-{% set filled = lines|selectattr('ours')|list %}
+<pre>{{ commands[shown.commands] }}</pre></details>{% endif %}
+{% else %}{% set filled = shown.lines|selectattr('ours')|list %}
 {% if not filled %}<details class="gap"><summary>No run yet of any row. The rows and their
 commands</summary>{% endif %}
 <div class="scroll"><table><tr><th colspan="2"></th><th colspan="4">the paper</th>
-<th colspan="8">ours</th></tr>
-<tr><th class="name">row</th><th class="name">training data, tokens</th>
+<th colspan="8">ours</th></tr><tr><th>row</th><th>training data, tokens</th>
 {% for what in ('PPL', 'TEff', 'PPL', 'TEff', "control's TEff", 'transfer') %}
-{% for name in names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
-{% for line in lines %}<tr>{% if line.name %}<td></td>
-<td class="name" colspan="5"><small>the same mix in another model: {{ line.name }}</small></td>
+{% for name in shown.names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
+{% for line in shown.lines %}<tr>{% if line.name %}<td></td>
+<td class="name" colspan="5">the same mix in another model: {{ line.name }}</td>
 {%- else %}{{ cells([line.row, line.mix], 'name') }}{{ cells(line.paper, 'paper') }}{% endif %}
 {% if line.command %}<td class="name" colspan="8">— <code>{{ line.command }}</code></td>
 {%- else %}{{ cells(line.ours) }}{% endif %}</tr>
-{% endfor %}</table></div>{% if not filled %}</details>{% endif %}{% endmacro %}
-
-{% for title, names in sections.items() %}<h2>{{ title }}</h2>
-{% for name in names %}{% set kind, number = name.split() %}
-{{ draw_figure(number) if kind == 'Figure' else draw_table(number) }}{% endfor %}{% endfor %}
+{% endfor %}</table></div>{% if not filled %}</details>{% endif %}{% endif %}
+{% endfor %}{% endfor %}
 
 <h2 id="studies">Inside the models</h2>
 <p>The paper, Sections 4.2 and 5.2, Appendices C, F and G (Figures 6, 7, 11 to 14, Tables 2 and 4):
@@ -372,28 +365,33 @@ def page(root, folder, runs):
     """The page as text, and the finding that it begins with; writes the figures into `folder`."""
     laws, rows = analyse(runs, law_schedule)
     cases = cases_of(runs, laws, rows)
-    figures, studies, found = {}, {}, findings(cases)
+    parts, studies, found = {}, {}, findings(cases)
     for number, figure in FIGURES.items():
-        parts = {name: draw(cases, laws, root) for name, draw in figure.parts.items()}
-        panels = [panel for part, _ in parts.values() for panel in part]
+        made = {name: draw(cases, laws, root) for name, draw in figure.parts.items()}
+        panels = [panel for drawn, _ in made.values() for panel in drawn]
+        file = folder / f'figure{number}.png'
         if panels:
-            (folder / f'figure{number}.png').write_bytes(stitch(panels))
-        drawn = sorted(set().union(*(names for _, names in parts.values())))
-        missing = [name for name, (_, names) in parts.items() if not names]
-        figures[number] = figure._asdict() | dict(panels=panels, drawn=drawn, missing=missing)
+            file.write_bytes(stitch(panels))
+        drawn = sorted(set().union(*(runs for _, runs in made.values())))
+        missing = [name for name, (_, runs) in made.items() if not runs]
+        about = dict(panels=panels, file=file.name, drawn=drawn, missing=missing)
+        parts[f'Figure {number}'] = figure._asdict() | about
+    for number, (title, claim, names) in TABLES.items():
+        about = dict(title=title, claim=claim, names=names)
+        parts[f'Table {number}'] = about | dict(lines=paper_table(number, cases))
     for path in sorted(root.glob('*/*.png')):
         if path.parent != folder:
             studies.setdefault(path.parent.name, []).append((path.stem, path.read_bytes()))
     results = {path.parent.name for path in root.glob('*/results.json')}
-    mixed = [row['note'] for row in rows if not row['monolingual'] and row['note']]
+    notes = dict.fromkeys(row['note'] for row in rows if not row['monolingual'] and row['note'])
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters['b64'] = lambda png: base64.b64encode(png).decode()
-    environment.globals |= dict(commands=COMMANDS, sections=SECTIONS, describe=describe, rows=rows)
-    environment.globals |= dict(findings=found, all_runs=all_runs(rows, cases), studies=studies)
-    environment.globals |= dict(notes=dict.fromkeys(mixed), laws=laws.values(), figures=figures)
-    tables = {number: (*about, paper_table(number, cases)) for number, about in TABLES.items()}
-    rowless = sorted(results - {run['run'] for run in runs})
-    text = environment.from_string(PAGE).render(tables=tables, rowless=rowless)
+    environment.globals |= dict(commands=COMMANDS, sections=SECTIONS, describe=describe)
+    about = dict(
+        findings=found, notes=notes, rowless=sorted(results - {run['run'] for run in runs})
+    )
+    about |= dict(rows=rows, all_runs=all_runs(rows, cases), laws=laws.values())
+    text = environment.from_string(PAGE).render(about, parts=parts, studies=studies)
     return text, found[0]
 
 
