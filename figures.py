@@ -46,6 +46,7 @@ TITLES = dict(
     tokens='tokens of the training run',
     parameters='parameters of the model without embeddings',
 )
+MEASURES = ('ppl', 'teff', 'transfer')
 LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
 Z90 = 1.645  # standard errors to either side of a 90% interval
 DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
@@ -328,60 +329,44 @@ def chart(panels, title, cases, what, by, language=''):
                 axes.plot(100 * x, np.where(y < DRAWN_PPL, y, np.nan), **look)
 
 
-def ratio_panels(cases, kind):
-    """PPL, TEff and transfer by the share of the second language, for each group of runs that
-    differ in nothing else; where none is in the paper's setting, the paper's PPL, too."""
-    panels, drawn, papers, compared = [], set(), {}, set()
-    for title, members in grouped(mixes(cases, kind), *ALL_BUT_RATIO):
-        theirs, usual = published(members[0], *SAME, 'shared', 'length'), standard(members[0])
-        if len({case['share'] for case in members + theirs}) > 1:
-            chart(panels, title, members + theirs, 'ppl', 'share')
-            chart(panels, title, members + (theirs or usual), 'teff', 'share')
-            chart(panels, title, members, 'transfer', 'share')
-            drawn |= {case['run'] for case in members}
-            papers[members[0]['vocabulary']] = usual
-            compared |= {case['vocabulary'] for case in theirs}
+VIEWS = dict(  # by: (what the runs of a panel share, its title, what the paper's run has in common)
+    share=(['laws', 'shared', 'length'], '{label}, {size}, {length}', ['shared', 'length']),
+    shared=(
+        ['laws', 'ratio', 'length'],
+        '{corpora}, {ratio}, {size}, {length}',
+        ['ratio', 'length'],
+    ),
+    tokens=(['laws', 'shared'], '{label}, {size}', ['shared', 'ratio']),
+    parameters=(['text', 'rate', 'label', 'length'], '{label}, {length}', ['ratio', 'length']),
+    all=(['text', 'rate', 'label'], '{label}', ['shared', 'ratio']),
+)
+
+
+def mix_panels(cases, kind, by):
+    """PPL, TEff and transfer by the share of the second language, by the share of the pieces that
+    both have, by tokens or parameters; by 'all', each language by tokens, in all sizes.
+
+    All groups of runs are drawn that differ in nothing else but the ratio, and make two points.
+    TEff by share has the paper's beside it always, PPL a panel of the paper's where it has not."""
+    panels, drawn, papers = [], set(), {}
+    keys, form, common = VIEWS[by]
+    x = 'tokens' if by == 'all' else by
+    for title, ours in grouped(mixes(cases, kind), *keys, title=form):
+        theirs = {p['run']: p for case in ours for p in published(case, *SAME, *common)}
+        theirs, usual = list(theirs.values()), standard(ours[0]) if by == 'share' else []
+        if len({case[x] for case in ours + theirs}) < 2:
+            continue
+        for what, name in itertools.product(MEASURES, names_of(ours) if by == 'all' else ['']):
+            beside = theirs or (usual if what == 'teff' else [])
+            chart(panels, f'{title}, {name}'.strip(', '), ours + beside, what, x, name)
+        drawn |= {case['run'] for case in ours}
+        if usual and not papers.get(ours[0]['vocabulary']):
+            papers[ours[0]['vocabulary']] = theirs
     for vocabulary, theirs in papers.items():
-        if vocabulary not in compared:
+        if not theirs:
+            theirs = standard(dict(kind=kind, vocabulary=vocabulary))
             title = 'the paper: {label}, {size}, {length}'.format_map(theirs[0])
             chart(panels, title, theirs, 'ppl', 'share')
-    return panels, drawn
-
-
-def shared_panels(cases):
-    """Figure 8: PPL of two balanced clones by the share of pieces that they have in common. With
-    all in common there is one language, whose law is the level to reach."""
-    panels, drawn = [], set()
-    even = [case for case in mixes(cases, 'clones') if case['ratio'] == '50/50']
-    for title, members in grouped(even, 'laws', 'length', title='{corpora}, {size}, {length}'):
-        if len({case['shared'] for case in members}) > 1:
-            theirs = published(members[0], *SAME, 'length', 'ratio')
-            chart(panels, title, members + theirs, 'ppl', 'shared')
-            drawn |= {case['run'] for case in members}
-    return panels, drawn
-
-
-GROUPS = dict(tokens=['laws'], parameters=['text', 'rate', 'length'], all=['text', 'rate'])
-SCALES = dict(tokens='{label}, {size}', parameters='{label}, {length}', all='{label}')
-
-
-def scale_panels(cases, kind, by):
-    """PPL and TEff by tokens or parameters, of plain runs that differ in nothing else but the
-    ratio; by 'all', each language by tokens, of runs of several sizes."""
-    panels, drawn = [], set()
-    plain = [case for case in mixes(cases, kind) if not case['special']]
-    for title, members in grouped(plain, *GROUPS[by], title=SCALES[by]):
-        places = {}
-        for case in members:
-            places.setdefault(case['ratio'], set()).add((case['size'], case['length']))
-        ours = [case for case in members if len(places[case['ratio']]) > 1]
-        keys = (*SAME, 'ratio', 'length') if by == 'parameters' else (*SAME, 'ratio')
-        theirs = {p['run']: p for case in ours for p in published(case, *keys)}.values()
-        languages = names_of(ours) if ours and by == 'all' else ['']
-        for what, name in itertools.product(('ppl', 'teff'), languages if ours else ()):
-            about, x = ', '.join(filter(None, [title, name])), 'tokens' if by == 'all' else by
-            chart(panels, about, [*ours, *theirs], what, x, name)
-        drawn |= {case['run'] for case in ours}
     return panels, drawn
 
 
@@ -496,7 +481,7 @@ FIGURES = {
         'as if it had seen twice as many. So it is for tasks that are learnt in EN1 and asked in '
         'EN2.',
         {
-            'perplexity, TEff and transfer': lambda cases, *_: ratio_panels(cases, 'clones'),
+            'perplexity, TEff and transfer': lambda cases, *_: mix_panels(cases, 'clones', 'share'),
             'accuracy on GLUE': lambda cases, laws, root: glue_panels(cases, root),
         },
         'Figure 1',
@@ -506,8 +491,8 @@ FIGURES = {
         'Section 4.4, Takeaway 4: with longer training and with larger models 90/10 gains on '
         '50/50, until it is better in both languages.',
         {
-            'more data': lambda cases, *_: scale_panels(cases, 'clones', 'tokens'),
-            'model sizes': lambda cases, *_: scale_panels(cases, 'clones', 'parameters'),
+            'more data': lambda cases, *_: mix_panels(cases, 'clones', 'tokens'),
+            'model sizes': lambda cases, *_: mix_panels(cases, 'clones', 'parameters'),
         },
         'Figure 2',
     ),
@@ -515,7 +500,7 @@ FIGURES = {
         'English and French by ratio',
         'Section 5.2, Takeaway 6: the rarer of two real languages gains, too, but less than a '
         'clone would, and less with disjoint vocabularies; equal parts are the worst for TEff.',
-        {'': lambda cases, *_: ratio_panels(cases, 'pair')},
+        {'': lambda cases, *_: mix_panels(cases, 'pair', 'share')},
         'Figure 3',
     ),
     '4': Figure(
@@ -523,8 +508,8 @@ FIGURES = {
         'Section 5.3, Takeaway 7: with longer training the rarer real language loses what it '
         'gained at 90/10, unlike a clone; larger models help it.',
         {
-            'more data': lambda cases, *_: scale_panels(cases, 'pair', 'tokens'),
-            'model sizes': lambda cases, *_: scale_panels(cases, 'pair', 'parameters'),
+            'more data': lambda cases, *_: mix_panels(cases, 'pair', 'tokens'),
+            'model sizes': lambda cases, *_: mix_panels(cases, 'pair', 'parameters'),
         },
         'Figure 4',
     ),
@@ -539,19 +524,19 @@ FIGURES = {
         'two clones with anchor points',
         'Appendix D.1: a few pieces that both clones share already lower the perplexity of both '
         'by much.',
-        {'': lambda cases, *_: shared_panels(cases)},
+        {'': lambda cases, *_: mix_panels(cases, 'clones', 'shared')},
         'Figure 8',
     ),
     '9': Figure(
         'two clones, all sizes and amounts of data',
         'Appendix E: what Figure 2 shows along two lines, for all combinations.',
-        {'': lambda cases, *_: scale_panels(cases, 'clones', 'all')},
+        {'': lambda cases, *_: mix_panels(cases, 'clones', 'all')},
         'Figure 9',
     ),
     '10': Figure(
         'English and French, all sizes and amounts of data',
         'Appendix E: what Figure 4 shows along two lines, for all combinations.',
-        {'': lambda cases, *_: scale_panels(cases, 'pair', 'all')},
+        {'': lambda cases, *_: mix_panels(cases, 'pair', 'all')},
         'Figure 9',
     ),
 }

@@ -20,7 +20,7 @@ import analyze
 import figures as panels
 import report
 from configurator import ConfigError, read_settings, run_name, settings_of
-from figures import FIGURES, ratio_panels
+from figures import FIGURES, mix_panels
 from fit_scaling import PowerLaw, analyse, load_paper_laws, load_runs
 from report import findings, mix_text, read_commands, sentence
 
@@ -407,7 +407,7 @@ def test_a_run_with_unusual_settings_is_no_plain_mix(tmp_path):
     assert len(found) == 3 and 'is worth 1.6' in found[0]
     rest = ' '.join(found[1:])
     assert '50% of the pieces shared' in rest and "orders ['x', 'y']" in rest
-    assert ratio_panels(cases, 'clones')[1] == {'even', 'uneven'}
+    assert mix_panels(cases, 'clones', 'share')[1] == {'even', 'uneven'}
 
 
 def test_the_numbers_of_the_tables_are_those_of_the_runs(paper_like):
@@ -499,7 +499,7 @@ def test_the_papers_points_are_hollow_and_stand_only_where_the_axes_mean_the_sam
     runs = load_runs(tmp_path)
     laws, rows = analyse(runs)
     cases = panels.cases_of(runs, laws, rows)
-    ppl, teff, papers = axes_of(monkeypatch, lambda: ratio_panels(cases, 'clones'))
+    ppl, teff, papers = axes_of(monkeypatch, lambda: mix_panels(cases, 'clones', 'share'))
     assert [axes.get_ylabel().split()[0] for axes in (ppl, teff, papers)] == [
         'perplexity',
         'token',
@@ -525,7 +525,7 @@ def test_figure_1_shows_the_controls_and_the_transfer(tmp_path, monkeypatch):
     runs = load_runs(tmp_path)
     laws, rows = analyse(runs)
     cases = panels.cases_of(runs, laws, rows)
-    _, teff, transfer = axes_of(monkeypatch, lambda: ratio_panels(cases, 'clones'))
+    _, teff, transfer = axes_of(monkeypatch, lambda: mix_panels(cases, 'clones', 'share'))
     assert (teff.get_ylabel(), transfer.get_ylabel()) == ('token efficiency TEff', 'transfer')
     [controls] = [line for line in teff.lines if line.get_marker() == 'x']
     assert controls.get_ydata() == pytest.approx([1.5, 1.0], abs=0.05)
