@@ -163,8 +163,8 @@ def log_ticks(axis, write='{:g}'.format):
 UNUSUAL = ('loss_weights', 'start_entries', 'start_noise', 'trainable', 'orders')
 PAPER = Group(**dict.fromkeys(Group._fields, '') | dict(n_layer=12, n_head=12, head_dim=64))
 PAPER = PAPER._replace(n_embd=768, mlp_dim=3072, block_size=512, batch_size=128)
-ALL_BUT_RATIO = ('laws', 'shared', 'length')
-SAME = ('kinds', 'vocabulary', 'size', 'unusual')  # of a run in the paper's setting
+ALL_BUT_RATIO = 'laws shared length'
+SAME = 'kinds vocabulary size unusual'  # of a run in the paper's setting
 
 
 def cases_of(runs, laws, rows):
@@ -252,10 +252,10 @@ def mixes(cases, *kinds):
     return [case for case in cases if case['kind'] in kinds and case['share'] is not None]
 
 
-def published(case, *keys):
+def published(case, keys):
     """The paper's mixes that have what a case of ours has under the keys."""
     theirs = mixes(paper_cases(), case['kind'])
-    return [p for p in theirs if all(p[key] == case[key] for key in keys)]
+    return [p for p in theirs if all(p[key] == case[key] for key in keys.split())]
 
 
 def standard(case):
@@ -263,11 +263,11 @@ def standard(case):
     return [p for p in published(case, 'vocabulary') if p['tokens'] == UNIT]
 
 
-def grouped(cases, *keys, title='{label}, {size}, {length}'):
+def grouped(cases, keys, title='{label}, {size}, {length}'):
     """[(title, cases)] of cases that agree in the keys: plain mixes first, then by their number."""
     groups, titled = {}, []
     for case in cases:
-        groups.setdefault(tuple(case[key] for key in keys), []).append(case)
+        groups.setdefault(tuple(case[key] for key in keys.split()), []).append(case)
     for members in sorted(groups.values(), key=lambda group: (group[0]['special'], -len(group))):
         text = title.format_map(members[0])
         if text in dict(titled):
@@ -330,15 +330,11 @@ def chart(panels, title, cases, what, by, language=''):
 
 
 VIEWS = dict(  # by: (what the runs of a panel share, its title, what the paper's run has in common)
-    share=(['laws', 'shared', 'length'], '{label}, {size}, {length}', ['shared', 'length']),
-    shared=(
-        ['laws', 'ratio', 'length'],
-        '{corpora}, {ratio}, {size}, {length}',
-        ['ratio', 'length'],
-    ),
-    tokens=(['laws', 'shared'], '{label}, {size}', ['shared', 'ratio']),
-    parameters=(['text', 'rate', 'label', 'length'], '{label}, {length}', ['ratio', 'length']),
-    all=(['text', 'rate', 'label'], '{label}', ['shared', 'ratio']),
+    share=(ALL_BUT_RATIO, '{label}, {size}, {length}', 'shared length'),
+    shared=('laws ratio length', '{corpora}, {ratio}, {size}, {length}', 'ratio length'),
+    tokens=('laws shared', '{label}, {size}', 'shared ratio'),
+    parameters=('text rate label length', '{label}, {length}', 'ratio length'),
+    all=('text rate label', '{label}', 'shared ratio'),
 )
 
 
@@ -351,8 +347,8 @@ def mix_panels(cases, kind, by):
     panels, drawn, papers = [], set(), {}
     keys, form, common = VIEWS[by]
     x = 'tokens' if by == 'all' else by
-    for title, ours in grouped(mixes(cases, kind), *keys, title=form):
-        theirs = {p['run']: p for case in ours for p in published(case, *SAME, *common)}
+    for title, ours in grouped(mixes(cases, kind), keys, form):
+        theirs = {p['run']: p for c in ours for p in published(c, f'{SAME} {common}')}
         theirs, usual = list(theirs.values()), standard(ours[0]) if by == 'share' else []
         if len({case[x] for case in ours + theirs}) < 2:
             continue
@@ -373,51 +369,46 @@ def mix_panels(cases, kind, by):
 # --- Figure 1, right: fine-tuning -----------------------------------------------------------------
 
 
-def accuracies(root, case):
+def fine_tuned(root, case):
     """{task: entry} of a run's finetune.json, where it was fine-tuned in the first language, as in
     the figure; else empty."""
     path, first = root / case['run'] / 'finetune.json', case['languages'][0]['language']
     try:
-        results = json.loads(path.read_text(encoding='utf-8'))
-        if results.get('train_language', first) == first:
-            return {t: entry for t, entry in results['tasks'].items() if 'languages' in entry}
-    except FileNotFoundError:
-        pass
+        results = json.loads(path.read_text(encoding='utf-8')) if path.exists() else dict(tasks={})
+        entries = {name: e for name, e in results['tasks'].items() if 'languages' in e}
+        return entries if results.get('train_language', first) == first else {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
-    return {}
+        return {}
 
 
 def glue_panels(cases, root):
-    """Accuracy by ratio after fine-tuning in the first language, a mean over the tasks that all
-    runs of a group have; the paper's is the mean over its ten."""
-    panels, drawn, theirs = [], set(), []
+    """Accuracy by ratio after fine-tuning in the first language, a mean over the tasks, of runs
+    that were tuned on the same; the paper's is the mean over its ten."""
+    panels, drawn, theirs, tuned = [], set(), [], []
     for row in read_csv('paper_glue.csv'):
         languages = [dict(language=name, accuracy=float(row[name])) for name in ('en1', 'en2')]
         case = dict(share=float(row['p_en2']), languages=languages, published=True, turned=False)
         theirs.append(case | dict(size='', parameters=0, ratio=''))
-    entries = {case['run']: accuracies(root, case) for case in mixes(cases, 'clones')}
-    tuned = [case for case in mixes(cases, 'clones') if entries[case['run']]]
-    for title, members in grouped(tuned, *ALL_BUT_RATIO):
-        tasks = sorted(set.intersection(*(set(entries[case['run']]) for case in members)))
-        for case in members if tasks else ():
-            chosen = [entries[case['run']][task] for task in tasks]
-            for row in case['languages']:
-                row |= mean_accuracy(chosen, row['language'])
-        if tasks:
-            title += f'; mean of {", ".join(tasks)} (the paper: of ten)'
-            chart(panels, title, members + theirs, 'accuracy', 'share')
-            drawn |= {case['run'] for case in members}
+    for case in mixes(cases, 'clones'):
+        entries = fine_tuned(root, case)
+        if entries:
+            languages = [row | mean_accuracy(entries, row['language']) for row in case['languages']]
+            tuned.append(case | dict(languages=languages, tasks=', '.join(sorted(entries))))
+    form = '{label}, {size}, {length}; mean of {tasks} (the paper: of ten)'
+    for title, members in grouped(tuned, f'{ALL_BUT_RATIO} tasks', form):
+        chart(panels, title, members + theirs, 'accuracy', 'share')
+        drawn |= {case['run'] for case in members}
     return panels, drawn
 
 
 def mean_accuracy(entries, language):
     """The mean over tasks, whose errors are independent, and what the majority class would have."""
-    scores = [entry['languages'][language] for entry in entries]
+    scores = [entry['languages'][language] for entry in entries.values()]
     values = np.array([(score['mean'], *score['interval']) for score in scores])
     mean = values[:, 0].mean()
     below, above = (np.linalg.norm(values[:, 0] - values[:, i]) / len(values) for i in (1, 2))
-    majority = np.mean([entry['majority'] for entry in entries])
+    majority = np.mean([entry['majority'] for entry in entries.values()])
     return dict(accuracy=mean, accuracy_interval=(mean - below, mean + above), majority=majority)
 
 
@@ -476,10 +467,9 @@ Figure = namedtuple('Figure', 'title claim parts commands')
 FIGURES = {
     '1': Figure(
         'two clones by ratio',
-        'Section 4.2, Takeaway 2: two clones in equal parts hardly help each other, but the rarer '
-        'of two unequal clones does much better than a model that saw its tokens alone: at 90/10 '
-        'as if it had seen twice as many. So it is for tasks that are learnt in EN1 and asked in '
-        'EN2.',
+        'Section 4.2, Takeaway 2: equal parts hardly help each other, but the rarer of two clones '
+        'does much better than a model that saw its tokens alone: at 90/10 as if it had seen twice '
+        'as many. So it is for tasks that are learnt in EN1 and asked in EN2.',
         {
             'perplexity, TEff and transfer': lambda cases, *_: mix_panels(cases, 'clones', 'share'),
             'accuracy on GLUE': lambda cases, laws, root: glue_panels(cases, root),
@@ -522,8 +512,7 @@ FIGURES = {
     ),
     '8': Figure(
         'two clones with anchor points',
-        'Appendix D.1: a few pieces that both clones share already lower the perplexity of both '
-        'by much.',
+        'Appendix D.1: a few pieces that both clones share lower the perplexity of both by much.',
         {'': lambda cases, *_: mix_panels(cases, 'clones', 'shared')},
         'Figure 8',
     ),

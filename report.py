@@ -39,7 +39,7 @@ def findings(cases):
     """A sentence for each group of runs of two languages at unequal shares: plain mixes first, then
     those with controls, then those of most runs."""
     told = []
-    for title, members in grouped(mixes(cases, 'clones', 'pair'), *ALL_BUT_RATIO):
+    for title, members in grouped(mixes(cases, 'clones', 'pair'), ALL_BUT_RATIO):
         unequal = [case for case in members if 0 < case['share'] < 0.5]
         if unequal:
             case = min(unequal, key=lambda c: (c['ratio'] != '90/10', c['share'], c['turned']))
