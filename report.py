@@ -187,19 +187,6 @@ TABLES = {  # number: (title, what the paper says, names of the two columns)
 }
 
 
-def mix_text(published):
-    """The training data of a published row in words."""
-    tokens, kinds = short(published['steps'] * 128 * 512), published['kinds']
-    if len(kinds) == 1:
-        return f'{kinds[0].upper()} alone, {tokens}'
-    if len(kinds) > 2:
-        main, rest = (100 * share for share in published['stages'][0][:2])
-        mix = f'ten of {rest:g}%' if main == rest else f'{main:g}%, nine of {rest:.1f}%'
-        return f'{mix}, {tokens}'
-    stages = ', '.join('/'.join(f'{100 * p:g}' for p in stage) for stage in published['stages'])
-    return f'{stages}, {tokens}' + (f', {published["vocabulary"]}' if len(set(kinds)) > 1 else '')
-
-
 def paper_table(number, cases):
     """The lines of one of the paper's tables: dicts of row, mix, paper (4 cells), and ours (8
     cells), a command where there is no run of ours, or the name of a run of the same mix in another
@@ -211,12 +198,13 @@ def paper_table(number, cases):
             continue
         row, second = published['name'].split()[-1], published['kinds'] == ['fr']
         theirs = two_columns(published['languages'], second, lambda p: f'{p["teff"]:.2f}')
-        line = dict(row=row, mix=mix_text(published), paper=theirs)
+        mix, command = COMMANDS[f'Table {number}', row]
+        line = dict(row=row, mix=mix, paper=theirs)
         exact = [case for case in cases if published['name'] in named[case['run']]]
         for case in exact:
             lines.append(line | dict(ours=our_cells(case, second)))
         if not exact:
-            lines.append(line | dict(command=COMMANDS[f'Table {number}', row]))
+            lines.append(line | dict(command=command))
         for case in [case for case in others if same_mix(case, published)]:
             lines.append(dict(name=case['run'], ours=our_cells(case, second)))
             others.remove(case)
@@ -248,15 +236,15 @@ def same_mix(case, published):
 
 
 def read_commands(path):
-    """{heading: the first block of commands below it, (heading, row): the command of a table's row}
-    of config/README.md."""
+    """{heading: the first block of commands below it, (heading, row): (mix, command) of a table's
+    row} of config/README.md."""
     commands = {}
     for section in re.split(r'^## ', path.read_text(encoding='utf-8'), flags=re.M)[1:]:
         heading = section.splitlines()[0]
         block = re.search(r'(^    .*\n)+', section, re.M)
         commands[heading] = re.sub('^    ', '', block[0], flags=re.M) if block else ''
-        for row, command in re.findall(r'^\| (\d+) \|.*`(.+)` \|$', section, re.M):
-            commands[heading, row] = command
+        for row, *about in re.findall(r'^\| (\d+) \| (.+) \| `(.+)` \|$', section, re.M):
+            commands[heading, row] = about
     return commands
 
 
@@ -339,7 +327,7 @@ law. {% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
 {% if not filled %}<details class="gap"><summary>No run yet of any row. The rows and their
 commands</summary>{% endif %}
 <div class="scroll"><table><tr><th colspan="2"></th><th colspan="4">the paper</th>
-<th colspan="8">ours</th></tr><tr><th>row</th><th>training data, tokens</th>
+<th colspan="8">ours</th></tr><tr><th>row</th><th>training data</th>
 {% for what in ('PPL', 'TEff', 'PPL', 'TEff', "control's TEff", 'transfer') %}
 {% for name in shown.names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
 {% for line in shown.lines %}<tr>{% if line.name %}<td></td>
