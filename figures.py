@@ -1,9 +1,8 @@
 """The figures of the report: one table of what they show, and one style of drawing.
 
 A function draws the panels of a figure, or of a part of one, and names the runs that it drew: all
-groups of runs that can be compared (of one text, model and length) and make a line of two points.
-Filled markers are ours, hollow ones the paper's; they share a panel where its axes mean the same
-for both. TEff and transfer are ratios, which compare further than perplexities do.
+that can be compared and make two points. Filled markers are ours, hollow ones the paper's; they
+share a panel where its axes mean the same for both, which for ratios they do more often.
 """
 
 import contextlib
@@ -175,14 +174,15 @@ def cases_of(runs, laws, rows):
         for name in () if settings['only'] else trained(run):
             group, i = group_of(run, run['languages'][name]), list(run['languages']).index(name)
             about = dict(group=group, law=laws[group]['law'], kind=kind_of(name, group.corpus))
-            shares = [stage[i] for stage in settings['stages']]
+            shares = [stage[i] for stage in settings.get('stages', ())]
             languages.append(by_name[run['run'], name] | about | dict(shares=shares))
         unusual = (
             f'{name} {settings[name]}' for name in UNUSUAL if settings[name] != DEFAULTS[name]
         )
         shared = round(1 - settings.get('cloned_fraction', 1), 4)
         if languages:
-            about = settings['max_steps'], settings['vocabulary'], ', '.join(unusual), shared
+            steps, vocabulary = settings.get('max_steps', 0), settings.get('vocabulary', '')
+            about = steps, vocabulary, ', '.join(unusual), shared
             cases.append(case_of(run['run'], languages, *about))
     return cases
 
@@ -290,9 +290,9 @@ def chart(panels, title, cases, what, by, language=''):
     """A panel of our cases and the paper's by share, shared, tokens or parameters: a line for each
     language; by size for each ratio and language, or of one language for each ratio and size."""
     first, names, lines = cases[0], names_of(cases), []
-    sizes = [case['size'] for case in sorted(cases, key=lambda case: case['parameters'])]
+    by_size = sorted(cases, key=lambda case: case['parameters'])
+    marks = list(dict.fromkeys(case['size'] for case in by_size)) if language else names
     ratios = [''] if by in PERCENTS else sorted({case['ratio'] for case in cases})
-    marks = list(dict.fromkeys(sizes)) if language else names
     for hollow, ratio, mark in itertools.product((False, True), ratios, marks):
         chosen = [c for c in cases if c['published'] == hollow and ratio in ('', c['ratio'])]
         chosen = [c for c in chosen if mark in (*names, c['size'])]
@@ -303,9 +303,8 @@ def chart(panels, title, cases, what, by, language=''):
         lines.append(Line(f'{ratio} {mark}'.strip(), values, *look))
     if not any(line.points for line in lines if line.hollow == first['published']):
         return
-    ours = [case for case in cases if case['published'] == first['published']]
     for role in (0, 1) if what == 'teff' and by == 'share' else ():
-        values = points(ours, by, role, 'control_teff')
+        values = points(cases, by, role, 'control_teff')
         lines.append(Line(f"{names[role]}'s control", values, OTHERS[role], 'x', '-.'))
     xlabel = TITLES[by].format(names[1])
     with panel(panels, title, xlabel=xlabel, ylabel=TITLES[what]) as axes:
@@ -318,14 +317,14 @@ def chart(panels, title, cases, what, by, language=''):
         if what == 'accuracy':
             level = first['languages'][0]['majority']
             axes.axhline(level, color=GREY, ls='-.', lw=1, label='majority class')
-        x = np.linspace(min(case[by] for case in ours), max(case[by] for case in ours), 100)
+        x = np.linspace(min(case[by] for case in cases), max(case[by] for case in cases), 100)
         for role, part in enumerate((1 - x, x) if by == 'share' else (np.ones(100),)):
             law = first['languages'][role]['law'] if what == 'ppl' else None
             if law:
                 y = law.ppl(part * first['tokens'])
-                look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7)
                 amount = 'its share' if by == 'share' else 'all tokens'
-                look['label'] = f'{names[role]} alone on {amount} (law)'
+                label = f'{names[role]} alone on {amount} (law)'
+                look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7, label=label)
                 axes.plot(100 * x, np.where(y < DRAWN_PPL, y, np.nan), **look)
 
 
@@ -429,7 +428,8 @@ def law_panels(laws):
                 label = size_of(group) if sizes.count(size_of(group)) == 1 else label_of(group)
                 label = textwrap.fill(label + ('' if entry['law'] else ' (no law)'), 40)
                 runs = zip(*(entry[key] for key in ('tokens', 'ppl', 'ppl_se')))
-                values = [(x, y, y - Z90 * se, y + Z90 * se) for x, y, se in runs if y < DRAWN_PPL]
+                rows = [(x, measured(dict(ppl=y, ppl_se=se), 'ppl')) for x, y, se in runs]
+                values = [(x, *value) for x, value in rows if value]
                 lines.append(Line(label, values, OTHERS[i % 7], 'o', ''))
                 if entry['law']:
                     draw_law(axes, entry['law'], OTHERS[i % 7])

@@ -52,9 +52,8 @@ def findings(cases):
 
 
 def together(cases):
-    """{name: (value, low, high)} of the second language's transfer, TEff and control's TEff; of
-    several runs the mean and the widest interval. None where a figure is missing, and low and high
-    are None where an interval is; `extrapolated` says whether any is."""
+    """{name: (value, low, high)} of the second language's transfer, TEff and control's TEff: of
+    several runs the mean and the widest interval; what is not known is None."""
     rows = [case['languages'][1] for case in cases]
     figures = dict(extrapolated=any(row['extrapolated'] for row in rows))
     for key in RATIOS:
@@ -171,17 +170,15 @@ def all_runs(rows, cases):
 TABLES = {  # number: (title, what the paper says, names of the two columns)
     '1': (
         'clones of English',
-        'Sections 4.1 to 4.5, Takeaways 1, 3 and 5: equal parts cost tokens (row 4), an unequal '
-        'mix makes the rarer clone cheap (row 5), ten clones profit even when balanced, and more '
-        'with a main language (rows 6 and 7), and a mix that is unequal at each time but balanced '
-        'over the run can beat equal parts in both (rows 9 to 13).',
+        'Sections 4.1 to 4.5, Takeaways 1, 3 and 5: equal parts cost tokens (row 4), the rarer of '
+        'two is cheap (row 5), ten clones profit, more with a main language (rows 6 and 7), and a '
+        'mix that is unequal at each time only can beat equal parts in both (rows 9 to 13).',
         ('EN1', 'EN2'),
     ),
     '3': (
         'English and French',
-        'Sections 5.1 to 5.4, Takeaways 6 and 8: between real languages the rarer one gains less, '
-        'more with a shared vocabulary (rows 7 to 13), and no schedule was found that helps both '
-        '(rows 10 and 14 to 20).',
+        'Sections 5.1 to 5.4, Takeaways 6 and 8: the rarer real language gains less, more with '
+        'shared pieces (rows 7 to 13); no schedule was found that helps both (10, 14 to 20).',
         ('EN', 'FR'),
     ),
 }
@@ -360,8 +357,8 @@ def page(root, folder, runs):
         file = folder / f'figure{number}.png'
         if panels:
             file.write_bytes(stitch(panels))
-        drawn = sorted(set().union(*(runs for _, runs in made.values())))
-        missing = [name for name, (_, runs) in made.items() if not runs]
+        drawn = sorted(set().union(*(names for _, names in made.values())))
+        missing = [name for name, (_, names) in made.items() if not names]
         about = dict(panels=panels, file=file.name, drawn=drawn, missing=missing)
         parts[f'Figure {number}'] = figure._asdict() | about
     for number, (title, claim, names) in TABLES.items():
