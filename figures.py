@@ -461,8 +461,7 @@ def draw_law(axes, law, color):
 
 # --- the table of figures -------------------------------------------------------------------------
 
-# What is drawn: {part: function of (cases, laws, folder of the runs)}. Commands: the heading of
-# config/README.md under which they stand.
+# parts: {name: which runs and by what}, see `draw`; commands: their heading in config/README.md
 Figure = namedtuple('Figure', 'title claim parts commands')
 FIGURES = {
     '1': Figure(
@@ -470,62 +469,60 @@ FIGURES = {
         'Section 4.2, Takeaway 2: equal parts hardly help each other, but the rarer of two clones '
         'does much better than a model that saw its tokens alone: at 90/10 as if it had seen twice '
         'as many. So it is for tasks that are learnt in EN1 and asked in EN2.',
-        {
-            'perplexity, TEff and transfer': lambda cases, *_: mix_panels(cases, 'clones', 'share'),
-            'accuracy on GLUE': lambda cases, laws, root: glue_panels(cases, root),
-        },
+        {'perplexity, TEff and transfer': 'clones share', 'accuracy on GLUE': 'glue'},
         'Figure 1',
     ),
     '2': Figure(
         'two clones, more data and larger models',
         'Section 4.4, Takeaway 4: with longer training and with larger models 90/10 gains on '
         '50/50, until it is better in both languages.',
-        {
-            'more data': lambda cases, *_: mix_panels(cases, 'clones', 'tokens'),
-            'model sizes': lambda cases, *_: mix_panels(cases, 'clones', 'parameters'),
-        },
+        {'more data': 'clones tokens', 'model sizes': 'clones parameters'},
         'Figure 2',
     ),
     '3': Figure(
         'English and French by ratio',
         'Section 5.2, Takeaway 6: the rarer of two real languages gains, too, but less than a '
         'clone would, and less with disjoint vocabularies; equal parts are the worst for TEff.',
-        {'': lambda cases, *_: mix_panels(cases, 'pair', 'share')},
+        {'': 'pair share'},
         'Figure 3',
     ),
     '4': Figure(
         'English and French, more data and larger models',
         'Section 5.3, Takeaway 7: with longer training the rarer real language loses what it '
         'gained at 90/10, unlike a clone; larger models help it.',
-        {
-            'more data': lambda cases, *_: mix_panels(cases, 'pair', 'tokens'),
-            'model sizes': lambda cases, *_: mix_panels(cases, 'pair', 'parameters'),
-        },
+        {'more data': 'pair tokens', 'model sizes': 'pair parameters'},
         'Figure 4',
     ),
     '5': Figure(
         'monolingual perplexity by tokens',
         'Section 3, Appendix B: the perplexity of one language falls with its tokens by a power '
         'law. The law turns a perplexity into tokens, and so gives TEff its meaning.',
-        {'': lambda cases, laws, root: law_panels(laws)},
+        {'': 'laws'},
         'Figure 5',
     ),
     '8': Figure(
         'two clones with anchor points',
         'Appendix D.1: a few pieces that both clones share lower the perplexity of both by much.',
-        {'': lambda cases, *_: mix_panels(cases, 'clones', 'shared')},
+        {'': 'clones shared'},
         'Figure 8',
     ),
     '9': Figure(
         'two clones, all sizes and amounts of data',
         'Appendix E: what Figure 2 shows along two lines, for all combinations.',
-        {'': lambda cases, *_: mix_panels(cases, 'clones', 'all')},
+        {'': 'clones all'},
         'Figure 9',
     ),
     '10': Figure(
         'English and French, all sizes and amounts of data',
         'Appendix E: what Figure 4 shows along two lines, for all combinations.',
-        {'': lambda cases, *_: mix_panels(cases, 'pair', 'all')},
+        {'': 'pair all'},
         'Figure 9',
     ),
 }
+
+
+def draw(part, cases, laws, root):
+    """The panels of a part of a figure and the names of the runs on them. root: their folder."""
+    if part == 'laws':
+        return law_panels(laws)
+    return glue_panels(cases, root) if part == 'glue' else mix_panels(cases, *part.split())

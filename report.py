@@ -17,7 +17,7 @@ from jinja2 import Environment
 
 from configurator import ConfigError
 from configurator import run as run_script
-from figures import ALL_BUT_RATIO, FIGURES, cases_of, grouped, mixes, standard, stitch
+from figures import ALL_BUT_RATIO, FIGURES, cases_of, draw, grouped, mixes, standard, stitch
 from fit_scaling import analyse, cell, describe, short
 from paper import load_paper_runs
 from runs import load_runs
@@ -352,7 +352,7 @@ def page(root, folder, runs):
     cases = cases_of(runs, laws, rows)
     parts, studies, found = {}, {}, findings(cases)
     for number, figure in FIGURES.items():
-        made = {name: draw(cases, laws, root) for name, draw in figure.parts.items()}
+        made = {name: draw(part, cases, laws, root) for name, part in figure.parts.items()}
         panels = [panel for drawn, _ in made.values() for panel in drawn]
         file = folder / f'figure{number}.png'
         if panels:
