@@ -266,7 +266,8 @@ img { width: 100%; max-width: 560px; border: 1px solid #ddd; } figure { margin: 
 table { border-collapse: collapse; font-size: .82em; line-height: 1.35; } code { font-size: .9em; }
 th, td { padding: 3px 6px; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
 td { white-space: nowrap; } td.paper { color: #777; } td[colspan] { background: #f5f5f5; }
-.name, th:nth-child(-n+2) { text-align: left; } td.name { white-space: normal; overflow-wrap: anywhere; }
+.name, th:nth-child(-n+2) { text-align: left; }
+td.name { white-space: normal; overflow-wrap: anywhere; }
 </style></head><body>
 {% macro cells(texts, name='') %}{% for text in texts %}
 {% set parts = text.partition(' [' if ' [' in text else ' ±') %}
