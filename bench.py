@@ -27,19 +27,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import device as machine
 from checkpoint import write_json
 from configurator import ConfigError, run
 from data import Language, LanguageMix, open_shard
-from device import (
-    autocast,
-    can_compile,
-    describe,
-    measure_peak,
-    memory_advice,
-    pick_device,
-    pick_dtype,
-    synchronize,
-)
 from evaluate import window_losses
 from model import GPT, SIZES, GPTConfig
 
@@ -62,10 +53,10 @@ def median_seconds(action, torch_device, count):
     action()
     times = []
     for _ in range(count):
-        synchronize(torch_device)
+        machine.synchronize(torch_device)
         start = time.perf_counter()
         action()
-        synchronize(torch_device)
+        machine.synchronize(torch_device)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -80,13 +71,13 @@ def training_step(torch_device, compute_dtype):
     model = GPT(config).to(torch_device)
     fused = torch_device.type in ('cpu', 'cuda')
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=fused)
-    compiled = compile and can_compile(torch_device)
+    compiled = compile and machine.can_compile(torch_device)
     trained = torch.compile(model) if compiled else model
     tokens = torch.randint(1, vocab_size, (micro_batch_size, block_size + 1), device=torch_device)
     idx, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     def one_pass():
-        with autocast(torch_device, compute_dtype):
+        with machine.autocast(torch_device, compute_dtype):
             loss, _ = trained(idx, targets, per_token=True)
         loss.backward()
 
@@ -96,7 +87,7 @@ def training_step(torch_device, compute_dtype):
         optimizer.zero_grad(set_to_none=True)
 
     one_step()
-    synchronize(torch_device)
+    machine.synchronize(torch_device)
     first = time.perf_counter() - START
     if torch_device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(torch_device)
@@ -110,7 +101,7 @@ def training_step(torch_device, compute_dtype):
             one_step()
         order = f'self_{torch_device.type}_time_total'
         print(profiler.key_averages().table(sort_by=order, row_limit=25))
-    peak = measure_peak(torch_device, compute_dtype, seconds=1.0)
+    peak = machine.measure_peak(torch_device, compute_dtype, seconds=1.0)
     flops = micro_batch_size * block_size * config.flops_per_token()
     return dict(
         size=size,
@@ -131,17 +122,16 @@ def training_step(torch_device, compute_dtype):
 
 def in_own_process(**case):
     """training_step of a case in a process of its own, so that its peak memory is its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'figures.json')
-        common = dict(json=path, repeats=repeats, device=device, dtype=dtype, compile=compile)
+    with tempfile.NamedTemporaryFile('r') as file:
+        case |= dict(block_size=512, micro_batch_size=micro_batch_size)
+        common = dict(json=file.name, repeats=repeats, device=device, dtype=dtype, compile=compile)
         arguments = [f'--{name}={value}' for name, value in (case | common).items()]
-        done = subprocess.run(
-            [sys.executable, __file__, *arguments], capture_output=True, text=True
-        )
+        command = [sys.executable, __file__, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f'ended with status {done.returncode}']
             return dict(case, error=lines[-1])
-        return json_module.loads(path.read_text())
+        return json_module.loads(Path(file.name).read_text())
 
 
 def evaluation(torch_device, compute_dtype):
@@ -149,12 +139,10 @@ def evaluation(torch_device, compute_dtype):
     model = GPT(GPTConfig(**SIZES['mini'], block_size=512, vocab_size=32768)).to(torch_device)
     windows = 16 if torch_device.type == 'cpu' else 512
     stream = np.random.default_rng(0).integers(1, 32768, 512 + 128 * windows)
-    context = autocast(torch_device, compute_dtype)
-
-    def scored():
-        window_losses(model, stream, 128, context=context)
-
-    seconds = median_seconds(scored, torch_device, 3)
+    context = machine.autocast(torch_device, compute_dtype)
+    seconds = median_seconds(
+        lambda: window_losses(model, stream, 128, context=context), torch_device, 3
+    )
     return dict(seconds_per_scored_token=seconds / (128 * windows), size='mini', vocab_size=32768)
 
 
@@ -171,12 +159,9 @@ def loader():
         mix = LanguageMix(languages, [[0.9, 0.1]], 4 * 18265, 128, 512, 0)
         seconds_to_start, numbers = time.perf_counter() - start, iter(range(10**6))
         seconds = median_seconds(lambda: mix.batch(next(numbers)), torch.device('cpu'), 50)
-        return dict(
-            tokens=PAPER_TOKENS,
-            seconds_per_batch=seconds,
-            seconds_to_start=seconds_to_start,
-            memory_bytes=anonymous_memory() - before,
-        )
+        memory = anonymous_memory() - before
+    figures = dict(tokens=PAPER_TOKENS, seconds_per_batch=seconds)
+    return dict(figures, seconds_to_start=seconds_to_start, memory_bytes=memory)
 
 
 def anonymous_memory():
@@ -190,62 +175,54 @@ def anonymous_memory():
 
 def all_cases(torch_device, compute_dtype, path):
     """The sizes of the paper with 1, 2 and 10 languages of 16,384 pieces, the evaluation and the
-    batches. Writes the figures to `path` after each; returns them."""
+    batches. Writes the figures to `path` after each, and prints them."""
     cases = [(name, 16384 * n) for name in SIZES for n in (1, 2, 10)]
     if torch_device.type == 'cpu':  # the larger ones take minutes a step there
         cases = cases[:5]
     kinds = {str(kind).removeprefix('torch.'): kind for kind in (torch.float32, compute_dtype)}
-    peaks = {name: measure_peak(torch_device, kind, seconds=2.0) for name, kind in kinds.items()}
-    figures = dict(device=describe(torch_device), torch=torch.__version__, peaks=peaks, steps=[])
+    peaks = {k: machine.measure_peak(torch_device, kind, seconds=2.0) for k, kind in kinds.items()}
+    about = dict(device=machine.describe(torch_device), torch=torch.__version__, peaks=peaks)
+    steps = []
     for name, entries in tqdm(cases, desc='bench', unit=' cases'):
-        case = dict(size=name, vocab_size=entries, block_size=512)
-        figures['steps'].append(in_own_process(**case, micro_batch_size=micro_batch_size))
-        write_json(path, figures)
-    figures['loader'] = loader()
-    figures['evaluation'] = evaluation(torch_device, compute_dtype)
-    write_json(path, figures)
-    return figures
-
-
-COLUMNS = 'size entries pass dtype tokens/s accumulated MFU accumulated peak_GiB first_step_s'
-
-
-def step_line(f):
-    """A line of the table, in the order of COLUMNS."""
-    if 'error' in f:
-        return f'{f["size"]:>8}{f["vocab_size"]:>9,}  {f["error"]}'
-    cells = [f['size'], f'{f["vocab_size"]:,}', f'{f["micro_batch_size"]}x{f["block_size"]}']
-    cells += [f['dtype'], f'{f["tokens_per_second"]:,.0f}']
-    cells += [f'{f["tokens_per_second_accumulated"]:,.0f}', f'{f["mfu"]:.0%}']
-    cells += [f'{f["mfu_accumulated"]:.0%}', f'{f["peak_memory_bytes"] / 2**30:.1f}']
-    return in_columns([*cells, f'{f["start_to_first_step_s"]:.1f}'])
-
-
-def in_columns(cells):
-    return ''.join(f'{cell:>13}' for cell in cells)
-
-
-def header():
-    return f'medians of {repeats}\n{in_columns(COLUMNS.split())}'
-
-
-def show(figures):
-    peaks = (f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in figures['peaks'].items())
-    print(f'{figures["device"]}, torch {figures["torch"]}')
-    print(f'peak of matrix products: {", ".join(peaks)}\n{header()}')
-    print('\n'.join(step_line(step) for step in figures['steps']))
-    e, d = figures['evaluation'], figures['loader']
-    microseconds = 1e6 * e['seconds_per_scored_token']
-    print(f'sliding-window evaluation, {e["size"]}: {microseconds:,.0f} us for a scored token')
+        steps.append(in_own_process(size=name, vocab_size=entries))
+        write_json(path, dict(about, steps=steps))
+    batches, scored = loader(), evaluation(torch_device, compute_dtype)
+    write_json(path, dict(about, steps=steps, loader=batches, evaluation=scored))
+    speeds = ', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items())
+    print(f'{about["device"]}, torch {about["torch"]}\npeak of matrix products: {speeds}')
+    print_steps(steps)
     print(
-        f'batches of 128 x 512 over {d["tokens"]:,} tokens: {1e3 * d["seconds_per_batch"]:.2f} ms '
-        f'each, {d["memory_bytes"] / 2**20:.1f} MiB, the first after {d["seconds_to_start"]:.1f} s'
+        f'sliding-window evaluation, mini: {1e6 * scored["seconds_per_scored_token"]:,.0f} us for '
+        f'a scored token\nbatches of 128 x 512 over {PAPER_TOKENS:,} tokens: '
+        f'{1e3 * batches["seconds_per_batch"]:.2f} ms each, '
+        f'{batches["memory_bytes"] / 2**20:.1f} MiB, '
+        f'the first after {batches["seconds_to_start"]:.1f} s'
     )
 
 
+def print_steps(steps):
+    """The table of training steps: a line for the figures of each, or its error."""
+    columns = 'size entries pass dtype tokens/s accumulated MFU accumulated peak_GiB first_step_s'
+    cells = (
+        '{size} {vocab_size:,} {micro_batch_size}x{block_size} {dtype} {tokens_per_second:,.0f} '
+        '{tokens_per_second_accumulated:,.0f} {mfu:.0%} {mfu_accumulated:.0%} {gibibytes:.1f} '
+        '{start_to_first_step_s:.1f}'
+    )
+
+    def row(cells):
+        return ''.join(f'{cell:>13}' for cell in cells.split())
+
+    print(f'medians of {repeats}\n{row(columns)}')
+    for step in steps:
+        if 'error' in step:
+            print(f'{step["size"]:>8}{step["vocab_size"]:>9,}  {step["error"]}')
+        else:
+            print(row(cells.format(**step, gibibytes=step['peak_memory_bytes'] / 2**30)))
+
+
 def main():
-    torch_device = pick_device(device)
-    compute_dtype = pick_dtype(dtype, torch_device)
+    torch_device = machine.pick_device(device)
+    compute_dtype = machine.pick_dtype(dtype, torch_device)
     if profile and not size:
         raise ConfigError(f'profile is of one training step: add --size={"|".join(SIZES)}')
     if size and size not in SIZES:
@@ -253,12 +230,12 @@ def main():
     path = json or ('' if size else 'out/bench.json')
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with memory_advice('lower micro_batch_size'):
+    with machine.memory_advice('lower micro_batch_size'):
         if not size:
-            show(all_cases(torch_device, compute_dtype, path))
+            all_cases(torch_device, compute_dtype, path)
             return
         figures = training_step(torch_device, compute_dtype)
-    print(f'{header()}\n{step_line(figures)}')
+    print_steps([figures])
     if path:
         write_json(path, figures)
 

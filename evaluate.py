@@ -8,7 +8,6 @@ targets are counted, so that each is predicted from a long context. The standard
 documents, whose tokens are not independent.
 """
 
-import json
 import math
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from checkpoint import load_run
+from checkpoint import load_run, write_json
 from configurator import ConfigError, run
 from data import DOCUMENT_END, build_languages
 from device import autocast, memory_advice, pick_device, pick_dtype
@@ -42,8 +41,7 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
     stream: (N,) ids of the model's vocabulary. Returns (losses (W, last_n) float32 in nats, starts
     (W,) of the windows); column j of window w is the loss of token starts[w] + block_size - last_n
     + 1 + j. With torch.distributed the windows are shared among the processes, and all get all
-    losses.
-    Raises ConfigError when the stream is shorter than a window."""
+    losses. Raises ConfigError when the stream is shorter than a window."""
     T = model.config.block_size
     if len(stream) < T + 1:
         raise ConfigError(
@@ -55,16 +53,14 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
     if max_windows and max_windows < len(starts):
         starts = starts[np.linspace(0, len(starts) - 1, max_windows).astype(int)]
     device = next(model.parameters()).device
-    batch_size = batch_size or max(
-        1, (4096 if device.type == 'cpu' else 65536) // T
-    )  # a CPU's caches are small
+    tokens_at_once = 4096 if device.type == 'cpu' else 65536  # a CPU's caches are small
+    batch_size = batch_size or max(1, tokens_at_once // T)
     losses = torch.zeros(len(starts), last_n)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     for first in range(rank * batch_size, len(starts), world * batch_size):
         chosen = starts[first : first + batch_size]
-        window = torch.from_numpy(
-            np.stack([stream[s : s + T + 1] for s in chosen]).astype(np.int64)
-        ).to(device)
+        ids = np.stack([stream[start : start + T + 1] for start in chosen]).astype(np.int64)
+        window = torch.from_numpy(ids).to(device)
         with torch.no_grad(), context or autocast(device, torch.float32):
             _, part = model(window[:, :-1], window[:, 1:], last_n=last_n, per_token=True)
         losses[first : first + batch_size] = part.float().cpu()
@@ -73,43 +69,37 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
     if world > 1:
         losses = losses.to(device)
         dist.all_reduce(losses)
-        losses = losses.cpu()
-    return losses.numpy(), starts
+    return losses.cpu().numpy(), starts
 
 
-def perplexity(model, language, last_n=0, batch_size=0, max_windows=0, context=None, progress=None):
-    """Perplexity of a language on its test set, as a dict.
+def perplexity(model, language, last_n=0, **how):
+    """Perplexity of a language on its test set, as a dict. how: as of `window_losses`.
 
     ppl, loss (nats a token) and their standard errors over documents; bits_per_byte; scored_tokens,
     windows, last_n; and of each document with a scored token, in the order of the test set,
     document_loss (sum, nats) and document_tokens, so that runs can be compared on the same
     documents. The whole test set is put into the order of the language, so every token but those
     at its ends is scored once, also where the language is reversed."""
-    T = model.config.block_size
-    test = np.asarray(language.corpus.test)
+    T, test, about = model.config.block_size, language.corpus.test, language.corpus.info['test']
     last_n = last_n or max(1, T // 4)
     if last_n % language.window:
         raise ConfigError(
             f'{language.name} is {language.order}: last_n must be divisible by {language.window}, '
             f'not {last_n}'
         )
-    losses, starts = window_losses(
-        model, language.ids(test), last_n, batch_size, max_windows, context, progress
-    )
+    losses, starts = window_losses(model, language.ids(np.asarray(test)), last_n, **how)
     scored_positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
-    ends = np.cumsum(test == DOCUMENT_END) - (test == DOCUMENT_END)  # before each token
-    document = ends[language.positions(len(test))][scored_positions].ravel()
-    total = np.bincount(document, losses.ravel().astype(np.float64))
-    count = np.bincount(document)
+    is_end = np.asarray(test) == DOCUMENT_END
+    ends_before = (np.cumsum(is_end) - is_end)[language.positions(len(test))]
+    document = ends_before[scored_positions].ravel()  # of each scored token
+    total, count = np.bincount(document, losses.ravel().astype(float)), np.bincount(document)
     total, count = total[count > 0], count[count > 0]
     scored, documents = int(count.sum()), len(count)
-    loss = total.sum() / scored
-    # The loss is a ratio of sums over documents: its error is the spread of what each one adds.
-    error = float('nan')
+    loss, error = total.sum() / scored, float('nan')
     if documents > 1:
+        # The loss is a ratio of sums: its error is the spread of what each document adds.
         spread = ((total - loss * count) ** 2).sum() * documents / (documents - 1)
         error = math.sqrt(spread) / scored
-    about = language.corpus.info['test']
     ppl = math.exp(min(loss, 700))
     return dict(
         ppl=ppl,
@@ -126,23 +116,16 @@ def perplexity(model, language, last_n=0, batch_size=0, max_windows=0, context=N
     )
 
 
-def perplexities(
-    model, languages, last_n=0, batch_size=0, max_windows=0, context=None, quiet=False
-):
+def perplexities(model, languages, last_n=0, max_windows=0, quiet=False, **how):
     """{language: perplexity dict} with a progress bar; `model` may be compiled."""
     T = model.config.block_size
     last_n = last_n or max(1, T // 4)
     windows = [max(0, len(language.corpus.test) - T - 1) // last_n + 1 for language in languages]
-    total = sum(min(w, max_windows) if max_windows else w for w in windows)
-    with tqdm(
-        total=total, desc='evaluating', unit=' windows', disable=quiet, leave=False
-    ) as progress:
-        return {
-            language.name: perplexity(
-                model, language, last_n, batch_size, max_windows, context, progress
-            )
-            for language in languages
-        }
+    total = sum(min(w, max_windows or w) for w in windows)
+    bar = dict(desc='evaluating', unit=' windows', disable=quiet, leave=False)
+    with tqdm(total=total, **bar) as progress:
+        how = dict(how, last_n=last_n, max_windows=max_windows, progress=progress)
+        return {language.name: perplexity(model, language, **how) for language in languages}
 
 
 def table(scores):
@@ -160,34 +143,31 @@ def table(scores):
 
 
 def load_languini(path, corpora, names, vocabulary, cloned_fraction, head_dim):
-    """Model and languages of a checkpoint of the paper's own code.
-
-    Its sizes are read off the weights."""
+    """Model and languages of a checkpoint of the paper's own code, whose sizes are read off the
+    weights. Raises ConfigError."""
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f'there is no file {path}') from None
     except Exception as error:
-        raise ConfigError(
-            f'{path} is not a checkpoint of weights ({type(error).__name__})'
-        ) from None
+        kind = type(error).__name__
+        raise ConfigError(f'{path} is not a checkpoint of weights ({kind})') from None
     for key in ('model', 'model_state_dict', 'state_dict'):
         state = state.get(key, state) if isinstance(state, dict) else {}
     shape = {
-        name.rpartition('_orig_mod.')[2].removeprefix('module.'): tuple(t.shape)
-        for name, t in state.items()
-        if torch.is_tensor(t)
+        name.rpartition('_orig_mod.')[2].removeprefix('module.'): tuple(tensor.shape)
+        for name, tensor in state.items()
+        if torch.is_tensor(tensor)
     }
-    built, entries = build_languages(corpora, names, vocabulary, cloned_fraction)
+    languages, entries = build_languages(corpora, names, vocabulary, cloned_fraction)
     try:
         V, C = shape['input_embedding.weight']
-        width, mlp = shape['layers.0.attn.linear_Q.weight'][0], shape['layers.0.mlp.c_fc.weight'][0]
         config = GPTConfig(
             n_layer=sum(name.endswith('ln1.weight') for name in shape),
-            n_head=width // head_dim,
+            n_head=shape['layers.0.attn.linear_Q.weight'][0] // head_dim,
             head_dim=head_dim,
             n_embd=C,
-            mlp_dim=mlp,
+            mlp_dim=shape['layers.0.mlp.c_fc.weight'][0],
             vocab_size=V,
             block_size=shape['position_embedding.weight'][0],
         )
@@ -196,32 +176,25 @@ def load_languini(path, corpora, names, vocabulary, cloned_fraction, head_dim):
         raise ConfigError(f"{path} is not a checkpoint of the paper's code: {error}") from None
     if V != entries:
         raise ConfigError(f'{path} has {V:,} vocabulary entries, these languages have {entries:,}')
-    return model.eval(), built
+    return model.eval(), languages
 
 
 def main():
     if bool(out_dir) == bool(languini):
         raise ConfigError('say what to evaluate: --out_dir=out/RUN, or --languini=FILE')
     if languini:
-        model, built = load_languini(
-            languini, corpora, languages, vocabulary, cloned_fraction, head_dim
-        )
+        made = corpora, languages, vocabulary, cloned_fraction
+        model, built = load_languini(languini, *made, head_dim)
     else:
         model, built, _ = load_run(out_dir)
     compute_device = pick_device(device)
+    context = autocast(compute_device, pick_dtype(dtype, compute_device))
+    how = dict(batch_size=batch_size, max_windows=max_windows, context=context)
     with memory_advice('lower batch_size'):
-        scores = perplexities(
-            model.to(compute_device),
-            built,
-            last_n,
-            batch_size,
-            max_windows,
-            autocast(compute_device, pick_dtype(dtype, compute_device)),
-        )
+        scores = perplexities(model.to(compute_device), built, last_n, **how)
     print(table(scores))
     if out_dir:
-        with open(f'{out_dir}/evaluation.json', 'w') as file:
-            file.write(json.dumps(scores, indent=2) + '\n')
+        write_json(f'{out_dir}/evaluation.json', scores)
 
 
 if __name__ == '__main__':
