@@ -32,7 +32,7 @@ from tqdm import tqdm
 from checkpoint import lock, write_json
 from configurator import ConfigError, run, settings_of
 from data import DOCUMENT_END, UNKNOWN, Corpus, fingerprint, load_tokenizer, sha256
-from sources import documents, is_text_file
+from sources import documents, file_bytes, is_text_file
 
 corpus = 'docs'  # name of the corpus: it is made in data/NAME
 source = 'docs'  # a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
@@ -148,8 +148,8 @@ def _encoded(pool, batches, ahead):
         yield pending.popleft().get()
 
 
-def write_shards(texts, folder):
-    """Encodes [(part, text)] into folder/train.bin and test.bin.
+def write_shards(texts, folder, total=None):
+    """Encodes [(part, text)], of `total` bytes at most, into folder/train.bin and test.bin.
 
     Returns {part: dict(tokens, documents, bytes, fingerprint)}, as corpus.json has it."""
     about = {'train': collections.Counter(), 'test': collections.Counter()}
@@ -158,7 +158,7 @@ def write_shards(texts, folder):
         open(folder / 'train.bin', 'wb') as train,
         open(folder / 'test.bin', 'wb') as test,
         spawn.Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool,
-        tqdm(desc='encoding', unit='B', unit_scale=True) as progress,
+        tqdm(desc='encoding', total=total, unit='B', unit_scale=True) as progress,
     ):
         files = dict(train=train, test=test)
         for encoded in _encoded(pool, _batches(texts), 3 * workers):
@@ -166,11 +166,14 @@ def write_shards(texts, folder):
                 files[part].write(tokens)
                 about[part].update(counts)
                 progress.update(counts['bytes'])
+        progress.total = progress.n  # files may hold more than text
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    marks = {part: fingerprint(folder / f'{part}.bin') for part in about}
-    return {part: dict(counts, fingerprint=marks[part]) for part, counts in about.items()}
+    return {
+        part: dict(counts, fingerprint=fingerprint(folder / f'{part}.bin'))
+        for part, counts in about.items()
+    }
 
 
 # --- the split ------------------------------------------------------------------------------------
@@ -187,6 +190,21 @@ def limited(texts, limit):
                 return
 
 
+def text_size():
+    """Bytes of text that will be read, at most; None where that is not known before."""
+    return min(filter(None, (max_bytes, file_bytes(source))), default=None)
+
+
+def shown(texts, what, total):
+    """Passes texts on, with a progress bar of their bytes; docs has a bar of its own."""
+    bar = dict(unit='B', unit_scale=True, disable=source == 'docs')
+    with tqdm(desc=what, total=total, **bar) as progress:
+        for text in texts:
+            yield text
+            progress.update(len(text.encode()))
+        progress.total = progress.n  # files may hold more than text
+
+
 def test_number(text):
     """Number in [0, 1) from a text alone; below `test_fraction` a document is in the test set."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') / 2**64
@@ -196,7 +214,7 @@ def training_pieces():
     """How many pieces of a single text file come before its test set; None for other sources."""
     if not is_text_file(source):
         return None
-    pieces = tqdm(limited(documents(source), max_bytes), desc='counting', unit=' pieces')
+    pieces = shown(limited(documents(source), max_bytes), 'counting', text_size())
     count = sum(1 for _ in pieces)
     return count - max(1, round(test_fraction * count))
 
@@ -207,34 +225,30 @@ def split(texts, training=None):
     The first are those that a tokeniser may learn from. training: how many documents precede the
     test set; None: their hashes decide, and when none of the first is chosen (a small corpus), the
     one with the lowest number is tested on. Raises ConfigError when a part would be empty."""
-    first, size = [], 0
-    for text in tqdm(texts, desc='reading', unit=' documents'):
+    first, read = [], 0
+    for text in shown(texts, 'reading', min(text_size() or TOKENIZER_BYTES, TOKENIZER_BYTES)):
         first.append(text)
-        size += len(text.encode())
-        if size >= TOKENIZER_BYTES and len(first) > 1:
+        read += len(text.encode())
+        if read >= TOKENIZER_BYTES and len(first) > 1:
             break
     if not first:
         raise ConfigError(f'{source} is empty: there is no text in it')
     if len(first) < 2:
-        raise ConfigError(
-            f'{source} is a single document; at least two are needed, one of them for the test set'
-        )
+        needed = 'at least two are needed, one of them for the test set'
+        raise ConfigError(f'{source} is a single document; {needed}')
     lowest = min(map(test_number, first))
 
     def part_of(place, text):
-        if training is None:
-            number = test_number(text)
-            tested = number < test_fraction or number == lowest
-        else:
+        number = test_number(text)
+        tested = number < test_fraction or number == lowest
+        if training is not None:
             tested = place >= training
         return 'test' if tested else 'train'
 
     chosen = [(part_of(place, text), text) for place, text in enumerate(first)]
     if all(part == 'test' for part, _ in chosen):
-        raise ConfigError(
-            f'all documents of {source} are the same or fall into the test set; '
-            'more documents are needed, or a lower --test_fraction'
-        )
+        reason = f'all documents of {source} are the same or fall into the test set'
+        raise ConfigError(f'{reason}; more are needed, or a lower --test_fraction')
     others = enumerate(texts, len(first))
     return chosen, ((part_of(place, text), text) for place, text in others)
 
@@ -243,16 +257,15 @@ def split(texts, training=None):
 
 
 def check_settings():
-    if not re.fullmatch(r'[\w.-]*\w', corpus) or corpus.startswith('.'):
-        raise ConfigError(
-            f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}'
-        )
-    if not 3 <= vocab_size <= 65535:
-        raise ConfigError(f'vocab_size must lie between 3 and 65,535 (16 bits), not {vocab_size}')
-    if not 0 < test_fraction < 1:
-        raise ConfigError(f'test_fraction must lie between 0 and 1, not {test_fraction}')
-    if max_bytes < 0:
-        raise ConfigError(f'max_bytes must not be negative: {max_bytes}')
+    is_name = re.fullmatch(r'[\w.-]*\w', corpus) and not corpus.startswith('.')
+    for valid, message in (
+        (is_name, f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}'),
+        (3 <= vocab_size <= 65535, f'vocab_size must lie between 3 and 65,535, not {vocab_size}'),
+        (0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}'),
+        (max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}'),
+    ):
+        if not valid:
+            raise ConfigError(message)
 
 
 def describe(about):
@@ -262,24 +275,6 @@ def describe(about):
         f'{about["tokenizer"]["pieces"]:,} pieces, {train["documents"]:,} and '
         f'{test["documents"]:,} documents, {train["bytes"] + test["bytes"]:,} bytes'
     )
-
-
-def is_made(folder, settings):
-    """Whether the corpus is there; raises ConfigError when it was made with other settings."""
-    if not folder.exists():
-        return False
-    info = Corpus(corpus).info
-    made = info['settings']
-    changed = [
-        f'{name}={made.get(name)!r}' for name in settings if made.get(name) != settings[name]
-    ]
-    if changed:
-        raise ConfigError(
-            f'{folder} was made with other settings ({", ".join(changed)}); '
-            'choose another --corpus or delete it'
-        )
-    print(f'{folder} is there already: {describe(info)}. Delete it to make it again.')
-    return True
 
 
 def make(folder, settings):
@@ -294,8 +289,10 @@ def make(folder, settings):
         print(f'training a tokeniser of {vocab_size:,} pieces')
         texts = (text for part, text in first if part == 'train')
         model.write_bytes(train_tokenizer(texts, vocab_size))
+    read = sum(len(text.encode()) for _, text in first)
+    total = read if read < TOKENIZER_BYTES else text_size()  # all of a small corpus is read by now
     about = dict(corpus=corpus, settings=settings)
-    about.update(write_shards(itertools.chain(first, others), folder))
+    about |= write_shards(itertools.chain(first, others), folder, total)
     about['tokenizer'] = dict(pieces=len(load_tokenizer(model)), sha256=sha256(model))
     write_json(folder / 'corpus.json', about)
     return about
@@ -311,7 +308,15 @@ def main():
     except ConfigError:
         raise ConfigError(f'another process is making {folder}; wait for it to end') from None
     try:
-        if not is_made(folder, settings):
+        if folder.exists():
+            about = Corpus(corpus).info
+            made = {name: about['settings'].get(name) for name in settings}
+            others = [f'{name}={made[name]!r}' for name in made if made[name] != settings[name]]
+            if others:
+                advice = f'({", ".join(others)}); choose another --corpus or delete it'
+                raise ConfigError(f'{folder} was made with other settings {advice}')
+            print(f'{folder} is there already: {describe(about)}. Delete it to make it again.')
+        else:
             about = make(making, settings)
             os.rename(making, folder)
             (folder / '.lock').unlink()

@@ -16,11 +16,9 @@ Files may also end in .gz.
 import ast
 import contextlib
 import gzip
-import hashlib
 import http.client
 import importlib.metadata
 import inspect
-import itertools
 import json
 import multiprocessing
 import os
@@ -31,6 +29,8 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 import zlib
 from pathlib import Path
+
+from tqdm import tqdm
 
 from configurator import ConfigError
 
@@ -60,20 +60,38 @@ def is_text_file(source):
     return source != 'docs' and path.is_file() and '.jsonl' not in path.suffixes
 
 
-def files(path):
-    """Documents of a text file, a .jsonl file or a folder of them."""
-    if path.is_dir():
-        names = [name for name in sorted(path.rglob('*')) if name.is_file()]
-        names = [name for name in names if re.search(r'\.(txt|jsonl)(\.gz)?$', name.name)]
-        if not names:
-            raise ConfigError(f'{path} holds no .txt or .jsonl file (.gz allowed)')
-        for name in names:
-            yield from [''.join(text_lines(name))] if is_text_file(name) else _jsonl(name)
-    elif not path.is_file():
+def paths_of(path):
+    """The files that a text file, a .jsonl file or a folder of them stands for, in order."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
         others = 'other sources are docs, eltec:LANGUAGE and hf:DATASET'
         raise ConfigError(f'there is no file or folder {path}; {others}')
-    else:
-        yield from _pieces(path) if is_text_file(path) else _jsonl(path)
+    paths = [name for name in sorted(path.rglob('*')) if name.is_file()]
+    paths = [name for name in paths if re.search(r'\.(txt|jsonl)(\.gz)?$', name.name)]
+    if not paths:
+        raise ConfigError(f'{path} holds no .txt or .jsonl file (.gz allowed)')
+    return paths
+
+
+def file_bytes(source):
+    """Bytes of a source's files, which are at least those of its text; None where not known."""
+    if source.partition(':')[0] in ('docs', 'eltec', 'hf'):
+        return None
+    paths = paths_of(Path(source))
+    packed = any(path.suffix == '.gz' for path in paths)
+    return None if packed else sum(path.stat().st_size for path in paths)
+
+
+def files(path):
+    """Documents of a text file, a .jsonl file or a folder of them."""
+    for name in paths_of(path):
+        if not is_text_file(name):
+            yield from _jsonl(name)
+        elif name == path:
+            yield from _pieces(path)
+        else:
+            yield ''.join(text_lines(name))
 
 
 def text_lines(path):
@@ -91,19 +109,23 @@ def text_lines(path):
 
 def _pieces(path):
     """Cuts a text file at the first line end after PIECE characters; a longer line at a space."""
-    piece, size = [], 0
+    piece = ''
     for line in text_lines(path):
         start = 0
         while len(line) - start > 4 * PIECE:
             cut = line.rfind(' ', start + 1, start + PIECE) + 1 or start + PIECE
-            yield ''.join(piece) + line[start:cut]
-            piece, size, start = [], 0, cut
-        piece.append(line[start:])
-        size += len(line) - start
-        if size >= PIECE:
-            yield ''.join(piece)
-            piece, size = [], 0
-    yield ''.join(piece)
+            yield piece + line[start:cut]
+            piece, start = '', cut
+        piece += line[start:]
+        if len(piece) >= PIECE:
+            yield piece
+            piece = ''
+    yield piece
+
+
+def is_text(value):
+    """Whether a value of JSON is text that can be written as UTF-8."""
+    return isinstance(value, str) and not re.search('[\ud800-\udfff]', value)
 
 
 def _jsonl(path):
@@ -115,7 +137,7 @@ def _jsonl(path):
             text = json.loads(line)['text']
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f'{place}: not a JSON object with a field "text"') from None
-        if not isinstance(text, str) or re.search('[\ud800-\udfff]', text):
+        if not is_text(text):
             raise ConfigError(f'{place}: the field "text" is not text')
         yield text
 
@@ -128,20 +150,19 @@ def docs(requirements=REQUIREMENTS):
 
     A module is a document. A paragraph is kept where it comes first, in the order of packages,
     paths and lines."""
-    paths = []
+    paths, seen = [], set()
     for name in sorted(_distributions(requirements)):
         package = importlib.metadata.distribution(name)
         modules = [file for file in package.files or [] if file.suffix == '.py']
         paths += sorted(str(package.locate_file(file)) for file in modules)
-    seen = set()
     # A fork would carry the threads of a caller that has used torch.
     with multiprocessing.get_context('spawn').Pool() as pool:
-        for paragraphs in pool.imap(_module_paragraphs, paths, chunksize=16):
-            hashes = [hashlib.blake2b(p.encode(), digest_size=8).digest() for p in paragraphs]
-            new = {key: p for key, p in zip(hashes, paragraphs) if key not in seen}
+        modules = pool.imap(_module_paragraphs, paths, chunksize=16)
+        for paragraphs in tqdm(modules, desc='reading', total=len(paths), unit=' modules'):
+            new = dict.fromkeys(text for text in paragraphs if text not in seen)
             seen.update(new)
             if new:
-                yield '\n\n'.join(new.values()) + '\n'
+                yield '\n\n'.join(new) + '\n'
 
 
 def _distributions(requirements):
@@ -176,14 +197,13 @@ def _docstrings(node):
         text = ast.get_docstring(node, clean=False)
         if text:
             yield text
-    body = getattr(node, 'body', [])
-    for child in body if isinstance(body, list) else []:
-        if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Call)):
+    for child in getattr(node, 'body', []):
+        call = child.value if isinstance(child, ast.Expr) else None
+        if not isinstance(call, ast.Call):
             yield from _docstrings(child)
-        elif 'doc' in ast.unparse(child.value.func):
-            constants = [part for part in ast.walk(child.value) if isinstance(part, ast.Constant)]
-            texts = [part.value for part in constants if isinstance(part.value, str)]
-            yield from (text for text in texts if len(text) > 80)
+        elif 'doc' in ast.unparse(call.func):
+            constants = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant)]
+            yield from (text for text in constants if isinstance(text, str) and len(text) > 80)
 
 
 def _prose(text):
@@ -210,12 +230,11 @@ def eltec(place):
     if not place:
         raise ConfigError('eltec: needs a language or a folder, for example eltec:eng')
     if os.path.exists(place):
-        copies = itertools.chain(Path(place).glob('level1/*.xml'), Path(place).glob('*.xml'))
+        copies = [*Path(place).glob('level1/*.xml'), *Path(place).glob('*.xml')]
         novels = sorted(path for path in copies if path.is_file())
         if not novels:
             raise ConfigError(f'{place} holds no ELTeC novels: there is no level1/*.xml in it')
-        for path in novels:
-            yield _tei_body(path.read_bytes(), path)
+        yield from (_tei_body(path.read_bytes(), path) for path in novels)
         return
     if not re.fullmatch('[A-Za-z0-9-]+', place):
         raise ConfigError(f'there is no folder {place}; a language is written like eltec:eng')
@@ -242,27 +261,22 @@ def _tei_body(xml, name):
         raise ConfigError(f'{name} is not XML: {error}') from None
     if body is None:
         raise ConfigError(f'{name} is not TEI: it has no <text><body>')
-    lines = [[]]
 
-    def walk(element, inside_line):
+    def text_of(element, inside_line):  # with \0, which XML cannot hold, at the ends of lines
         # A comment has no name.
         tag = element.tag.rpartition('}')[2] if isinstance(element.tag, str) else 'note'
         if tag == 'note':
-            return
+            return ''
         own_line = not inside_line or tag in ('p', 'l', 'head')
-        if own_line:
-            lines.append([])
-        lines[-1].append(element.text or '')
-        holds_lines = tag in ('body', 'div', 'quote', 'lg', 'floatingText')
+        holds_lines = own_line and tag in ('body', 'div', 'quote', 'lg', 'floatingText')
+        parts = [element.text or '']
         for child in element:
-            walk(child, not own_line or not holds_lines)
-            lines[-1].append(child.tail or '')
-        if own_line:
-            lines.append([])
+            parts += [text_of(child, not holds_lines), child.tail or '']
+        text = ''.join(parts)
+        return f'\0{text}\0' if own_line else text
 
-    walk(body, False)
-    joined = (' '.join(''.join(line).split()) for line in lines)
-    return '\n'.join(line for line in joined if line) + '\n'
+    lines = [' '.join(line.split()) for line in text_of(body, False).split('\0')]
+    return '\n'.join(line for line in lines if line) + '\n'
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------
@@ -296,19 +310,15 @@ def hugging_face(name):
         repository = '/'.join([owner, *rest[:1]])
         rows = datasets.load_dataset(repository, *rest[1:], split='train', streaming=True)
         for row in rows:
-            usual = [usual for usual in ('text', 'complete_text') if usual in row]
-            column = column or (usual[0] if usual else '')
+            column = column or next((c for c in ('text', 'complete_text') if c in row), '')
             text = row
             for key in column.split('.'):
                 names = sorted(text) if isinstance(text, dict) else []
                 if key not in names:
-                    known = (
-                        f'there is {", ".join(names) or "none below"}: --source=hf:{name}:COLUMN'
-                    )
-                    raise ConfigError(f'{name} has no column {column!r}; {known}')
+                    advice = f'{", ".join(names) or "none below"}: --source=hf:{name}:COLUMN'
+                    raise ConfigError(f'{name} has no column {column!r}; there is {advice}')
                 text = text[key]
             if not isinstance(text or '', str):
-                raise ConfigError(
-                    f'{name}: column {column!r} is not text; name another behind a colon'
-                )
+                advice = 'name another behind a colon'
+                raise ConfigError(f'{name}: column {column!r} is not text; {advice}')
             yield text or ''
