@@ -17,6 +17,7 @@ Intervals (90%) are those of a mean over examples and seeds, see `interval`.
 
 import copy
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -57,22 +58,19 @@ RESAMPLES = 1000  # draws of the dev set's examples
 
 
 def check_settings():
-    if not out_dir:
-        raise ConfigError('say which run to fine-tune: --out_dir=out/RUN')
-    if not glue_dir:
-        raise ConfigError(
-            'say where the tasks are: --glue_dir=FOLDER or --glue_dir=hf:nyu-mll/glue'
-        )
-    if not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
-        raise ConfigError(f'seeds must be whole numbers of 0 to 4,294,967,295, not {seeds}')
-    lowest = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_tokens=4)
-    for name, least in dict(lowest, max_examples=0).items():
-        if globals()[name] < least:
-            raise ConfigError(f'{name} must be at least {least}, not {globals()[name]}')
-    if learning_rate <= 0:
-        raise ConfigError(f'learning_rate must be positive, not {learning_rate}')
-    if not 0 <= dropout < 1:
-        raise ConfigError(f'dropout must lie between 0 and 1, not {dropout}')
+    whole = seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_tokens=4)
+    low = [(name, n) for name, n in dict(least, max_examples=0).items() if globals()[name] < n]
+    for wrong, message in (
+        (not out_dir, 'say which run to fine-tune: --out_dir=out/RUN'),
+        (not glue_dir, 'say where the tasks are: --glue_dir=FOLDER or --glue_dir=hf:nyu-mll/glue'),
+        (not whole, f'seeds must be whole numbers of 0 to 4,294,967,295, not {seeds}'),
+        (learning_rate <= 0, f'learning_rate must be positive, not {learning_rate}'),
+        (not 0 <= dropout < 1, f'dropout must lie between 0 and 1, not {dropout}'),
+        *((True, f'{name} must be at least {n}, not {globals()[name]}') for name, n in low),
+    ):
+        if wrong:
+            raise ConfigError(message)
 
 
 # --- examples -------------------------------------------------------------------------------------
@@ -132,13 +130,12 @@ def epoch_batches(lengths, batch_size, rng, pool=16):
 
 def load_examples(name, pieces, limit):
     """(training examples, dev examples, hash of both) of a task."""
-    texts, classes = read_task(name, glue_dir)
-    if max_examples and max_examples < len(classes):
-        rows = np.random.default_rng(0).permutation(len(classes))[:max_examples]
-        texts, classes = [texts[row] for row in rows], classes[rows]
     sets, digest = [], hashlib.sha256()
-    for examples in ((texts, classes), read_task(name, glue_dir, dev=True)):
-        texts, classes = examples
+    for dev in (False, True):
+        texts, classes = read_task(name, glue_dir, dev)
+        if not dev and 0 < max_examples < len(classes):
+            rows = np.random.default_rng(0).permutation(len(classes))[:max_examples]
+            texts, classes = [texts[row] for row in rows], classes[rows]
         digest.update(json.dumps([texts, classes.tolist()]).encode())
         sets.append(Examples(encode(pieces, texts, limit), classes, texts))
     return *sets, digest.hexdigest()
@@ -203,8 +200,8 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
     context = autocast(compute_device, compute_dtype)
     total = max_epochs * math.ceil(len(train.tokens) / batch_size)
     epochs = (epoch_batches(train.lengths, batch_size, rng) for _ in range(max_epochs))
-    batches = (rows for batches in epochs for rows in batches)
-    curve, best, best_step, looks_without_gain, weights = [], -1.0, 0, 0, None
+    batches = itertools.chain.from_iterable(epochs)
+    curve, best, best_step, best_look = [], -1.0, 0, 0
     with tqdm(batches, total=total, desc=f'{name}, seed {seed}', unit=' steps', leave=False) as bar:
         for step, rows in enumerate(bar, 1):
             ids, last = train.batch(rows, language)
@@ -225,22 +222,22 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
                 raise ConfigError(f'{name}, seed {seed}: {advice}')
             accuracy = float(np.mean(dev.classes == logits.argmax(1)))
             curve.append((step, accuracy))
-            looks_without_gain += 1
             if accuracy > best:
-                best, best_step, looks_without_gain = accuracy, step, 0
+                best, best_step, best_look = accuracy, step, len(curve)
                 weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
             bar.set_postfix_str(f'loss {loss.item():.3f}, {language.name} {accuracy:.3f}')
-            if looks_without_gain == patience:
+            if len(curve) - best_look == patience:
                 break
     model.load_state_dict(weights)
-    result = dict(steps=step, best_step=best_step, seconds=0, curve=curve)
-    result |= dict(languages={}, predictions={})
-    for other in tested:
-        classes = predict(model, dev, other, context).argmax(1)
-        result['languages'][other.name] = scores(task, dev.classes, classes)
-        result['predictions'][other.name] = ''.join(map(str, classes))
-    result['seconds'] = round(time.perf_counter() - started, 1)
-    return result
+    answers = {other.name: predict(model, dev, other, context).argmax(1) for other in tested}
+    return dict(
+        steps=step,
+        best_step=best_step,
+        seconds=round(time.perf_counter() - started, 1),
+        curve=curve,
+        languages={key: scores(task, dev.classes, answer) for key, answer in answers.items()},
+        predictions={key: ''.join(map(str, answer)) for key, answer in answers.items()},
+    )
 
 
 # --- intervals ------------------------------------------------------------------------------------
@@ -296,19 +293,21 @@ def summarise(entry, trained):
     entry['interval_over'] = 'examples and seeds' if len(entry['seeds']) > 1 else 'examples'
     languages = next(iter(entry['runs'].values()))['languages']
     drawn = {language: resampled(entry, language) for language in languages}
+    base, base_draws = drawn[trained]['accuracy']
     entry['languages'] = {}
     for language, metrics in drawn.items():
-        summary = {metric: values.tolist() for metric, (values, _) in metrics.items()}
-        values, draws = metrics['accuracy']
-        summary.update(mean=values.mean(), interval=interval(values, draws, 0))
-        base_values, base_draws = drawn[trained]['accuracy']
-        ends = interval(values - base_values, draws - base_draws)
-        summary['difference'] = dict(mean=(values - base_values).mean(), interval=ends)
-        values, draws = metrics[entry['metric']]
+        (values, draws), (own, own_draws) = metrics['accuracy'], metrics[entry['metric']]
+        difference = interval(values - base, draws - base_draws)
         lowest = -1 if entry['metric'] == 'matthews' else 0
-        summary.update(scores=values.tolist(), score=values.mean())
-        summary['score_interval'] = interval(values, draws, lowest)
-        entry['languages'][language] = summary
+        entry['languages'][language] = dict(
+            {metric: values.tolist() for metric, (values, _) in metrics.items()},
+            mean=values.mean(),
+            interval=interval(values, draws, 0),
+            difference=dict(mean=(values - base).mean(), interval=difference),
+            scores=own.tolist(),
+            score=own.mean(),
+            score_interval=interval(own, own_draws, lowest),
+        )
 
 
 def mean_over_tasks(cells):
@@ -322,33 +321,30 @@ def mean_over_tasks(cells):
 def table(results, names):
     """The tasks `names` as text, a line for each language: accuracy, how far it is from that of the
     training language, and the task's own metric; at the end the mean accuracy over the tasks."""
-    trained, accuracies, constants = results['train_language'], {}, []
-    lines = []
+    trained, accuracies = results['train_language'], {}
+    lines = ['task     metric    language      mean [90% interval]       majority  interval over']
 
     def add(task, metric, language, mean, ends, constant='', over=''):
-        if constant != '':
-            constant = f'{constant:.3f}'
         cell = f'{mean:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]'
         lines.append(f'{task:<9}{metric:<10}{language:<14}{cell:<26}{constant:>8}  {over}'.rstrip())
 
     for name in names:
         entry = results['tasks'][name]
         over = f'{entry["interval_over"]} ({len(entry["seeds"])})'
-        constants.append(entry['majority'])
         for language, summary in entry['languages'].items():
             accuracy = summary['mean'], summary['interval']
             accuracies.setdefault(language, []).append(accuracy)
-            add(name, 'accuracy', language, *accuracy, constants[-1], over)
+            add(name, 'accuracy', language, *accuracy, f'{entry["majority"]:.3f}', over)
             if language != trained:
                 add(name, 'accuracy', f'{language} - {trained}', *summary['difference'].values())
             if entry['metric'] != 'accuracy':
-                own = summary['score'], summary['score_interval']
-                add(name, entry['metric'], language, *own, entry['majority_score'])
+                own = summary['score'], summary['score_interval'], f'{entry["majority_score"]:.3f}'
+                add(name, entry['metric'], language, *own)
     if len(names) > 1:
+        constant = np.mean([results['tasks'][name]['majority'] for name in names])
         for language, cells in accuracies.items():
-            add('mean', 'accuracy', language, *mean_over_tasks(cells), np.mean(constants))
-    head = 'task     metric    language      mean [90% interval]       majority  interval over'
-    return '\n'.join([head, *lines])
+            add('mean', 'accuracy', language, *mean_over_tasks(cells), f'{constant:.3f}')
+    return '\n'.join(lines)
 
 
 # --- the script -----------------------------------------------------------------------------------
@@ -373,17 +369,16 @@ def open_results(path, about):
 
     try:
         results = json.loads(path.read_text())
-        stored = identity(results)
+        stored, now = identity(results), identity(about)
         whole = all(entry['truth'] and entry['groups'] for entry in results['tasks'].values())
     except (ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise ConfigError(f'{path} is damaged or of an older version; rename it or delete it')
-    now = identity(about)
-    changed = [name for name in now if stored.get(name) != now[name]]
+    pairs = [f'{k} is {stored.get(k)!r} there and {now[k]!r} now' for k in now]
+    changed = [pair for k, pair in zip(now, pairs) if stored.get(k) != now[k]]
     if changed:
-        pairs = [f'{name} is {stored.get(name)!r} there and {now[name]!r} now' for name in changed]
-        raise ConfigError(f'{path} differs: {"; ".join(pairs)}; rename it or delete it')
+        raise ConfigError(f'{path} differs: {"; ".join(changed)}; rename it or delete it')
     return results
 
 
@@ -391,10 +386,17 @@ def new_entry(name, train, dev, digest):
     """What the results say of a task before its first seed."""
     task, truth = TASKS[name], dev.classes
     constant = majority(task, truth)
-    entry = dict(metric=task.metric, majority=constant['accuracy'])
-    entry.update(majority_score=constant[task.metric], train_examples=len(train.tokens))
-    entry.update(dev_examples=len(dev.tokens), data=digest, truth=''.join(map(str, truth)))
-    return dict(entry, groups=dev.groups.tolist(), runs={})
+    return dict(
+        metric=task.metric,
+        majority=constant['accuracy'],
+        majority_score=constant[task.metric],
+        train_examples=len(train.tokens),
+        dev_examples=len(dev.tokens),
+        data=digest,
+        truth=''.join(map(str, truth)),
+        groups=dev.groups.tolist(),
+        runs={},
+    )
 
 
 def main():
@@ -414,16 +416,15 @@ def main():
     pieces, path = trained.corpus.load_tokenizer(), Path(out_dir) / 'finetune.json'
     fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
     about = dict(run=Path(out_dir).name, train_language=trained.name, step=state['step'])
-    about.update(weights=weights_hash(gpt), settings=fixed)
+    about |= dict(weights=weights_hash(gpt), settings=fixed)
     with lock(out_dir), memory_advice('lower batch_size or max_tokens'):
         results, todo = open_results(path, about), {}
         for name in names:
             entry = results['tasks'].get(name, dict(runs={}))
             missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in entry['runs']]
             if missing:  # a broken file is found before hours of work on the others
-                train, dev, digest = load_examples(name, pieces, limit)
-                todo[name] = missing, train, dev, digest
-                if entry.get('data', digest) != digest:
+                todo[name] = missing, *load_examples(name, pieces, limit)
+                if entry.get('data', todo[name][-1]) != todo[name][-1]:
                     made = f'not what the results in {path} were made with'
                     advice = 'give that folder, or rename or delete the results'
                     raise ConfigError(f'the data of {name} in {glue_dir} is {made}; {advice}')
@@ -434,10 +435,10 @@ def main():
                 entry['runs'][str(seed)] = result
                 summarise(entry, trained.name)
                 write_json(path, results)
-                accuracies = {key: run['accuracy'] for key, run in result['languages'].items()}
-                cells = ', '.join(f'{key} {value:.3f}' for key, value in accuracies.items())
+                found = [f'{key} {run["accuracy"]:.3f}' for key, run in result['languages'].items()]
                 steps = f'step {result["best_step"]} of {result["steps"]}'
-                print(f'{name}, seed {seed}: {cells}, {steps}, {result["seconds"]:,.0f} s')
+                cells = ', '.join([*found, steps, f'{result["seconds"]:,.0f} s'])
+                print(f'{name}, seed {seed}: {cells}')
     print(table(results, names))
 
 

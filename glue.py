@@ -9,8 +9,8 @@ The labels of the test sets are not public: the dev set is the test. MNLI's two 
 tasks, each with a training of its own. A new task is one more row of TASKS.
 """
 
+import codecs
 import json
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from configurator import ConfigError
-from sources import hub
+from sources import hub, is_text
 
 
 @dataclass
@@ -39,13 +39,11 @@ def multirc_answers(row):
     if 'passage' not in row:  # flat already, as Hugging Face has it
         question = f'{row["question"]} {row["answer"]}'
         return [dict(passage=row['paragraph'], answer=question, label=row['label'])]
-    text = row['passage']['text']
-    pairs = [
-        (q['question'], answer) for q in row['passage']['questions'] for answer in q['answers']
-    ]
+    text, questions = row['passage']['text'], row['passage']['questions']
     return [
-        dict(passage=text, answer=f'{question} {answer["text"]}', label=answer['label'])
-        for question, answer in pairs
+        dict(passage=text, answer=f'{q["question"]} {answer["text"]}', label=answer['label'])
+        for q in questions
+        for answer in q['answers']
     ]
 
 
@@ -62,8 +60,8 @@ def wsc_pair(row):
 
 PAIR, NLI = ['sentence1|premise', 'sentence2|hypothesis'], ('entailment', 'not_entailment')
 MNLI = ('MNLI', PAIR, 'gold_label|label', ('entailment', 'neutral', 'contradiction'), 'accuracy')
-MRPC = ['#1 String|sentence1', '#2 String|sentence2']
-QQP = ['question1', 'question2']
+MRPC, QQP = ['#1 String|sentence1', '#2 String|sentence2'], ['question1', 'question2']
+MULTIRC = ('MultiRC', ['passage', 'answer'])
 BINARY, BOOLEAN = ('0', '1'), ('false', 'true')
 
 TASKS = {
@@ -76,9 +74,7 @@ TASKS = {
     'qnli': Task('QNLI', ['question', 'sentence'], 'label', NLI),
     'rte': Task('RTE', PAIR, 'label', NLI),
     'boolq': Task('BoolQ', ['passage', 'question'], 'label', BOOLEAN),
-    'multirc': Task(
-        'MultiRC', ['passage', 'answer'], 'label', BINARY, 'f1', unfold=multirc_answers
-    ),
+    'multirc': Task(*MULTIRC, 'label', BINARY, 'f1', unfold=multirc_answers),
     'wsc': Task('WSC', ['text', 'noun'], 'label', BOOLEAN, unfold=wsc_pair),
 }
 
@@ -87,25 +83,22 @@ def chosen_tasks(names, source):
     """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has.
 
     Raises ConfigError."""
-    if names.strip() == 'all':
-        if source.startswith('hf:'):
-            with hub(source[3:], ADVICE) as datasets:
-                configurations = datasets.get_dataset_config_names(source[3:])
-            present = [name for name in TASKS if _configuration(name) in configurations]
-        else:
-            folder = Path(source)
-            present = [
-                name for name, task in TASKS.items() if _file(folder / task.folder, task.dev)
-            ]
-        if not present:
-            raise ConfigError(f'{source} holds none of the tasks: no CoLA/dev.tsv or the like')
-        return present
-    asked = list(dict.fromkeys(name.strip().lower() for name in names.split(',') if name.strip()))
-    unknown = [name for name in asked if name not in TASKS]
-    if unknown or not asked:
-        unknown = ', '.join(unknown) or repr(names)
-        raise ConfigError(f'there is no task {unknown}; the tasks are {", ".join(TASKS)}')
-    return asked
+    if names.strip() != 'all':
+        asked = dict.fromkeys(name.strip().lower() for name in names.split(',') if name.strip())
+        unknown = ', '.join(name for name in asked if name not in TASKS)
+        if unknown or not asked:
+            wrong, known = unknown or repr(names), ', '.join(TASKS)
+            raise ConfigError(f'there is no task {wrong}; the tasks are {known}')
+        return list(asked)
+    if source.startswith('hf:'):
+        with hub(source[3:], ADVICE) as datasets:
+            configurations = datasets.get_dataset_config_names(source[3:])
+        present = [name for name in TASKS if _configuration(name) in configurations]
+    else:
+        present = [name for name, task in TASKS.items() if _file(source, task, task.dev)]
+    if not present:
+        raise ConfigError(f'{source} holds none of the tasks: no CoLA/dev.tsv or the like')
+    return present
 
 
 def read_task(name, source, dev=False):
@@ -113,12 +106,9 @@ def read_task(name, source, dev=False):
     classes).
 
     Spaces around a text are dropped. Raises ConfigError with the file and line of a bad row."""
-    task = TASKS[name]
-    rows = (
-        _hub_rows(name, source, dev) if source.startswith('hf:') else _file_rows(task, source, dev)
-    )
-    texts, classes = [], []
-    for place, row in rows:
+    task, texts, classes = TASKS[name], [], []
+    read = _hub_rows if source.startswith('hf:') else _file_rows
+    for place, row in read(name, source, task.dev if dev else 'train'):
         try:
             examples = task.unfold(row)
         except (LookupError, TypeError, AttributeError) as error:
@@ -126,7 +116,10 @@ def read_task(name, source, dev=False):
             raise ConfigError(f'{place}: not a row as {task.folder} has them ({reason})') from None
         for example in examples:
             columns = [_column(example, column, place) for column in task.texts]
-            texts.append(tuple(_text(value, place) for value in columns))
+            wrong = [value for value in columns if not is_text(value)]
+            if wrong:
+                raise ConfigError(f'{place}: {wrong[0]!r} stands where a text should')
+            texts.append(tuple(text.strip() for text in columns))
             classes.append(_class(_column(example, task.label, place), task, place))
     if not classes:
         part = 'dev' if dev else 'training'
@@ -145,12 +138,6 @@ def _column(row, names, place):
     raise ConfigError(f'{place}: there is no column {names}')
 
 
-def _text(value, place):
-    if not isinstance(value, str) or re.search('[\ud800-\udfff]', value):
-        raise ConfigError(f'{place}: {value!r} stands where a text should')
-    return value.strip()
-
-
 def _class(value, task, place):
     if isinstance(value, bool):
         value = str(value).lower()
@@ -164,19 +151,20 @@ def _class(value, task, place):
     raise ConfigError(f'{place}: {value!r} is not a label of {task.folder}; these are {labels}')
 
 
-def _file(folder, stems):
-    """Path of the first file that is there of a stem (several behind |), as .tsv or .jsonl."""
-    paths = [folder / f'{stem}.{end}' for stem in stems.split('|') for end in ('tsv', 'jsonl')]
+def _file(source, task, stems):
+    """Path of the first file of a task that is there: a stem (several behind |), .tsv or .jsonl."""
+    names = [f'{stem}.{end}' for stem in stems.split('|') for end in ('tsv', 'jsonl')]
+    paths = [Path(source, task.folder, name) for name in names]
     return next((path for path in paths if path.is_file()), None)
 
 
-def _file_rows(task, source, dev):
+def _file_rows(name, source, stems):
     """(file and line, row as a dict) of a task's file below the folder `source`."""
-    folder, stems = Path(source) / task.folder, task.dev if dev else 'train'
-    path = _file(folder, stems)
+    task = TASKS[name]
+    path = _file(source, task, stems)
     if path is None:
-        name = f'{folder}/{stems.split("|")[0]}.tsv (or .jsonl)'
-        raise ConfigError(f'there is no {name}; glue_dir is the folder around {task.folder}')
+        missing = f'{source}/{task.folder}/{stems.split("|")[0]}.tsv (or .jsonl)'
+        raise ConfigError(f'there is no {missing}; glue_dir is the folder around {task.folder}')
     yield from _json_rows(path) if path.suffix == '.jsonl' else _table_rows(path, task)
 
 
@@ -195,18 +183,18 @@ def _table_rows(path, task):
     header, torn = None, []
     for place, line in _lines(path):
         cells = line.split('\t')  # nothing is quoted in GLUE's files: a quotation mark is text
-        if header is None and task.label[0].isdigit():
-            header = [str(column) for column in range(len(cells))]
-        elif header is None:
-            header = cells
-            continue
-        if len(cells) < len(header) and task.has_torn_rows:
+        if header is None:
+            has_header = not task.label[0].isdigit()
+            header = cells if has_header else [str(column) for column in range(len(cells))]
+            if has_header:
+                continue
+        if len(cells) == len(header):
+            yield place, dict(zip(header, cells))
+        elif len(cells) < len(header) and task.has_torn_rows:
             torn.append(place)
-            continue
-        if len(cells) != len(header):
+        else:
             found = f'{len(cells)} columns, separated by tabs'
             raise ConfigError(f'{place}: {found}, where the first line has {len(header)}')
-        yield place, dict(zip(header, cells))
     if torn:
         rows = f'{len(torn)} rows with too few columns are left out'
         print(f'warning: {rows}, the first is {torn[0]}', file=sys.stderr)
@@ -215,15 +203,15 @@ def _table_rows(path, task):
 def _lines(path):
     """(file and line number, text) of the lines of a UTF-8 file that are not empty, without a
     byte-order mark. Only \\n ends a line: other ends that Unicode knows are part of a sentence."""
-    with open(path, 'rb') as file:
-        for number, line in enumerate(file, 1):
-            place = f'{path}, line {number}'
-            try:
-                text = line.decode('utf-8-sig' if number == 1 else 'utf-8').rstrip('\r\n')
-            except UnicodeDecodeError as error:
-                raise ConfigError(f'{place}: not UTF-8 text ({error.reason})') from None
-            if text:
-                yield place, text
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b'\n')
+    for number, line in enumerate(lines, 1):
+        place = f'{path}, line {number}'
+        try:
+            text = line.decode().rstrip('\r')
+        except UnicodeDecodeError as error:
+            raise ConfigError(f'{place}: not UTF-8 text ({error.reason})') from None
+        if text:
+            yield place, text
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------
@@ -235,17 +223,16 @@ def _configuration(name):
     return name.partition('_')[0]  # mnli_mm is a dev set of mnli
 
 
-def _hub_rows(name, source, dev):
+def _hub_rows(name, source, stems):
     configuration = _configuration(name)
     with hub(source[3:], ADVICE) as datasets:
         splits = datasets.load_dataset(source[3:], configuration)
-    stems = TASKS[name].dev if dev else 'train'
-    present = [stem for stem in stems.split('|') if stem in splits]
-    if not present:
+    part = next((stem for stem in stems.split('|') if stem in splits), None)
+    if part is None:
         missing = stems.replace('|', ' or ')
         raise ConfigError(f'{source}, {configuration}: there is no split {missing}')
-    for number, row in enumerate(splits[present[0]]):
-        yield f'{source}, {configuration}, {present[0]}, row {number}', row
+    for number, row in enumerate(splits[part]):
+        yield f'{source}, {configuration}, {part}, row {number}', row
 
 
 # --- scores ---------------------------------------------------------------------------------------
