@@ -146,22 +146,20 @@ def all_cases(torch_device, compute_dtype, path):
 
 def print_steps(steps):
     """The table of training steps: a line for the figures of each, or its error."""
-    columns = 'size entries pass dtype tokens/s accumulated MFU accumulated peak_GiB first_step_s'
+    head = 'size entries pass dtype tokens/s accumulated MFU accumulated peak_GiB first_step_s'
     cells = (
         '{size} {vocab_size:,} {micro_batch_size}x{block_size} {dtype} {tokens_per_second:,.0f} '
         '{tokens_per_second_accumulated:,.0f} {mfu:.0%} {mfu_accumulated:.0%} {gibibytes:.1f} '
         '{start_to_first_step_s:.1f}'
     )
-
-    def row(cells):
-        return ''.join(f'{cell:>13}' for cell in cells.split())
-
-    print(f'medians of {repeats}\n{row(columns)}')
+    columns = 10 * '{:>13}'
+    print(f'medians of {repeats}\n{columns.format(*head.split())}')
     for step in steps:
         if 'error' in step:
             print(f'{step["size"]:>8}{step["vocab_size"]:>9,}  {step["error"]}')
         else:
-            print(row(cells.format(**step, gibibytes=step['peak_memory_bytes'] / 2**30)))
+            row = cells.format(**step, gibibytes=step['peak_memory_bytes'] / 2**30)
+            print(columns.format(*row.split()))
 
 
 def main():

@@ -128,9 +128,9 @@ def epoch_batches(lengths, batch_size, rng, pool=16):
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def load_examples(name, pieces, limit):
-    """(training examples, dev examples, hash of both) of a task."""
-    sets, digest = [], hashlib.sha256()
+def load_task(name, pieces, limit):
+    """(training examples, dev examples, what the results say of a task before its first seed)."""
+    sets, digest, task = [], hashlib.sha256(), TASKS[name]
     for dev in (False, True):
         texts, classes = read_task(name, glue_dir, dev)
         if not dev and 0 < max_examples < len(classes):
@@ -138,7 +138,20 @@ def load_examples(name, pieces, limit):
             texts, classes = [texts[row] for row in rows], classes[rows]
         digest.update(json.dumps([texts, classes.tolist()]).encode())
         sets.append(Examples(encode(pieces, texts, limit), classes, texts))
-    return *sets, digest.hexdigest()
+    train, dev = sets
+    constant = majority(task, dev.classes)
+    entry = dict(
+        metric=task.metric,
+        majority=constant['accuracy'],
+        majority_score=constant[task.metric],
+        train_examples=len(train.tokens),
+        dev_examples=len(dev.tokens),
+        data=digest.hexdigest(),
+        truth=''.join(map(str, dev.classes)),
+        groups=dev.groups.tolist(),
+        runs={},
+    )
+    return train, dev, entry
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -375,28 +388,11 @@ def open_results(path, about):
         whole = False
     if not whole:
         raise ConfigError(f'{path} is damaged or of an older version; rename it or delete it')
-    pairs = [f'{k} is {stored.get(k)!r} there and {now[k]!r} now' for k in now]
-    changed = [pair for k, pair in zip(now, pairs) if stored.get(k) != now[k]]
+    changed = {key: stored.get(key) for key in now if stored.get(key) != now[key]}
     if changed:
-        raise ConfigError(f'{path} differs: {"; ".join(changed)}; rename it or delete it')
+        pairs = [f'{key} is {old!r} there and {now[key]!r} now' for key, old in changed.items()]
+        raise ConfigError(f'{path} differs: {"; ".join(pairs)}; rename it or delete it')
     return results
-
-
-def new_entry(name, train, dev, digest):
-    """What the results say of a task before its first seed."""
-    task, truth = TASKS[name], dev.classes
-    constant = majority(task, truth)
-    return dict(
-        metric=task.metric,
-        majority=constant['accuracy'],
-        majority_score=constant[task.metric],
-        train_examples=len(train.tokens),
-        dev_examples=len(dev.tokens),
-        data=digest,
-        truth=''.join(map(str, truth)),
-        groups=dev.groups.tolist(),
-        runs={},
-    )
 
 
 def main():
@@ -420,16 +416,18 @@ def main():
     with lock(out_dir), memory_advice('lower batch_size or max_tokens'):
         results, todo = open_results(path, about), {}
         for name in names:
-            entry = results['tasks'].get(name, dict(runs={}))
-            missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in entry['runs']]
+            done = results['tasks'].get(name, dict(runs={}))['runs']
+            missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in done]
             if missing:  # a broken file is found before hours of work on the others
-                todo[name] = missing, *load_examples(name, pieces, limit)
-                if entry.get('data', todo[name][-1]) != todo[name][-1]:
+                train, dev, new = load_task(name, pieces, limit)
+                entry = results['tasks'].get(name, new)
+                if entry['data'] != new['data']:
                     made = f'not what the results in {path} were made with'
                     advice = 'give that folder, or rename or delete the results'
                     raise ConfigError(f'the data of {name} in {glue_dir} is {made}; {advice}')
-        for name, (missing, train, dev, digest) in todo.items():
-            entry = results['tasks'].setdefault(name, new_entry(name, train, dev, digest))
+                todo[name] = missing, train, dev, entry
+        for name, (missing, train, dev, entry) in todo.items():
+            results['tasks'][name] = entry
             for seed in missing:
                 result = fine_tune(gpt, name, train, dev, trained, tested, seed, *machine)
                 entry['runs'][str(seed)] = result

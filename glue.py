@@ -52,8 +52,6 @@ def wsc_pair(row):
     noun. The place of the pronoun counts: the text may have others that are spelled alike."""
     target = row.get('target', row)  # Hugging Face has no such level
     words, place = row['text'].split(), target['span2_index']
-    if not 0 <= place < len(words):
-        raise IndexError(f'the text has no word {place}')
     words[place] = f'* {words[place]} *'
     return [dict(text=' '.join(words), noun=target['span1_text'], label=row['label'])]
 
@@ -93,7 +91,7 @@ def chosen_tasks(names, source):
     if source.startswith('hf:'):
         with hub(source[3:], ADVICE) as datasets:
             configurations = datasets.get_dataset_config_names(source[3:])
-        present = [name for name in TASKS if _configuration(name) in configurations]
+        present = [name for name in TASKS if name.partition('_')[0] in configurations]
     else:
         present = [name for name, task in TASKS.items() if _file(source, task, task.dev)]
     if not present:
@@ -165,10 +163,9 @@ def _file_rows(name, source, stems):
     if path is None:
         missing = f'{source}/{task.folder}/{stems.split("|")[0]}.tsv (or .jsonl)'
         raise ConfigError(f'there is no {missing}; glue_dir is the folder around {task.folder}')
-    yield from _json_rows(path) if path.suffix == '.jsonl' else _table_rows(path, task)
-
-
-def _json_rows(path):
+    if path.suffix == '.tsv':
+        yield from _table_rows(path, task)
+        return
     for place, line in _lines(path):
         try:
             row = json.loads(line)
@@ -219,12 +216,8 @@ def _lines(path):
 ADVICE = "give the folder of GLUE's own files"  # what to do when a dataset cannot be loaded
 
 
-def _configuration(name):
-    return name.partition('_')[0]  # mnli_mm is a dev set of mnli
-
-
 def _hub_rows(name, source, stems):
-    configuration = _configuration(name)
+    configuration = name.partition('_')[0]  # mnli_mm is a dev set of mnli
     with hub(source[3:], ADVICE) as datasets:
         splits = datasets.load_dataset(source[3:], configuration)
     part = next((stem for stem in stems.split('|') if stem in splits), None)

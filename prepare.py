@@ -170,10 +170,8 @@ def write_shards(texts, folder, total=None):
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    return {
-        part: dict(counts, fingerprint=fingerprint(folder / f'{part}.bin'))
-        for part, counts in about.items()
-    }
+    marks = {part: fingerprint(folder / f'{part}.bin') for part in about}
+    return {part: dict(counts, fingerprint=marks[part]) for part, counts in about.items()}
 
 
 # --- the split ------------------------------------------------------------------------------------

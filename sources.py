@@ -44,11 +44,8 @@ def documents(source):
     kind, _, rest = source.partition(':')
     if source == 'docs':
         return docs()
-    if kind == 'eltec':
-        return eltec(rest)
-    if kind == 'hf':
-        return hugging_face(rest)
-    return files(Path(source))
+    readers = dict(eltec=eltec, hf=hugging_face)
+    return readers[kind](rest) if kind in readers else files(Path(source))
 
 
 # --- text files -----------------------------------------------------------------------------------
