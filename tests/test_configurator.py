@@ -323,7 +323,7 @@ def test_help_prints_each_setting_with_its_comment_and_its_present_value(small):
 
 
 SCRIPTS = sorted(
-    path.stem for path in REPO.glob('*.py') if '    run(globals(), main)' in path.read_text()
+    path.stem for path in REPO.glob('*.py') if "__name__ == '__main__'" in path.read_text()
 )
 
 

@@ -710,6 +710,26 @@ def test_the_first_documents_decide_what_is_tested_as_the_streamed_ones_do(monke
     assert first + list(rest) == together
 
 
+def test_progress_has_a_total_where_the_size_of_the_source_is_known(here, monkeypatch):
+    text, line = write_documents(here / 'text', 3, length=50), write_jsonl(here / 'x.jsonl', ['é'])
+    folder = sum(path.stat().st_size for path in text.iterdir())
+    (here / 'x.txt.gz').write_bytes(gzip.compress(b'a\nb'))
+    for source, limit, size in (
+        ('text', 0, folder),
+        ('text', 99, 99),
+        ('text', 10**9, folder),
+        ('x.jsonl', 0, line.stat().st_size),
+        ('x.txt.gz', 0, None),
+        ('docs', 0, None),
+        ('eltec:eng', 0, None),
+        ('hf:a/b', 0, None),
+        ('hf:a/b', 500, 500),
+    ):
+        monkeypatch.setattr(prepare, 'source', source)
+        monkeypatch.setattr(prepare, 'max_bytes', limit)
+        assert prepare.text_size() == size, (source, limit)
+
+
 def test_max_bytes_stops_at_the_end_of_a_document_and_reads_none_that_it_does_not_need():
     for limit in (9, 10):
         texts = iter(['four', '  ', 'cinq', 'é', 'not this', 'nor this'])
