@@ -35,7 +35,7 @@ device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'  # auto, bfloat16, float16, float32
 
 
-def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, progress=None):
+def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, quiet=True):
     """Losses of a token stream by sliding windows of the model's block_size.
 
     stream: (N,) ids of the model's vocabulary. Returns (losses (W, last_n) float32 in nats, starts
@@ -57,15 +57,14 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
     batch_size = batch_size or max(1, tokens_at_once // T)
     losses = torch.zeros(len(starts), last_n)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    for first in range(rank * batch_size, len(starts), world * batch_size):
+    firsts = range(rank * batch_size, len(starts), world * batch_size)
+    for first in tqdm(firsts, 'evaluating', unit=' batches', leave=False, disable=quiet):
         chosen = starts[first : first + batch_size]
         ids = np.stack([stream[start : start + T + 1] for start in chosen]).astype(np.int64)
         window = torch.from_numpy(ids).to(device)
         with torch.no_grad(), context or autocast(device, torch.float32):
             _, part = model(window[:, :-1], window[:, 1:], last_n=last_n, per_token=True)
         losses[first : first + batch_size] = part.float().cpu()
-        if progress is not None:
-            progress.update(len(chosen) * world)
     if world > 1:
         losses = losses.to(device)
         dist.all_reduce(losses)
@@ -116,16 +115,9 @@ def perplexity(model, language, last_n=0, **how):
     )
 
 
-def perplexities(model, languages, last_n=0, max_windows=0, quiet=False, **how):
-    """{language: perplexity dict} with a progress bar; `model` may be compiled."""
-    T = model.config.block_size
-    last_n = last_n or max(1, T // 4)
-    windows = [max(0, len(language.corpus.test) - T - 1) // last_n + 1 for language in languages]
-    total = sum(min(w, max_windows or w) for w in windows)
-    bar = dict(desc='evaluating', unit=' windows', disable=quiet, leave=False)
-    with tqdm(total=total, **bar) as progress:
-        how = dict(how, last_n=last_n, max_windows=max_windows, progress=progress)
-        return {language.name: perplexity(model, language, **how) for language in languages}
+def perplexities(model, languages, **how):
+    """{language: perplexity dict}; `model` may be compiled."""
+    return {language.name: perplexity(model, language, **how) for language in languages}
 
 
 def table(scores):
@@ -189,9 +181,9 @@ def main():
         model, built, _ = load_run(out_dir)
     compute_device = pick_device(device)
     context = autocast(compute_device, pick_dtype(dtype, compute_device))
-    how = dict(batch_size=batch_size, max_windows=max_windows, context=context)
+    how = dict(last_n=last_n, batch_size=batch_size, max_windows=max_windows, context=context)
     with memory_advice('lower batch_size'):
-        scores = perplexities(model.to(compute_device), built, last_n, **how)
+        scores = perplexities(model.to(compute_device), built, **how, quiet=False)
     print(table(scores))
     if out_dir:
         write_json(f'{out_dir}/evaluation.json', scores)

@@ -223,12 +223,10 @@ def split(texts, training=None):
     The first are those that a tokeniser may learn from. training: how many documents precede the
     test set; None: their hashes decide, and when none of the first is chosen (a small corpus), the
     one with the lowest number is tested on. Raises ConfigError when a part would be empty."""
-    first, read = [], 0
-    for text in shown(texts, 'reading', min(text_size() or TOKENIZER_BYTES, TOKENIZER_BYTES)):
-        first.append(text)
-        read += len(text.encode())
-        if read >= TOKENIZER_BYTES and len(first) > 1:
-            break
+    total = min(text_size() or TOKENIZER_BYTES, TOKENIZER_BYTES)
+    first = list(limited(shown(texts, 'reading', total), TOKENIZER_BYTES))
+    if len(first) == 1:  # a long one
+        first += itertools.islice(texts, 1)
     if not first:
         raise ConfigError(f'{source} is empty: there is no text in it')
     if len(first) < 2:
