@@ -14,19 +14,24 @@ import time
 START = time.perf_counter()  # before the imports: users wait for them, too
 
 import json as json_module
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 import device as machine
 from checkpoint import write_json
 from configurator import ConfigError, run
+from data import Language, LanguageMix, open_shard
+from evaluate import window_losses
 from model import GPT, SIZES, GPTConfig
 
 size = ''  # one training step of this size only; empty: all cases
@@ -39,6 +44,8 @@ dtype = 'auto'  # auto, bfloat16, float16, float32
 compile = True  # torch.compile the model
 json = ''  # file for the figures; empty: out/bench.json when all cases run
 profile = False  # print where the time of a training step goes (torch.profiler)
+
+PAPER_TOKENS = 23_900_000_000  # of its English corpus (Section 3)
 
 
 def median_seconds(action, torch_device, count):
@@ -127,21 +134,70 @@ def in_own_process(**case):
         return json_module.loads(Path(file.name).read_text())
 
 
+def evaluation(torch_device, compute_dtype):
+    """Seconds for a scored token of the sliding window, 128 of 512 as in the paper, GPT mini."""
+    model = GPT(GPTConfig(**SIZES['mini'], block_size=512, vocab_size=32768)).to(torch_device)
+    windows = 16 if torch_device.type == 'cpu' else 512
+    stream = np.random.default_rng(0).integers(1, 32768, 512 + 128 * windows)
+    context = machine.autocast(torch_device, compute_dtype)
+    seconds = median_seconds(
+        lambda: window_losses(model, stream, 128, context=context), torch_device, 3
+    )
+    return dict(seconds_per_scored_token=seconds / (128 * windows), size='mini', vocab_size=32768)
+
+
+def loader():
+    """The batches of the paper's largest run (four times the data, Figure 2) over a sparse shard
+    of its corpus: seconds for a batch of 128 x 512, seconds until the first, and memory."""
+    with tempfile.NamedTemporaryFile() as file:
+        os.truncate(file.name, 2 * PAPER_TOKENS)
+        shard = open_shard(file.name)
+        corpus = SimpleNamespace(name='sparse', train=shard, vocab_size=16384, folder='')
+        table = np.arange(16384, dtype=np.int32)
+        languages = [Language(f'en{n + 1}', corpus, table + 16384 * n) for n in range(2)]
+        before, start = anonymous_memory(), time.perf_counter()
+        mix = LanguageMix(languages, [[0.9, 0.1]], 4 * 18265, 128, 512, 0)
+        seconds_to_start, numbers = time.perf_counter() - start, iter(range(10**6))
+        seconds = median_seconds(lambda: mix.batch(next(numbers)), torch.device('cpu'), 50)
+        memory = anonymous_memory() - before
+    figures = dict(tokens=PAPER_TOKENS, seconds_per_batch=seconds)
+    return dict(figures, seconds_to_start=seconds_to_start, memory_bytes=memory)
+
+
+def anonymous_memory():
+    """Memory of this process that no file stands behind, bytes (Linux; elsewhere its peak)."""
+    try:
+        with open('/proc/self/status') as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith('RssAnon'))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def all_cases(torch_device, compute_dtype, path):
-    """The sizes of the paper with 1, 2 and 10 languages of 16,384 pieces: writes the figures to
-    `path` after each, and prints them."""
+    """The sizes of the paper with 1, 2 and 10 languages of 16,384 pieces, the evaluation and the
+    batches. Writes the figures to `path` after each, and prints them."""
     cases = [(name, 16384 * n) for name in SIZES for n in (1, 2, 10)]
     if torch_device.type == 'cpu':  # the larger ones take minutes a step there
         cases = cases[:5]
     kinds = {str(kind).removeprefix('torch.'): kind for kind in (torch.float32, compute_dtype)}
     peaks = {k: machine.measure_peak(torch_device, kind, seconds=2.0) for k, kind in kinds.items()}
-    about, steps = dict(device=machine.describe(torch_device), torch=torch.__version__), []
+    about = dict(device=machine.describe(torch_device), torch=torch.__version__, peaks=peaks)
+    steps = []
     for name, entries in tqdm(cases, desc='bench', unit=' cases'):
         steps.append(in_own_process(size=name, vocab_size=entries))
-        write_json(path, dict(about, peaks=peaks, steps=steps))
+        write_json(path, dict(about, steps=steps))
+    batches, scored = loader(), evaluation(torch_device, compute_dtype)
+    write_json(path, dict(about, steps=steps, loader=batches, evaluation=scored))
     speeds = ', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items())
     print(f'{about["device"]}, torch {about["torch"]}\npeak of matrix products: {speeds}')
     print_steps(steps)
+    print(
+        f'sliding-window evaluation, mini: {1e6 * scored["seconds_per_scored_token"]:,.0f} us for '
+        f'a scored token\nbatches of 128 x 512 over {PAPER_TOKENS:,} tokens: '
+        f'{1e3 * batches["seconds_per_batch"]:.2f} ms each, '
+        f'{batches["memory_bytes"] / 2**20:.1f} MiB, '
+        f'the first after {batches["seconds_to_start"]:.1f} s'
+    )
 
 
 def print_steps(steps):

