@@ -48,6 +48,7 @@ study = ''  # transfer: the transfer law of the runs; coverage: the intervals on
 # --- the law --------------------------------------------------------------------------------------
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 sequences of 512
+NUMBERS = ('a', 'b', 'c', 'unit')  # of a law in a file
 B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is as good as straight in log tokens
 
 
@@ -152,10 +153,8 @@ def plain(value):
 
 
 def best_a_c(b, log_x, y):
-    """Least-squares a and c of y = c - a * x^(-b) for exponents b (R,) and points y (R, n) or (n,).
-
-    Returns a (R,) and c (R,). For a given b this is a straight line. a stays above 0: a law that
-    would rise becomes flat."""
+    """Least-squares a and c, each (R,), of y = c - a * x^(-b), a straight line for a given b, for
+    b (R,) and y (R, n) or (n,). a stays above 0: a law that would rise becomes flat."""
     z = np.exp(-np.multiply.outer(b, log_x))
     mean = z.mean(1)
     z = z - mean[:, None]
@@ -164,10 +163,8 @@ def best_a_c(b, log_x, y):
 
 
 def refit(log_x, y):
-    """Least-squares a, b, c, each (R,), of R data sets y (R, n) at once.
-
-    A grid over b, with the best a and c for each of its values, cannot miss the minimum. The vertex
-    of the parabola through the best three values then gives b to about 1e-4."""
+    """Least-squares a, b, c, each (R,), of R data sets y (R, n) at once. A grid over b cannot miss
+    the minimum; the vertex of the parabola through its best three values gives b to about 1e-4."""
     grid = np.linspace(math.log(B_MIN), math.log(B_MAX), 128)
     z = np.exp(-np.multiply.outer(np.exp(grid), log_x))
     z -= z.mean(1, keepdims=True)
@@ -256,10 +253,8 @@ def document_weights(documents, draws):
 
 
 def error_draws(result, noise, rng):
-    """Errors of a result's log perplexity, of documents and of the run, for `noise` (draws,).
-
-    All runs have the same draws of documents, so that an error common to them cancels in the
-    comparison."""
+    """Errors of a result's log perplexity, of documents and of the run, for `noise` (draws,). All
+    runs have the same draws of documents, so that an error common to them cancels."""
     loss, tokens = result['document_loss'], result['document_tokens']
     weights = document_weights(len(loss), len(noise))
     run_error = noise * rng.standard_normal(len(noise)) / math.sqrt(len(result['log_ppl']))
@@ -296,13 +291,11 @@ def law_of(results, replicates=(), draws=DRAWS):
 
 
 def bootstrap(law, results, residuals, draws):
-    """The law of arrays (draws,): fitted again to its own values, with the error of resampled
-    documents and run noise in each. The noise is known from few degrees of freedom: a factor common
-    to all runs of a draw makes it Student's t.
+    """The law of arrays (draws,): fitted again to its own values with errors of documents and runs.
 
-    residuals: their sum of squares and its degrees of freedom. Residuals that are larger than
-    replicates explain say that the runs follow no power law; then the runs of the fit have errors
-    as large as the residuals."""
+    The noise is known from few degrees of freedom: a factor common to all runs of a draw makes it
+    Student's t. residuals: (sum of squares, degrees of freedom); where they are larger than
+    replicates explain, the runs follow no power law and have errors as large as the residuals."""
     rng = generator(*law.fitted_ppl)
     noise = law.noise * np.sqrt(law.dof / rng.chisquare(law.dof, draws))
     squares, dof = residuals
@@ -463,10 +456,8 @@ def interpolated_teff(law, seen, ppl):
 
 def load_paper_laws():
     """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
-    laws = {}
-    for row in read_csv('paper_laws.csv'):
-        laws[row['language']] = PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
-    return laws
+    rows = read_csv('paper_laws.csv')
+    return {row['language']: PowerLaw(*(float(row[key]) for key in NUMBERS)) for row in rows}
 
 
 def recompute_paper():
@@ -593,11 +584,9 @@ def transfer_text(rows):
         text.append('log-log: TEff by interpolation between budgets where it is 10% or more away')
     alone = [row for row in rows if not row['control']]
     if alone:
-        text.append(
-            f'{len(alone)} of {len(rows)} have no control: TEff alone cannot tell what the other '
-            'languages did from what more steps did; train one: '
-            'python train.py CONFIG --only=LANGUAGE'
-        )
+        doubt = 'TEff alone cannot tell what the other languages did from what more steps did'
+        advice = f'{doubt}; train one: python train.py CONFIG --only=LANGUAGE'
+        text.append(f'{len(alone)} of {len(rows)} have no control: {advice}')
     return '\n'.join(text)
 
 
@@ -613,7 +602,7 @@ def write_files(folder, laws, rows):
     for entry in laws.values():
         law, fit = entry['law'], {key: value for key, value in entry.items() if key != 'law'}
         if isinstance(law, PowerLaw):
-            fit |= dict(a=law.a, b=law.b, c=law.c, unit=law.unit)
+            fit |= {key: getattr(law, key) for key in NUMBERS}
         fits.append(fit)
     write_json(folder / 'scaling.json', dict(laws=fits, rows=rows))
     flat = []
@@ -639,9 +628,8 @@ def describe(law):
         text = f'lines between {count} runs, which lie {law.misfit:.1%} off any power law'
     else:
         text = f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g}'
-        text += f' from {count} runs'
-        if count > 3:
-            text += f' that lie {law.misfit:.1%} off'
+        off = f' that lie {law.misfit:.1%} off' if count > 3 else ''
+        text += f' from {count} runs{off}'
     noise = f'{law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
     text += f'; run noise {noise if law.dof else "unknown"}'
     if isinstance(law, PowerLaw) and law.b < 1.01 * B_MIN:
@@ -674,9 +662,9 @@ def main():
         return transfer_law.study(out, law_schedule)
     runs = load_runs(out)
     if not runs:
+        advice = 'train some with python train.py config/NAME.py, or name their folder with --out='
         raise ConfigError(
-            f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
-            'python train.py config/NAME.py, or name their folder with --out='
+            f'there is no finished run in {out}/ (no {out}/RUN/results.json); {advice}'
         )
     laws, rows = analyse(runs, law_schedule)
     for entry in laws.values():
@@ -686,10 +674,9 @@ def main():
     for name in stray_controls(runs):
         print(f'{name} is the control of no run here with the same settings and test set')
     write_files(Path(out), laws, rows)
-    drawn = draw_figure5(laws, Path(out) / 'figure5.png')
-    print(
-        f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else '')
-    )
+    picture = f'{out}/figure5.png'
+    drawn = f', {picture}' if draw_figure5(laws, Path(picture)) else ''
+    print(f'\nwrote {out}/scaling.json, {out}/scaling.csv{drawn}')
 
 
 if __name__ == '__main__':

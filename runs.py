@@ -69,13 +69,10 @@ def checked(run, name):
         documents = documents[:, documents[1] > 0]
         if not np.isfinite(documents[0]).all():
             documents = np.ones((2, 1))
-        languages[key] = language | dict(
-            ppl_se=ppl_se if math.isfinite(ppl_se) else 0.0,
-            order=orders.get(key, ''),
-            log_ppl=[math.log(ppl)],
-            document_loss=documents[0],
-            document_tokens=documents[1],
-        )
+        language = language | dict(zip(('document_loss', 'document_tokens'), documents))
+        ppl_se = ppl_se if math.isfinite(ppl_se) else 0.0
+        order, log_ppl = orders.get(key, ''), [math.log(ppl)]
+        languages[key] = language | dict(ppl_se=ppl_se, order=order, log_ppl=log_ppl)
     run = run | dict(run=name, settings=settings, languages=languages)
     run['seeds'] = [settings.get('seed', 0)]
     if not trained(run):
@@ -134,10 +131,8 @@ def is_monolingual(run):
 
 
 def group_of(run, language):
-    """What runs must share for one law: text, its order, test, model, and the settings of the
-    optimisation.
-
-    Not the vocabulary, of which clones need more, nor warmup_steps: short runs need fewer."""
+    """What runs must share for one law: text, test, model and optimisation; not the vocabulary, of
+    which clones need more, nor warmup_steps: short runs need fewer."""
     values = run['settings'] | run['model'] | {key: language.get(key) or '' for key in SCORED}
     values |= dict(corpus=language['corpus'], dtype=run.get('dtype') or '')
     if values['lr_schedule'] == 'cosine':  # which has no decay_fraction

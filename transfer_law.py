@@ -32,7 +32,7 @@ import fit_scaling
 from configurator import ConfigError
 from figures import GREY, OTHERS, Line, draw_lines, log_ticks, measured, panel, stitch
 from fit_scaling import NO_NOISE, align, error_draws, generator, with_interval
-from runs import DEFAULTS, SCORED, best_control, group_of, label_of, load_runs, trained
+from runs import DEFAULTS, SCORED, group_of, label_of, load_runs, trained
 
 MIXES = 3  # that a receiver needs
 DRAWS = 500  # of the bootstrap, each a fit
@@ -125,16 +125,14 @@ def left_out_errors(form, data, mixes, parameters):
 
 
 def bootstrap(form, theta, data, points):
-    """Intervals [[low, high]] of each of theta, or None where a law has no draws.
-
-    In each draw the laws are refitted, and the fitted perplexities and those of the controls have
-    errors of documents and of the run. Errors of fit that are larger than these explain widen the
-    interval by as much: the runs do not follow the form."""
+    """[[low, high]] for each of theta, or None where a law has no draws. In each draw the laws are
+    refitted, and the fitted perplexities and those of the controls have errors of documents and of
+    the run. Where the runs do not follow the form, errors of fit are larger and widen it."""
     if any(point['law'].draws is None for point in points):
         return None
     drawn = []
     for log_ppl, point in zip(log_perplexity(theta, form, data)[0], points):
-        law, ends = point['law'].draws, (point['result'], point['control'])
+        law, ends = point['law'].draws, (point['scored'], point['alone'])
         errors = [error_draws(r, law.noise, generator(r['ppl'], i)) for i, r in enumerate(ends)]
         worth = law.tokens(ends[1]['ppl'] * np.exp(errors[1])) / law.unit
         drawn.append((worth, law.a, law.b, law.c, log_ppl + errors[0]))
@@ -158,44 +156,42 @@ def collect(finished, law_schedule=''):
     """The set-ups of the runs of two or more languages: {key: dict(label, runs, left_out, points,
     lacking)}. left_out counts the reasons why languages of theirs cannot enter a fit.
 
-    points: dicts of run, mix, language, receiver, others {giver: tokens}, texts {language: corpus
-    and order}, own tokens, result, control (its result), law, and what `measure` says; lacking:
-    the same of those without a control."""
-    laws, _ = fit_scaling.analyse(finished, law_schedule)
-    setups = {}
-    for run in finished:
-        stages = run['settings']['stages']
-        languages = {name: run['languages'][name] for name in trained(run)}
-        if run['settings']['only'] or len(languages) < 2:
+    points: the rows of `analyse` with mix, receiver, own tokens, others {giver: tokens}, texts
+    {language: corpus and order}, law, and the results `scored` and `alone`, of the control;
+    lacking: the same of those without a control."""
+    laws, rows = fit_scaling.analyse(finished, law_schedule)
+    named, setups = {run['run']: run for run in finished}, {}
+    for row in rows:
+        run, name = named[row['run']], row['language']
+        languages = {language: run['languages'][language] for language in trained(run)}
+        if name not in languages or len(languages) < 2:
             continue
         label, key = setup_of(run)
-        empty = dict(label=label, runs=[], left_out=Counter(), points=[], lacking=[])
-        setup = setups.setdefault(key, empty)
-        setup['runs'].append(run['run'])
-        mix = '/'.join(f'{100 * share:.3g}' for share in stages[0])
+        empty = dict(label=label, runs={}, left_out=Counter(), points=[], lacking=[])
+        setup, stages = setups.setdefault(key, empty), run['settings']['stages']
+        setup['runs'][row['run']] = True
+        law = laws[group_of(run, languages[name])]['law']
         texts = {n: f'{r["corpus"]} {r["order"]}'.strip() for n, r in languages.items()}
-        for name, result in languages.items():
-            others = {n: r['tokens_seen'] for n, r in languages.items() if n != name}
-            point = dict(run=run['run'], mix=mix, language=name, receiver=name, texts=texts)
-            point |= dict(own=result['tokens_seen'], others=Counter(others), result=result)
-            entry, control = laws[group_of(run, result)], best_control(run, name, finished)
-            law, control = entry['law'], control and control['languages'][name]
-            if len({tuple(shares) for shares in stages}) > 1:
-                reason = 'the mix changes'
-            elif law is None:
-                reason = f'no law: {entry["problem"]}'
-            elif isinstance(law, fit_scaling.Interpolation):
-                reason = 'its monolingual runs follow no power law'
-            elif control is None:
-                reason = 'no control'
-                setup['lacking'].append(point)
-            elif not math.isfinite(law.tokens(control['ppl'])):
-                reason = "a control beyond the law's reach"
-            else:
-                values = fit_scaling.measure(law, result, control)
-                setup['points'].append(point | values | dict(law=law, control=control))
-                continue
-            setup['left_out'][reason] += 1
+        others = {n: r['tokens_seen'] for n, r in languages.items() if n != name}
+        point = row | dict(receiver=name, own=row['tokens_seen'], others=Counter(others))
+        point |= dict(texts=texts, law=law, scored=languages[name], alone=None)
+        point['mix'] = '/'.join(f'{100 * share:.3g}' for share in stages[0])
+        if len({tuple(shares) for shares in stages}) > 1:
+            reason = 'the mix changes'
+        elif law is None:
+            reason = row['note']
+        elif isinstance(law, fit_scaling.Interpolation):
+            reason = 'its monolingual runs follow no power law'
+        elif not row['control']:
+            reason = 'no control'
+            setup['lacking'].append(point)
+        elif not math.isfinite(law.tokens(row['control_ppl'])):
+            reason = "a control beyond the law's reach"
+        else:
+            alone = named[row['control']]['languages'][name]
+            setup['points'].append(point | dict(alone=alone))
+            continue
+        setup['left_out'][reason] += 1
     return setups
 
 
@@ -225,7 +221,7 @@ def told_apart(points):
     kept, problems = [], []
     for receiver in sorted({point['receiver'] for point in points}):
         members = [point for point in points if point['receiver'] == receiver]
-        fit_for = [point for point in members if 'transfer' in point]
+        fit_for = [point for point in members if point['alone']]
         mixes = sorted({point['mix'] for point in fit_for})
         givers = sorted({giver for point in members for giver in point['others']})
         if len(mixes) >= MIXES and len(givers) < len(fit_for):
@@ -236,7 +232,7 @@ def told_apart(points):
                 continue
         lacking = {}
         for point in members:
-            if 'transfer' not in point:
+            if not point['alone']:
                 names = lacking.setdefault(f'python train.py CONFIG --only={point["language"]}', [])
                 names.append(f'{point["run"]} ({point["mix"]})')
         advice = '; '.join(
@@ -265,14 +261,14 @@ def fitted(setup):
         [p['others'][giver] * (p['receiver'] == name) for name, giver in pairs] for p in points
     ]
     unit = float(np.exp(np.log(own).mean()))
-    law = [(p['law'].tokens(p['control']['ppl']), p['law']) for p in points]
+    law = [(p['law'].tokens(p['control_ppl']), p['law']) for p in points]
     law = np.array([(tokens / law.unit, law.a, law.b, law.c) for tokens, law in law]).T
-    log_ppl = np.log([point['result']['ppl'] for point in points])
+    log_ppl = np.log([point['ppl'] for point in points])
     data = Data(own / unit, np.array(other, float) / unit, *law, log_ppl)
     mixes = [point['mix'] for point in points]
 
     shown = ('run', 'receiver', 'mix', 'own', 'others', 'transfer', 'transfer_interval')
-    result = dict(setup=setup['label'], pooled=pooled, runs=setup['runs'])
+    result = dict(setup=setup['label'], pooled=pooled, runs=list(setup['runs']))
     result |= dict(left_out=dict(setup['left_out']), problems=problems, unit=unit, forms=[])
     result['pairs'] = [dict(receiver=receiver, giver=giver) for receiver, giver in pairs]
     result['points'] = [{key: point[key] for key in shown} for point in points]
@@ -398,12 +394,11 @@ def fit_panel(panels, result, colors):
     settings = dict(xlabel='fitted transfer', ylabel='measured transfer')
     with panel(panels, 'What the law says', **settings) as axes:
         for form, marker in (('tau', 'o'), ('k', '^')):
-            key = f'transfer_by_{form}'
-            for name, color in colors.items():
-                points = [p for p in result['points'] if p['receiver'] == name and key in p]
-                x, y = [p[key] for p in points], [p['transfer'] for p in points]
-                filled = color if form == 'tau' else 'none'
-                axes.plot(x, y, marker, mfc=filled, mec=color, label=f'{name}: {FORMS[form]}')
+            points = [p for p in result['points'] if f'transfer_by_{form}' in p]
+            x, y = [p[f'transfer_by_{form}'] for p in points], [p['transfer'] for p in points]
+            edges = [colors[point['receiver']] for point in points]
+            look = dict(edgecolors=edges, facecolors=edges if form == 'tau' else 'none')
+            axes.scatter(x, y, marker=marker, label=FORMS[form], **look)
         axes.axline((1, 1), (2, 2), color=GREY, lw=1, ls=':')
         log_log(axes)
 
@@ -418,7 +413,7 @@ def matrix_panel(panels, result, names):
             text = with_interval(pair['tau'], pair['tau_interval'], '{:.2f}'.format)
             axes.text(*place[::-1], text.replace(' [', '\n['), ha='center', va='center')
         most = np.nanmax(np.abs(matrix))
-        axes.imshow(matrix, cmap='RdBu', vmin=-most, vmax=most, alpha=0.6)
+        axes.imshow(matrix, cmap='RdBu', vmin=-most, vmax=most, alpha=0.5)
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names)
         axes.grid(False)
