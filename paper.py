@@ -51,9 +51,8 @@ def paper_run(row):
 def kind_of(name, corpus):
     """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
     words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
-    if words & {'fr', 'fra', 'french'}:
-        return 'fr'
-    return 'en' if words & {'en', 'eng', 'english'} else ''
+    kinds = dict(fr={'fr', 'fra', 'french'}, en={'en', 'eng', 'english'})
+    return next((kind for kind, names in kinds.items() if words & names), '')
 
 
 def paper_rows(run):

@@ -100,16 +100,12 @@ def settings_of_result(run, ignored=()):
     from train import FREE  # imported late: it brings torch
 
     settings = run['settings']
-    ignored = {*NOT_OF_RESULTS, *FREE, *ignored}
-    if settings['trainable'] == 'all':
-        ignored.add('init_from')  # a branch is the run that it branches to
-    if settings['only']:
-        ignored |= OF_MIXES
-    if settings['warmup_fraction']:
-        ignored.add('warmup_steps')
-    if not settings['start_entries']:
-        ignored.add('start_noise')
-    return {key: value for key, value in settings.items() if key not in ignored}
+    ignored = {*NOT_OF_RESULTS, *FREE, *ignored, *(OF_MIXES if settings['only'] else ())}
+    idle = dict(init_from=settings['trainable'] == 'all')  # a branch is the run that it branches to
+    idle |= dict(
+        warmup_steps=settings['warmup_fraction'], start_noise=not settings['start_entries']
+    )
+    return {key: v for key, v in settings.items() if key not in ignored and not idle.get(key)}
 
 
 def identity(run, ignored=()):

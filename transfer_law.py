@@ -37,6 +37,7 @@ from runs import DEFAULTS, SCORED, group_of, label_of, load_runs, trained
 MIXES = 3  # that a receiver needs
 DRAWS = 500  # of the bootstrap, each a fit
 FORMS = {'own': 'own', 'tau': 'own + tau * other', 'k': 'own + k * own^alpha * other^beta'}
+NO_CONTROL = 'no control'
 LOWEST, HIGHEST = (-1.0, 0.05), (1.5, 2.0)  # alpha and beta
 LEAST = 0.05  # below this share of the own tokens, log effective goes on as a straight line
 # settings that change what languages do for each other, beside those of group_of
@@ -110,18 +111,18 @@ def log_transfer(log_ppl, data):
 
 def left_out_errors(form, data, mixes, parameters):
     """Root mean square errors of log perplexity and of log transfer in mixes (n,) that are left
-    out of the fit in turn; None where the rest cannot determine the form."""
+    out of the fit in turn; nothing where the rest cannot determine the form."""
     predicted = np.zeros(len(mixes))
     for mix in set(mixes):
         out = np.array([other == mix for other in mixes])
         rest, held = (Data(*(values[rows] for values in data)) for rows in (~out, out))
         if len(rest.own) < parameters:
-            return None, None
+            return {}
         predicted[out] = log_perplexity(fit(form, rest), form, held)[0]
     transfers = log_transfer(data.log_ppl, data)
     errors = (log_transfer(predicted, data) - transfers)[np.isfinite(transfers)]
-    errors = predicted - data.log_ppl, errors
-    return tuple(math.sqrt(np.mean(error**2)) if len(error) else None for error in errors)
+    errors = dict(left_out_error=predicted - data.log_ppl, left_out_transfer_error=errors)
+    return {name: math.sqrt(np.mean(e**2)) if len(e) else None for name, e in errors.items()}
 
 
 def bootstrap(form, theta, data, points):
@@ -174,24 +175,21 @@ def collect(finished, law_schedule=''):
         texts = {n: f'{r["corpus"]} {r["order"]}'.strip() for n, r in languages.items()}
         others = {n: r['tokens_seen'] for n, r in languages.items() if n != name}
         point = row | dict(receiver=name, own=row['tokens_seen'], others=Counter(others))
-        point |= dict(texts=texts, law=law, scored=languages[name], alone=None)
+        alone = named[row['control']]['languages'][name] if row['control'] else None
+        point |= dict(texts=texts, law=law, scored=languages[name], alone=alone)
         point['mix'] = '/'.join(f'{100 * share:.3g}' for share in stages[0])
-        if len({tuple(shares) for shares in stages}) > 1:
-            reason = 'the mix changes'
-        elif law is None:
-            reason = row['note']
-        elif isinstance(law, fit_scaling.Interpolation):
-            reason = 'its monolingual runs follow no power law'
-        elif not row['control']:
-            reason = 'no control'
-            setup['lacking'].append(point)
-        elif not math.isfinite(law.tokens(row['control_ppl'])):
-            reason = "a control beyond the law's reach"
-        else:
-            alone = named[row['control']]['languages'][name]
-            setup['points'].append(point | dict(alone=alone))
-            continue
-        setup['left_out'][reason] += 1
+        reasons = {
+            'the mix changes': len({tuple(shares) for shares in stages}) > 1,
+            row['note']: law is None,
+            'its monolingual runs follow no power law': isinstance(law, fit_scaling.Interpolation),
+            NO_CONTROL: alone is None,
+            "a control beyond the law's reach": row['control_teff'] == math.inf,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), '')
+        if reason:
+            setup['left_out'][reason] += 1
+        if reason in ('', NO_CONTROL):
+            setup['lacking' if reason else 'points'].append(point)
     return setups
 
 
@@ -235,9 +233,7 @@ def told_apart(points):
             if not point['alone']:
                 names = lacking.setdefault(f'python train.py CONFIG --only={point["language"]}', [])
                 names.append(f'{point["run"]} ({point["mix"]})')
-        advice = '; '.join(
-            f'{command} for {", ".join(names)}' for command, names in lacking.items()
-        )
+        advice = '; '.join(f'{command} for {", ".join(n)}' for command, n in lacking.items())
         problems.append(
             f'the transfer law of {receiver} needs controls of at least '
             f'{max(MIXES, len(givers) + 1)} mixes of different ratios and has those of '
@@ -257,9 +253,7 @@ def fitted(setup):
         raise ValueError('; '.join(problems or [left_out]))
     pairs = sorted({(point['receiver'], giver) for point in points for giver in point['others']})
     own = np.array([point['own'] for point in points], float)
-    other = [
-        [p['others'][giver] * (p['receiver'] == name) for name, giver in pairs] for p in points
-    ]
+    other = [[p['others'][g] * (p['receiver'] == r) for r, g in pairs] for p in points]
     unit = float(np.exp(np.log(own).mean()))
     law = [(p['law'].tokens(p['control_ppl']), p['law']) for p in points]
     law = np.array([(tokens / law.unit, law.a, law.b, law.c) for tokens, law in law]).T
@@ -281,9 +275,9 @@ def fitted(setup):
         result['forms'].append(entry)
         if count >= len(points):
             continue
-        theta, errors = fit(form, data), left_out_errors(form, data, mixes, count)
-        entry |= dict(error=error_of(theta, form, data), left_out_error=errors[0])
-        entry['left_out_transfer_error'] = errors[1]
+        theta = fit(form, data)
+        entry['error'] = error_of(theta, form, data)
+        entry |= left_out_errors(form, data, mixes, count)
         predicted = np.exp(log_transfer(log_perplexity(theta, form, data)[0], data))
         for point, value in zip(result['points'], predicted):
             point[f'transfer_by_{form}'] = float(value)

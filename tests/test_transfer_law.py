@@ -9,7 +9,8 @@ from conftest import refused, script
 from test_fit_scaling import EN, SIXTEEN, transition, write_mono, write_run
 
 import transfer_law
-from fit_scaling import PowerLaw, load_paper_laws, load_runs
+from fit_scaling import PowerLaw, load_paper_laws
+from runs import load_runs
 from transfer_law import FORMS, Data, collect, fitted, log_perplexity
 
 STEPS_ALONE = 1.5  # what more steps are worth in the simulations: MLTE of a control / its tokens
