@@ -231,14 +231,15 @@ def told_apart(points):
         lacking = {}
         for point in members:
             if not point['alone']:
-                names = lacking.setdefault(f'python train.py CONFIG --only={point["language"]}', [])
+                names = lacking.setdefault(point['language'], [])
                 names.append(f'{point["run"]} ({point["mix"]})')
-        advice = '; '.join(f'{command} for {", ".join(n)}' for command, n in lacking.items())
+        command = 'run python train.py CONFIG --only='
+        advice = [f'{command}{name} for {", ".join(names)}' for name, names in lacking.items()]
+        advice = advice or ['train mixes of other ratios (--stages=) with controls (--only=)']
         problems.append(
             f'the transfer law of {receiver} needs controls of at least '
             f'{max(MIXES, len(givers) + 1)} mixes of different ratios and has those of '
-            f'{len(mixes)} ({", ".join(mixes) or "none"}); train '
-            + (advice or 'mixes of other ratios (--stages=) with controls (--only=)')
+            f'{len(mixes)} ({", ".join(mixes) or "none"}); {"; ".join(advice)}'
         )
     return kept, problems
 
