@@ -26,9 +26,8 @@ from scipy.optimize import minimize_scalar
 
 from configurator import ConfigError
 from configurator import run as run_script
-from paper import RESULTS, SHAPES, kind_of, load_paper_runs, paper_rows, read_csv  # noqa: F401
-from runs import (  # noqa: F401
-    SCORED,
+from paper import load_paper_runs, paper_rows, read_csv
+from runs import (
     best_control,
     controls_of,
     group_of,

@@ -381,8 +381,8 @@ def ratio_panel(panels, result, colors):
 
 
 def log_log(axes):
-    log_ticks(axes, axes.xaxis)
-    log_ticks(axes, axes.yaxis)
+    log_ticks(axes.xaxis)
+    log_ticks(axes.yaxis)
 
 
 def fit_panel(panels, result, colors):
