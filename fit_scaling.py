@@ -26,9 +26,8 @@ from scipy.optimize import minimize_scalar
 
 from configurator import ConfigError
 from configurator import run as run_script
-from paper import RESULTS, SHAPES, kind_of, load_paper_runs, paper_rows, read_csv  # noqa: F401
-from runs import (  # noqa: F401
-    SCORED,
+from paper import load_paper_runs, paper_rows, read_csv
+from runs import (
     best_control,
     controls_of,
     group_of,
@@ -48,6 +47,7 @@ study = ''  # transfer: the transfer law of the runs; coverage: the intervals on
 # --- the law --------------------------------------------------------------------------------------
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 sequences of 512
+NUMBERS = ('a', 'b', 'c', 'unit')  # of a law in a file
 B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is as good as straight in log tokens
 
 
@@ -64,6 +64,7 @@ class PowerLaw:
     unit: float = UNIT
     fitted_tokens: tuple = ()
     fitted_ppl: tuple = ()
+    misfit: float = 0.0  # root mean square of the residuals, in log perplexity
     noise: float = 0.0
     noise_from: str = ''
     dof: int = 0
@@ -82,14 +83,8 @@ class PowerLaw:
             return plain(np.where(gap > 0, (self.a / gap) ** (1 / self.b) * self.unit, np.inf))
 
     def ppl_interval(self, tokens):
-        """90% interval (low, high) of MLPE at `tokens`, a number or (n,); None without draws."""
-        if self.draws is None:
-            return None
-        return quantiles(self.draws.ppl(np.asarray(tokens, float)[..., None]))
-
-    def residuals(self):
-        """Log perplexities of the fitted runs less those of the law: (n,)."""
-        return np.log(self.fitted_ppl) - np.log(self.ppl(np.array(self.fitted_tokens)))
+        """90% interval (low, high), (2, n), of MLPE at `tokens` (n,); None without draws."""
+        return self.draws and np.transpose([quantiles(self.draws.ppl(n)) for n in tokens])
 
     def fitted_again(self, log_ppl):
         """PowerLaw of arrays (R,) of other perplexities (R, n) after the same tokens."""
@@ -103,13 +98,13 @@ class PowerLaw:
 class Interpolation:
     """Straight lines in log tokens and log perplexity between the budgets, for runs that follow no
     power law: near the step at which a model begins to use its context, perplexity falls by a
-    third within a factor of two of tokens. It has the methods of PowerLaw, and no residuals.
+    third within a factor of two of tokens. It has the methods of PowerLaw.
 
     log_ppl: (n,), or (R, n) of a bootstrap, in the order of fitted_tokens."""
 
     fitted_tokens: tuple
     log_ppl: np.ndarray
-    misfit: float = 0.0  # of the power law, the root mean square of its residuals
+    misfit: float = 0.0  # of the power law
     noise: float = 0.0
     noise_from: str = ''
     dof: int = 0
@@ -122,40 +117,34 @@ class Interpolation:
         return tuple(np.exp(self.log_ppl))
 
     def _lines(self):
-        """Log tokens (n,) and, as rows, log perplexities that never rise (R, n)."""
-        falling = np.minimum.accumulate(np.atleast_2d(self.log_ppl), axis=1)
-        return np.log(self.fitted_tokens), falling
+        """Log tokens (n,), and log perplexities that never rise, as log_ppl."""
+        return np.log(self.fitted_tokens), np.minimum.accumulate(self.log_ppl, axis=-1)
 
     def ppl(self, tokens):
-        x, rows = self._lines()
-        at = np.log(np.asarray(tokens, float))
-        draws = np.stack([extended(at, x, y) for y in rows], axis=-1)  # (..., 1, R) or (..., R)
-        draws = draws[..., 0, :] if self.log_ppl.ndim > 1 and at.ndim > 1 else draws
-        return plain(np.exp(draws if self.log_ppl.ndim > 1 else draws[..., 0]))
+        x, y = self._lines()
+        return plain(np.exp(on_lines(np.log(tokens), x, y.T)))
 
     def tokens(self, ppl):
-        x, rows = self._lines()
-        at = np.log(np.asarray(ppl, float))
-        if self.log_ppl.ndim == 1:
-            return plain(np.exp(extended(-at, -rows[0], x)))
-        return np.exp([extended(-value, -y, x) for value, y in zip(at, rows)])
-
-    def residuals(self):
-        return np.zeros(len(self.fitted_tokens))
+        x, y = self._lines()
+        if y.ndim == 1:
+            return plain(np.exp(on_lines(-np.log(ppl), -y, x)))
+        return np.exp([on_lines(at, -row, x) for at, row in zip(-np.log(ppl), y)])
 
     def fitted_again(self, log_ppl):
         return Interpolation(self.fitted_tokens, log_ppl)
 
 
-def extended(at, x, y):
-    """np.interp that goes on at both ends as between the two outermost points. x must not fall."""
-    x, first = np.unique(x, return_index=True)  # of budgets with one perplexity the smallest
+def on_lines(at, x, y):
+    """Values at `at`, (), (m,) or with R columns, of straight lines through x (n,) and y, (n,) or
+    (n, R), that go on at both ends. x must not fall; of equal x the first counts."""
+    x, first = np.unique(x, return_index=True)
     y = y[first]
     if len(x) == 1:
         return np.where(at == x[0], y[0], np.where(at > x[0], np.inf, -np.inf))
-    slopes = (y[[1, -1]] - y[[0, -2]]) / (x[[1, -1]] - x[[0, -2]])
-    below, above = y[0] + slopes[0] * (at - x[0]), y[-1] + slopes[1] * (at - x[-1])
-    return np.where(at < x[0], below, np.where(at > x[-1], above, np.interp(at, x, y)))
+    left = (np.searchsorted(x, at, 'right') - 1).clip(0)
+    line = left.clip(max=len(x) - 2)
+    slope = (y[line + 1] - y[line]).T / (x[line + 1] - x[line])
+    return (slope * (at - x[left])).T + y[left]
 
 
 def plain(value):
@@ -163,10 +152,8 @@ def plain(value):
 
 
 def best_a_c(b, log_x, y):
-    """Least-squares a and c of y = c - a * x^(-b) for exponents b (R,) and points y (R, n) or (n,).
-
-    Returns a (R,) and c (R,). For a given b this is a straight line. a stays above 0: a law that
-    would rise becomes flat."""
+    """Least-squares a and c, each (R,), of y = c - a * x^(-b), a straight line for a given b, for
+    b (R,) and y (R, n) or (n,). a stays above 0: a law that would rise becomes flat."""
     z = np.exp(-np.multiply.outer(b, log_x))
     mean = z.mean(1)
     z = z - mean[:, None]
@@ -175,10 +162,8 @@ def best_a_c(b, log_x, y):
 
 
 def refit(log_x, y):
-    """Least-squares a, b, c, each (R,), of R data sets y (R, n) at once.
-
-    A grid over b, with the best a and c for each of its values, cannot miss the minimum. The vertex
-    of the parabola through the best three values then gives b to about 1e-4."""
+    """Least-squares a, b, c, each (R,), of R data sets y (R, n) at once. A grid over b cannot miss
+    the minimum; the vertex of the parabola through its best three values gives b to about 1e-4."""
     grid = np.linspace(math.log(B_MIN), math.log(B_MAX), 128)
     z = np.exp(-np.multiply.outer(np.exp(grid), log_x))
     z -= z.mean(1, keepdims=True)
@@ -202,22 +187,15 @@ def fit_power_law(tokens, ppl, unit=UNIT):
     if tokens.shape != ppl.shape or tokens.ndim != 1:
         raise ValueError('a scaling law needs one perplexity for each budget')
     numbers = np.concatenate([tokens, ppl])
-    if not (np.isfinite(numbers).all() and (numbers > 0).all()):
-        raise ValueError(
-            'the budgets and perplexities of a scaling law must be finite and above zero'
-        )
+    if not ((0 < numbers) & (numbers < np.inf)).all():
+        raise ValueError('budgets and perplexities of a scaling law must be finite and above zero')
     budgets = np.unique(tokens)
     if len(budgets) < 3:
-        names = ', '.join(map(short, budgets)) or 'none'
-        raise ValueError(
-            'a scaling law needs monolingual runs of at least 3 budgets; '
-            f'there are {len(budgets)} ({names})'
-        )
+        there = f'there are {len(budgets)} ({", ".join(map(short, budgets)) or "none"})'
+        raise ValueError(f'a scaling law needs monolingual runs of at least 3 budgets; {there}')
     y = 1 / ppl
     if y[tokens == budgets[-1]].mean() <= y[tokens == budgets[0]].mean():
-        raise ValueError(
-            'the perplexity does not fall from the smallest to the largest budget; check these runs'
-        )
+        raise ValueError('the perplexity does not fall from the smallest to the largest budget')
     centre = np.exp(np.log(tokens).mean())  # fitted around it, so that no power is huge
     log_x, scale = np.log(tokens / centre), y.mean()
     y = y / scale
@@ -231,13 +209,10 @@ def fit_power_law(tokens, ppl, unit=UNIT):
     ends = (max(near - 0.1, math.log(B_MIN)), min(near + 0.1, math.log(B_MAX)))
     b = np.exp([minimize_scalar(squared_error, bounds=ends, options=dict(xatol=1e-10)).x])
     if b > 0.99 * B_MAX:
-        raise ValueError(
-            'the perplexity stops falling right after the smallest budget, which no power law '
-            'does; check these runs or add smaller budgets'
-        )
+        raise ValueError('the perplexity stops falling after the smallest budget; add smaller ones')
     a, c = best_a_c(b, log_x, y)
     if a <= 1e-9:
-        raise ValueError('the perplexity does not fall with the tokens; check these runs')
+        raise ValueError('the perplexity does not fall with the tokens')
     a, b, c = float((scale * a * (centre / unit) ** b)[0]), float(b[0]), float(scale * c[0])
     return PowerLaw(a, b, c, unit, tuple(tokens.tolist()), tuple(ppl.tolist()))
 
@@ -276,66 +251,53 @@ def document_weights(documents, draws):
     return np.random.default_rng(0).multinomial(documents, shares, draws).astype(float)
 
 
-def document_error(result, draws):
-    """Log perplexity on resampled test documents less that on the documents as they are: (draws,).
-
-    All runs have the same draws, so that an error common to them cancels in the comparison."""
+def error_draws(result, noise, rng):
+    """Errors of a result's log perplexity, of documents and of the run, for `noise` (draws,). All
+    runs have the same draws of documents, so that an error common to them cancels."""
     loss, tokens = result['document_loss'], result['document_tokens']
-    weights = document_weights(len(loss), draws)
-    return weights @ loss / (weights @ tokens) - loss.sum() / tokens.sum()
-
-
-def run_noise(law, results, replicates):
-    """Standard deviation of a run's log perplexity, its degrees of freedom, and where it is from.
-
-    replicates: log perplexities of the seeds of each pooled run, (languages, seeds). Their spread
-    counts where it has two degrees of freedom, else the residuals of the law."""
-    spreads = [np.array(values) for values in replicates if len(values[0]) > 1]
-    spreads = [(v.shape[1] - 1, v.var(1, ddof=1).mean()) for v in spreads if np.isfinite(v).all()]
-    dof, origin = sum(count for count, _ in spreads), 'replicates'
-    squares = sum(count * variance for count, variance in spreads)
-    if dof < 2:
-        squares, dof, origin = *residual_squares(law, results), 'residuals'
-    if dof < 2 or not math.isfinite(squares):
-        return 0.0, 0, ''
-    return math.sqrt(squares / dof), dof, origin
-
-
-def residual_squares(law, results):
-    """Sum of squares of residuals, as of runs of one seed, and its degrees of freedom:
-    the law has three parameters."""
-    if isinstance(law, Interpolation):
-        return 0.0, 0
-    seeds = [len(result['log_ppl']) for result in results]
-    return (seeds * law.residuals() ** 2).sum(), len(results) - 3
+    weights = document_weights(len(loss), len(noise))
+    run_error = noise * rng.standard_normal(len(noise)) / math.sqrt(len(result['log_ppl']))
+    return weights @ loss / (weights @ tokens) - loss.sum() / tokens.sum() + run_error
 
 
 def law_of(results, replicates=(), draws=DRAWS):
     """The law of monolingual results with its bootstrap: a PowerLaw, or an Interpolation where six
-    budgets or more lie further than LOOSE off it. Raises ValueError where there is none."""
+    budgets or more lie further than LOOSE off it. Raises ValueError where there is none.
+
+    replicates: log perplexities of the seeds of each pooled run, (languages, seeds). Their spread
+    is the run noise where it has two degrees of freedom, else the residuals of the law are."""
     law = fit_power_law([r['tokens_seen'] for r in results], [r['ppl'] for r in results])
-    misfit = float(np.sqrt(np.mean(law.residuals() ** 2)))
-    if misfit > LOOSE and len(set(law.fitted_tokens)) >= 6:
-        order = np.argsort(law.fitted_tokens)
-        results = [results[i] for i in order]
-        log_ppl = np.log(law.fitted_ppl)[order]
-        law = Interpolation(tuple(r['tokens_seen'] for r in results), log_ppl, misfit)
-    law.noise, law.dof, law.noise_from = run_noise(law, results, replicates)
-    if law.dof:
-        law.draws = bootstrap(law, results, draws)
+    residuals = np.log(law.fitted_ppl) - np.log(law.ppl(np.array(law.fitted_tokens)))
+    law.misfit = float(np.sqrt(np.mean(residuals**2)))
+    seeds = [len(result['log_ppl']) for result in results]
+    residuals = (seeds * residuals**2).sum(), len(results) - 3  # the law has three parameters
+    if law.misfit > LOOSE and len(set(law.fitted_tokens)) >= 6:
+        results = sorted(results, key=lambda result: result['tokens_seen'])
+        log_ppl, residuals = np.log([result['ppl'] for result in results]), (0.0, 0)
+        law = Interpolation(tuple(r['tokens_seen'] for r in results), log_ppl, law.misfit)
+    spreads = [np.array(values) for values in replicates if len(values[0]) > 1]
+    spreads = [(v.shape[1] - 1, v.var(1, ddof=1).mean()) for v in spreads if np.isfinite(v).all()]
+    squares, dof = sum(n * variance for n, variance in spreads), sum(n for n, _ in spreads)
+    law.noise_from = 'replicates'
+    if dof < 2:
+        (squares, dof), law.noise_from = residuals, 'residuals'
+    if dof < 2 or not math.isfinite(squares):
+        law.noise_from = ''
+        return law
+    law.noise, law.dof = math.sqrt(squares / dof), dof
+    law.draws = bootstrap(law, results, residuals, draws)
     return law
 
 
-def bootstrap(law, results, draws):
-    """The law of arrays (draws,): fitted again to its own values, with the error of resampled
-    documents and run noise in each. The noise is known from few degrees of freedom: a factor common
-    to all runs of a draw makes it Student's t.
+def bootstrap(law, results, residuals, draws):
+    """The law of arrays (draws,): fitted again to its own values with errors of documents and runs.
 
-    Residuals that are larger than replicates explain say that the runs follow no power law; then
-    the runs of the fit have errors as large as the residuals."""
+    The noise is known from few degrees of freedom: a factor common to all runs of a draw makes it
+    Student's t. residuals: (sum of squares, degrees of freedom); where they are larger than
+    replicates explain, the runs follow no power law and have errors as large as the residuals."""
     rng = generator(*law.fitted_ppl)
     noise = law.noise * np.sqrt(law.dof / rng.chisquare(law.dof, draws))
-    squares, dof = residual_squares(law, results)
+    squares, dof = residuals
     misfit = max(1, math.sqrt(squares / dof) / max(law.noise, 1e-9)) if dof >= 2 else 1
     errors = [error_draws(result, misfit * noise, rng) for result in results]
     again = law.fitted_again(np.log(law.ppl(np.array(law.fitted_tokens))) + np.stack(errors, 1))
@@ -343,39 +305,29 @@ def bootstrap(law, results, draws):
     return again
 
 
-def error_draws(result, noise, rng):
-    """Errors of a result's log perplexity, of documents and of the run, for `noise` (draws,)."""
-    run_error = noise * rng.standard_normal(len(noise)) / math.sqrt(len(result['log_ppl']))
-    return document_error(result, len(noise)) + run_error
-
-
-def token_equivalence(law, seen, ppl, control_seen=None, control_ppl=None):
-    """{name: value} of all that the law says of a perplexity after `seen` tokens of a language.
-
-    A law and perplexities of draws (R,) give draws of each value."""
-    mlte = law.tokens(ppl)
-    values = dict(mlpe=law.ppl(seen), mlte=mlte, teff=mlte / seen)
-    if control_ppl is not None:
-        control_mlte = law.tokens(control_ppl)
-        with np.errstate(all='ignore'):
-            transfer = plain(np.divide(mlte, control_mlte))
-        values |= dict(control_teff=control_mlte / control_seen, transfer=transfer)
-    return values
-
-
 def measure(law, result, control=None):
-    """token_equivalence of a result and its control, with NAME_interval (low, high) of each value;
-    the intervals are None where nothing is known of the run noise."""
+    """{name: value} of what the law says of a result and its control: mlpe, mlte, teff, transfer,
+    control_teff, and NAME_interval (low, high) of each, None where the run noise is unknown."""
     pair = [result] if control is None else [result, control]
-    values = token_equivalence(law, *(n for r in pair for n in (r['tokens_seen'], r['ppl'])))
+
+    def equivalents(law, ppl):
+        """Of these perplexities of the pair, numbers or draws (R,)."""
+        seen, mlte = result['tokens_seen'], [law.tokens(value) for value in ppl]
+        values = dict(mlpe=law.ppl(seen), mlte=mlte[0], teff=mlte[0] / seen)
+        if control is not None:
+            values['control_teff'] = mlte[1] / control['tokens_seen']
+            with np.errstate(all='ignore'):
+                values['transfer'] = plain(np.divide(*mlte))
+        return values
+
+    values = equivalents(law, [member['ppl'] for member in pair])
     if law.draws is None:
         return values | {f'{name}_interval': None for name in values}
-    arguments = []
+    ppl = []
     for role, member in enumerate(pair):
-        rng = generator(member['ppl'], role)
-        error = error_draws(member, law.draws.noise, rng)
-        arguments += [member['tokens_seen'], member['ppl'] * np.exp(error)]
-    draws = token_equivalence(law.draws, *arguments)
+        error = error_draws(member, law.draws.noise, generator(member['ppl'], role))
+        ppl.append(member['ppl'] * np.exp(error))
+    draws = equivalents(law.draws, ppl)
     return values | {f'{name}_interval': quantiles(draws[name]) for name in values}
 
 
@@ -392,27 +344,25 @@ def analyse(runs, law_schedule=''):
     Returns (laws, rows). laws: {group: dict(label, runs, tokens, ppl, ppl_se, law, problem, noise,
     noise_from, dof)}; law is None where `problem` says why. rows: dicts as `row_of` makes them; a
     control has no row of its own. Raises ConfigError where no run has the law_schedule."""
-    laws, controls = {}, {}
+    groups, controls = {}, {}
     mixes = [run for run in runs if not run['settings']['only']]
     for run in mixes:
         for name in trained(run):
-            group = group_of(run, run['languages'][name])
-            laws.setdefault(group, dict(label=label_of(group), results={}, replicates={}))
-            results, replicates = laws[group]['results'], laws[group]['replicates']
-            log_ppl = run['languages'][name]['log_ppl']
-            replicates.setdefault(run['run'], []).append(log_ppl)
+            result = run['languages'][name]
+            results, replicates = groups.setdefault(group_of(run, result), ({}, {}))
+            replicates.setdefault(run['run'], []).append(result['log_ppl'])
             if is_monolingual(run):
-                results[run['run']] = run['languages'][name]
+                results[run['run']] = result
             for control in controls_of(run, name, runs):
                 replicates[control['run']] = [control['languages'][name]['log_ppl']]
             controls[run['run'], name] = best_control(run, name, runs)
-    laws = {group: fitted(**entry) for group, entry in laws.items()}
+    laws = {group: fitted(label_of(group), *members) for group, members in groups.items()}
     if law_schedule:
         use_schedule(laws, law_schedule)
     rows = []
     for run in mixes:
         for name, result in run['languages'].items():
-            entry = laws.get(group_of(run, result)) if name in trained(run) else None
+            entry = laws[group_of(run, result)] if name in trained(run) else None
             rows.append(row_of(run, name, entry, controls.get((run['run'], name))))
     return laws, rows
 
@@ -438,21 +388,22 @@ def use_schedule(laws, lr_schedule):
     def rest(group):
         return group._replace(lr_schedule='', decay_fraction=0)
 
-    chosen = [(group, entry) for group, entry in laws.items() if group.lr_schedule == lr_schedule]
-    by_rest = {rest(group): entry for group, entry in chosen}
+    chosen = {rest(g): entry for g, entry in laws.items() if g.lr_schedule == lr_schedule}
     if not chosen:
         raise ConfigError(f'there is no run with lr_schedule {lr_schedule!r}; choose cosine or wsd')
+    none = dict(law=None, problem=f'no {lr_schedule} runs are like these')
     for group, entry in laws.items():
         if group.lr_schedule != lr_schedule:
-            other = by_rest.get(rest(group), {})
-            problem = other.get('problem', f'no {lr_schedule} runs are like these')
-            label = f'{entry["label"]}, by the law of {lr_schedule}'
-            entry |= dict(law=other.get('law'), problem=problem, label=label)
+            other = chosen.get(rest(group), none)
+            entry |= dict(law=other['law'], problem=other['problem'])
+            entry['label'] += f', by the law of {lr_schedule}'
 
 
 MEASURES = ('mlpe', 'mlte', 'teff', 'control_teff', 'transfer')
-REST = ('control', 'control_learning_rate', 'control_ppl', 'extrapolated', 'interpolated_teff')
-PUBLISHED = ('paper_rows', 'paper_ppl', 'paper_teff')
+ROW = ('run', 'language', 'corpus', 'monolingual', 'seeds', 'tokens_seen', 'ppl', 'ppl_se')
+ROW += (*MEASURES, *(f'{name}_interval' for name in MEASURES), 'control', 'control_learning_rate')
+ROW += ('control_ppl', 'extrapolated', 'interpolated_teff', 'largest_budget', 'paper_rows')
+ROW = dict.fromkeys((*ROW, 'paper_ppl', 'paper_teff', 'note'))
 
 
 def row_of(run, name, entry, control):
@@ -461,19 +412,16 @@ def row_of(run, name, entry, control):
     entry: of its law, None where the run never saw the language; control: a run or None. The TEff
     of a monolingual run is 1 by definition; its MLTE and MLPE show how far the law is from it."""
     result = run['languages'][name]
-    seen, ppl = result['tokens_seen'], result['ppl']
-    monolingual = is_monolingual(run) and name in trained(run)
-    intervals = [f'{key}_interval' for key in MEASURES]
-    row = dict(run=run['run'], language=name, corpus=result['corpus'], monolingual=monolingual)
-    row |= dict(seeds=len(run['seeds']), tokens_seen=seen, ppl=ppl, ppl_se=result['ppl_se'])
-    row |= dict.fromkeys((*MEASURES, *intervals, *REST, 'largest_budget', *PUBLISHED))
-    row |= dict(control='', extrapolated=False, paper_rows='', note='')
+    row = ROW | dict(run=run['run'], language=name, seeds=len(run['seeds']), control='')
+    row |= {key: result[key] for key in ('corpus', 'tokens_seen', 'ppl', 'ppl_se')}
+    row |= dict(monolingual=is_monolingual(run) and name in trained(run), extrapolated=False)
+    row |= dict(paper_rows='', note='the run never saw this language')
     if control:
         rate, scored = control['settings']['learning_rate'], control['languages'][name]
         row |= dict(control=control['run'], control_learning_rate=rate, control_ppl=scored['ppl'])
     if entry and entry['law']:
-        law = entry['law']
-        row |= measure(law, result, control and control['languages'][name])
+        law, seen, ppl = entry['law'], result['tokens_seen'], result['ppl']
+        row |= measure(law, result, control and scored)
         low, high = min(law.fitted_tokens) / MARGIN, max(law.fitted_tokens) * MARGIN
         reached = [seen, row['mlte'], law.tokens(row['control_ppl'] or ppl)]
         row['extrapolated'] = not all(low <= tokens <= high for tokens in reached)
@@ -482,9 +430,7 @@ def row_of(run, name, entry, control):
         row['note'] = '' if law.draws else NO_NOISE
     elif entry:
         row['note'] = 'no law: ' + entry['problem']
-    else:
-        row['note'] = 'the run never saw this language'
-    if monolingual:
+    if row['monolingual']:
         row |= dict(teff=1.0, teff_interval=None, extrapolated=False, interpolated_teff=None)
     published = paper_rows(run)
     if published and name in trained(run):
@@ -509,24 +455,22 @@ def interpolated_teff(law, seen, ppl):
 
 def load_paper_laws():
     """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
-    laws = {}
-    for row in read_csv('paper_laws.csv'):
-        laws[row['language']] = PowerLaw(*(float(row[key]) for key in ('a', 'b', 'c', 'unit')))
-    return laws
+    rows = read_csv('paper_laws.csv')
+    return {row['language']: PowerLaw(*(float(row[key]) for key in NUMBERS)) for row in rows}
 
 
 def recompute_paper():
     """Every published TEff beside that which follows from its perplexity and the paper's law."""
     laws, rows = load_paper_laws(), []
     for published in load_paper_runs():
+        monolingual = len(published['kinds']) == 1
         for language in published['languages']:
-            mlte = laws[language['kind']].tokens(language['ppl'])
-            monolingual = len(published['kinds']) == 1
-            teff = 1.0 if monolingual else mlte / language['tokens_seen']
+            seen, ppl = language['tokens_seen'], language['ppl']
+            mlte = laws[language['kind']].tokens(ppl)
+            teff = 1.0 if monolingual else mlte / seen
             row = dict(name=published['name'], language=language['name'], monolingual=monolingual)
-            row |= dict(tokens_seen=language['tokens_seen'], ppl=language['ppl'], mlte=mlte)
-            difference = teff - language['teff']
-            rows.append(row | dict(teff=teff, paper_teff=language['teff'], difference=difference))
+            row |= dict(tokens_seen=seen, ppl=ppl, mlte=mlte, teff=teff)
+            rows.append(row | dict(paper_teff=language['teff'], difference=teff - language['teff']))
     return rows
 
 
@@ -535,9 +479,9 @@ def paper_text(rows):
     lines = [('run', 'language', 'tokens', 'PPL', 'MLTE', 'TEff here', 'paper', 'difference')]
     for row in rows:
         ppl = f'{row["ppl"]:.3f}' if row['ppl'] < 1e9 else '> 1B'
-        numbers = (f'{row["teff"]:.6f}', f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}')
-        sizes = (short(row['tokens_seen']), ppl, short(row['mlte']))
-        lines.append((row['name'], row['language'], *sizes, *numbers))
+        numbers = (short(row['tokens_seen']), ppl, short(row['mlte']), f'{row["teff"]:.6f}')
+        published = (f'{row["paper_teff"]:g}', f'{row["difference"]:+.6f}')
+        lines.append((row['name'], row['language'], *numbers, *published))
     mixes = [row for row in rows if not row['monolingual']]
     far = [row for row in mixes if abs(row['difference']) > 0.002]
     names = ', '.join(f'{row["name"]} {row["language"]} ({row["difference"]:+.4f})' for row in far)
@@ -594,13 +538,8 @@ def cell(row, key):
 def align(lines):
     """Text of a table, the first line its head; the first two columns to the left."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return '\n'.join(
-        '  '.join(
-            text.ljust(width) if i < 2 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in lines
-    )
+    form = '  '.join(f'{{:{"<" if i < 2 else ">"}{width}}}' for i, width in enumerate(widths))
+    return '\n'.join(form.format(*line).rstrip() for line in lines)
 
 
 def table_text(rows):
@@ -608,13 +547,12 @@ def table_text(rows):
     head = ('run', 'language', 'seeds', 'tokens', 'PPL', '± s.e.', 'MLPE [90%]', 'MLTE [90%]')
     lines = [(*head, 'paper', 'PPL', 'TEff')]
     for row in rows:
+        line = (row['run'], row['language'], f'{row["seeds"]}', short(row['tokens_seen']))
+        line += (ppl_text(row['ppl']), f'{row["ppl_se"]:.2f}', cell(row, 'mlpe'), cell(row, 'mlte'))
         published = ('', '', '')
         if row['paper_rows']:
-            teff = f'{row["paper_teff"]:.2f}'
-            published = (row['paper_rows'], ppl_text(row['paper_ppl']), teff)
-        numbers = (short(row['tokens_seen']), ppl_text(row['ppl']), f'{row["ppl_se"]:.2f}')
-        cells = (cell(row, 'mlpe'), cell(row, 'mlte'))
-        lines.append((row['run'], row['language'], f'{row["seeds"]}', *numbers, *cells, *published))
+            published = row['paper_rows'], ppl_text(row['paper_ppl']), f'{row["paper_teff"]:.2f}'
+        lines.append(line + published)
     if not any(row['paper_rows'] for row in rows):
         lines = [line[: len(head)] for line in lines]
     mixes = [row for row in rows if not row['monolingual']]
@@ -627,60 +565,52 @@ def transfer_text(rows):
     head = ('run', 'language', 'TEff [90%]', 'control TEff [90%]', 'transfer [90%]')
     lines = [(*head, 'control', 'PPL', 'from', 'log-log', 'note')]
     for row in rows:
-        control = ('-', '', '')
+        measures = (cell(row, key) for key in ('teff', 'control_teff', 'transfer'))
+        control, other = ('-', '', ''), row['interpolated_teff']
         if row['control']:
             name = row['control'].replace(row['run'], '...', 1)
             control = (name, ppl_text(row['control_ppl']), f'{row["control_learning_rate"]:g}')
-        other = row['interpolated_teff']
-        check = (
-            f'{other:.2f}' if other and abs(math.log(row['teff'] / other)) > math.log(CHECK) else ''
-        )
-        marks = ['*'] if row['extrapolated'] else []
-        marks += [f'{notes.index(row["note"]) + 1}'] if row['note'] else []
-        measures = (cell(row, key) for key in ('teff', 'control_teff', 'transfer'))
-        lines.append((row['run'], row['language'], *measures, *control, check, ' '.join(marks)))
-    text = [align(lines)]
-    text += [f'{number}  {note}' for number, note in enumerate(notes, 1)]
+        far = other and not 1 / CHECK <= row['teff'] / other <= CHECK
+        marks = '*' * row['extrapolated']
+        if row['note']:
+            marks = f'{marks} {notes.index(row["note"]) + 1}'.strip()
+        check = f'{other:.2f}' if far else ''
+        lines.append((row['run'], row['language'], *measures, *control, check, marks))
+    text = [align(lines), *(f'{number}  {note}' for number, note in enumerate(notes, 1))]
     if any(row['extrapolated'] for row in rows):
         text.append('*  tokens seen or an MLTE lie outside the budgets of the law')
     if any(line[-2] for line in lines[1:]):
         text.append('log-log: TEff by interpolation between budgets where it is 10% or more away')
     alone = [row for row in rows if not row['control']]
     if alone:
-        text.append(
-            f'{len(alone)} of {len(rows)} have no control: TEff alone cannot tell what the other '
-            'languages did from what more steps did; train one: '
-            'python train.py CONFIG --only=LANGUAGE'
-        )
+        doubt = 'TEff alone cannot tell what the other languages did from what more steps did'
+        advice = f'{doubt}; train one: python train.py CONFIG --only=LANGUAGE'
+        text.append(f'{len(alone)} of {len(rows)} have no control: {advice}')
     return '\n'.join(text)
 
 
-def finite(value):
-    """A value for JSON, which has null where a figure is infinite or undefined."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def write_json(path, value):
+    """JSON has null where a figure is infinite or undefined."""
+    value = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    path.write_text(json.dumps(value, indent=2) + '\n')
 
 
 def write_files(folder, laws, rows):
     """scaling.json and scaling.csv. JSON has null, CSV inf, where a figure has no upper limit."""
     fits = []
     for entry in laws.values():
-        fit = {key: value for key, value in entry.items() if key != 'law'}
-        for key in ('a', 'b', 'c', 'unit') if isinstance(entry['law'], PowerLaw) else ():
-            fit[key] = getattr(entry['law'], key)
+        law, fit = entry['law'], {key: value for key, value in entry.items() if key != 'law'}
+        if isinstance(law, PowerLaw):
+            fit |= {key: getattr(law, key) for key in NUMBERS}
         fits.append(fit)
-    text = json.dumps(finite(dict(laws=fits, rows=rows)), indent=2, allow_nan=False)
-    (folder / 'scaling.json').write_text(text + '\n')
+    write_json(folder / 'scaling.json', dict(laws=fits, rows=rows))
     flat = []
     for row in rows:
         columns = {}
         for key, value in row.items():
             if key.endswith('_interval'):
-                key = key.removesuffix('_interval')
-                columns[f'{key}_low'], columns[f'{key}_high'] = value or ('', '')
+                low, high = (key.replace('interval', end) for end in ('low', 'high'))
+                columns[low], columns[high] = value or ('', '')
             else:
                 columns[key] = value
         flat.append(columns)
@@ -697,9 +627,8 @@ def describe(law):
         text = f'lines between {count} runs, which lie {law.misfit:.1%} off any power law'
     else:
         text = f'1/PPL = {law.c:.5g} - {law.a:.5g} * (tokens / {short(law.unit)})^-{law.b:.4g}'
-        text += f' from {count} runs'
-        if count > 3:
-            text += f' that lie {np.sqrt(np.mean(law.residuals() ** 2)):.1%} off'
+        off = f' that lie {law.misfit:.1%} off' if count > 3 else ''
+        text += f' from {count} runs{off}'
     noise = f'{law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
     text += f'; run noise {noise if law.dof else "unknown"}'
     if isinstance(law, PowerLaw) and law.b < 1.01 * B_MIN:
@@ -732,9 +661,9 @@ def main():
         return transfer_law.study(out, law_schedule)
     runs = load_runs(out)
     if not runs:
+        advice = 'train some with python train.py config/NAME.py, or name their folder with --out='
         raise ConfigError(
-            f'there is no finished run in {out}/ (no {out}/RUN/results.json); train some with '
-            'python train.py config/NAME.py, or name their folder with --out='
+            f'there is no finished run in {out}/ (no {out}/RUN/results.json); {advice}'
         )
     laws, rows = analyse(runs, law_schedule)
     for entry in laws.values():
@@ -744,10 +673,9 @@ def main():
     for name in stray_controls(runs):
         print(f'{name} is the control of no run here with the same settings and test set')
     write_files(Path(out), laws, rows)
-    drawn = draw_figure5(laws, Path(out) / 'figure5.png')
-    print(
-        f'\nwrote {out}/scaling.json, {out}/scaling.csv' + (f', {out}/figure5.png' if drawn else '')
-    )
+    picture = f'{out}/figure5.png'
+    drawn = f', {picture}' if draw_figure5(laws, Path(picture)) else ''
+    print(f'\nwrote {out}/scaling.json, {out}/scaling.csv{drawn}')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from configurator import ConfigError
-from fit_scaling import DRAWS, align, law_of, load_paper_laws, measure
+from fit_scaling import align, law_of, load_paper_laws, measure
 
 STUDIED = {  # budgets as shares of UNIT, and seeds of each
     '4 budgets, 2 seeds': ([0.1, 0.25, 0.5, 1], 2),
@@ -22,50 +22,46 @@ ERRORS = (0.02, 0.02), (0.02, 0.005)  # of all test documents, common to all run
 SEEN, TEFF, CONTROL_TEFF = 0.1, 2.0, 1.5  # the truth
 
 
-def simulated(truth, tokens, seeds, document_errors, noise, rng):
-    """A result as `pool` leaves it, of runs of perplexity `truth` but for their errors.
-
-    document_errors: (D,), of the log perplexity of each test document."""
-    log_ppl = math.log(truth) + noise * rng.standard_normal(seeds)
-    log_ppl += document_errors.mean()
-    loss = document_errors - document_errors.mean() + log_ppl.mean()
-    result = dict(tokens_seen=tokens, ppl=float(np.exp(log_ppl.mean())), log_ppl=list(log_ppl))
-    return result | dict(document_loss=loss, document_tokens=np.ones(len(loss)))
-
-
-def coverage(truth, budgets, seeds, errors, datasets, documents=30, draws=DRAWS, seed=0):
+def coverage(budgets, seeds, errors, datasets, draws, documents=30):
     """Shares of simulated data sets whose intervals of TEff and transfer hold the truth: a dict.
 
-    truth: PowerLaw; budgets: as shares of its unit; errors: of documents and runs, relative."""
-    rng, held = np.random.default_rng(seed), dict(teff=0, transfer=0)
-    expected = dict(teff=TEFF, transfer=TEFF / CONTROL_TEFF)
-    tokens, seen = np.array(budgets) * truth.unit, SEEN * truth.unit
+    budgets: as shares of the law's unit; errors: of documents and runs, relative."""
+    truth, rng, held = load_paper_laws()['en'], np.random.default_rng(0), dict(teff=0, transfer=0)
+
+    def result(worth, seen, seeds, shift):
+        """As `pool` leaves it, of runs whose `seen` tokens are worth `worth`, but for errors.
+
+        shift: (documents,), of the log perplexity of each test document."""
+        log_ppl = math.log(truth.ppl(worth)) + errors[1] * rng.standard_normal(seeds) + shift.mean()
+        ppl, loss = float(np.exp(log_ppl.mean())), shift - shift.mean() + log_ppl.mean()
+        documents = dict(document_loss=loss, document_tokens=np.ones(len(loss)))
+        return dict(tokens_seen=seen, ppl=ppl, log_ppl=list(log_ppl)) | documents
+
     for _ in range(datasets):
         shift = errors[0] * math.sqrt(documents) * rng.standard_normal(documents)
-
-        def result(at, seen, seeds=1, shift=shift):
-            return simulated(truth.ppl(at), seen, seeds, shift, errors[1], rng)
-
-        results = [result(budget, budget, seeds) for budget in tokens]
-        law = law_of(results, [[r['log_ppl']] for r in results], draws)
-        values = measure(law, result(seen * TEFF, seen), result(seen * CONTROL_TEFF, seen))
-        for name in held:
+        results = [
+            result(budget, budget, seeds, shift) for budget in np.array(budgets) * truth.unit
+        ]
+        law, seen = law_of(results, [[r['log_ppl']] for r in results], draws), SEEN * truth.unit
+        runs = [result(seen * teff, seen, 1, shift) for teff in (TEFF, CONTROL_TEFF)]
+        values = measure(law, *runs)
+        for name, expected in (('teff', TEFF), ('transfer', TEFF / CONTROL_TEFF)):
             low, high = values[f'{name}_interval']
-            held[name] += low <= expected[name] <= high
+            held[name] += low <= expected <= high
     return {name: count / datasets for name, count in held.items()}
 
 
 def study_coverage(datasets=400, draws=500):
     """(text of a table, lines outside 85 to 95% beyond two binomial standard errors)."""
-    truth, slack = load_paper_laws()['en'], 2 * math.sqrt(0.9 * 0.1 / datasets)
-    lines, failed = [('law', 'errors of documents, runs', 'TEff', 'transfer')], []
+    slack, failed = 2 * math.sqrt(0.9 * 0.1 / datasets), []
+    lines = [('law', 'errors of documents, runs', 'TEff', 'transfer')]
     for name, (budgets, seeds) in STUDIED.items():
         for errors in ERRORS:
-            held = coverage(truth, budgets, seeds, errors, datasets, draws=draws)
-            shares = [f'{share:.1%}' for share in held.values()]
-            lines.append((name, f'{errors[0]:.1%}, {errors[1]:.1%}', *shares))
-            if not all(0.85 - slack <= share <= 0.95 + slack for share in held.values()):
-                failed.append(f'{name} ({lines[-1][1]})')
+            shares = coverage(budgets, seeds, errors, datasets, draws).values()
+            text = f'{errors[0]:.1%}, {errors[1]:.1%}'
+            lines.append((name, text, *(f'{share:.1%}' for share in shares)))
+            if not all(0.85 - slack <= share <= 0.95 + slack for share in shares):
+                failed.append(f'{name} ({text})')
     return align(lines), failed
 
 

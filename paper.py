@@ -51,36 +51,33 @@ def paper_run(row):
 def kind_of(name, corpus):
     """'en' or 'fr' where the name of a language or of its corpus says so, else ''."""
     words = set(re.findall('[a-z]+', f'{name} {corpus}'.lower()))
-    if words & {'fr', 'fra', 'french'}:
-        return 'fr'
-    return 'en' if words & {'en', 'eng', 'english'} else ''
+    kinds = dict(fr={'fr', 'fra', 'french'}, en={'en', 'eng', 'english'})
+    return next((kind for kind, names in kinds.items() if words & names), '')
 
 
 def paper_rows(run):
     """The published runs that a run repeats: equal languages, vocabulary, size, steps, stages."""
     settings, model, languages = run['settings'], run['model'], run['languages']
-    names = [name for name in languages if languages[name]['tokens_seen'] > 0]
-    corpora = [run['languages'][name]['corpus'] for name in names]
+    columns = [i for i, name in enumerate(languages) if languages[name]['tokens_seen'] > 0]
+    names = [list(languages)[i] for i in columns]
+    corpora = [languages[name]['corpus'] for name in names]
     kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
-    standard = settings.get('batch_size') == 128 and model['block_size'] == 512
-    standard &= settings.get('trainable', 'all') == 'all' and not any(settings.get('orders', ()))
-    standard &= not any(settings.get(key) for key in ('only', 'loss_weights', 'start_entries'))
-    if not standard or len(set(corpora)) != len(set(kinds)):
+    turned = [settings.get(key) for key in ('only', 'loss_weights', 'start_entries')]
+    turned += [settings.get('trainable', 'all') != 'all', *settings.get('orders', ())]
+    if len(corpora) > len(set(corpora)):  # clones that share pieces are Figure 8
+        turned.append(settings.get('cloned_fraction', 1) != 1)
+    if any(turned) or len(set(corpora)) != len(set(kinds)):
         return []
-    if len(corpora) > len(set(corpora)) and settings.get('cloned_fraction', 1) != 1:
-        return []  # clones that share pieces are Figure 8
-    columns = [list(run['languages']).index(name) for name in names]
     stages = np.array(settings['stages'], float)[:, columns]
     size = SHAPES.get((model['n_layer'], model['n_embd']))
+    ours = settings.get('batch_size'), model['block_size'], kinds, size, settings.get('max_steps')
 
     def same(row):
-        if (row['kinds'], row['size'], row['steps']) != (kinds, size, settings.get('max_steps')):
-            return False
         theirs = np.array(row['stages'])
         length = math.lcm(len(theirs), len(stages))
         pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, theirs)]
-        return row['vocabulary'] in ('-', settings.get('vocabulary')) and np.allclose(
-            *pair, rtol=0, atol=1e-5
-        )
+        known = row['vocabulary'] in ('-', settings.get('vocabulary'))
+        return known and np.allclose(*pair, rtol=0, atol=1e-5)
 
-    return [row for row in load_paper_runs() if same(row)]
+    like = [r for r in load_paper_runs() if ours == (128, 512, r['kinds'], r['size'], r['steps'])]
+    return [row for row in like if same(row)]

@@ -32,26 +32,26 @@ NOT_OF_CONTROLS = {'only', 'seed', 'trainable', 'init_from', *OF_MIXES, *RATES}
 
 
 def load_runs(folder):
-    """The finished runs of `folder`: each results.json, copies left out and replicates pooled.
+    """The finished runs of `folder`: each results.json, copies left out and replicates pooled, that
+    is, runs that differ in their seed alone made one, named as the first of them.
 
     A damaged or foreign file is left out with a warning."""
-    runs = []
+    originals, copies, replicates = {}, [], {}
     for path in sorted(Path(folder).glob('*/results.json')):
         try:
-            runs.append(checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name))
+            run = checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name)
+            original = originals.setdefault(identity(run), run)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            print(
-                f'warning: {path} is no results.json of train.py, or is damaged; it is left out',
-                file=sys.stderr,
-            )
-    originals = {}
-    for run in runs:
-        originals.setdefault(identity(run), run)
-    copies = [run for run in runs if originals[identity(run)] is not run]
+            text = 'is no results.json of train.py, or is damaged; it is left out'
+            print(f'warning: {path} {text}', file=sys.stderr)
+            continue
+        if original is not run:
+            copies.append(f'{run["run"]} (of {original["run"]})')
     if copies:
-        names = [f'{run["run"]} (of {originals[identity(run)]["run"]})' for run in copies]
-        print(f'left out, as copies of another run: {", ".join(names)}')
-    return pooled(list(originals.values()))
+        print(f'left out, as copies of another run: {", ".join(copies)}')
+    for run in originals.values():
+        replicates.setdefault(identity(run, {'seed'}), []).append(run)
+    return [pool(members) if members[1:] else members[0] for members in replicates.values()]
 
 
 def checked(run, name):
@@ -61,31 +61,37 @@ def checked(run, name):
     languages, settings = {}, DEFAULTS | run['settings']
     orders = dict(zip(settings.get('languages', ()), settings['orders']))
     for key, language in run['languages'].items():
-        ppl, ppl_se = language['ppl'], language.get('ppl_se') or 0.0
-        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0):
+        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se') or 0.0, language['tokens_seen']
+        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0 and seen >= 0):
             raise ValueError
-        loss, tokens = (
-            np.array(language.get(f'document_{what}') or [1.0], float)
-            for what in ('loss', 'tokens')
-        )
-        loss, tokens = loss[tokens > 0], tokens[tokens > 0]
-        if loss.shape != tokens.shape or not language['tokens_seen'] >= 0:
-            raise ValueError
-        if not np.isfinite(loss).all():
-            loss, tokens = np.ones(1), np.ones(1)
-        languages[key] = language | dict(
-            ppl_se=ppl_se if math.isfinite(ppl_se) else 0.0,
-            order=orders.get(key, ''),
-            log_ppl=[math.log(ppl)],
-            document_loss=loss,
-            document_tokens=tokens,
-        )
+        documents = [language.get(f'document_{what}') or [1.0] for what in ('loss', 'tokens')]
+        documents = np.array(documents, float)
+        documents = documents[:, documents[1] > 0]
+        if not np.isfinite(documents[0]).all():
+            documents = np.ones((2, 1))
+        language = language | dict(zip(('document_loss', 'document_tokens'), documents))
+        ppl_se = ppl_se if math.isfinite(ppl_se) else 0.0
+        order, log_ppl = orders.get(key, ''), [math.log(ppl)]
+        languages[key] = language | dict(ppl_se=ppl_se, order=order, log_ppl=log_ppl)
     run = run | dict(run=name, settings=settings, languages=languages)
     run['seeds'] = [settings.get('seed', 0)]
     if not trained(run):
         raise ValueError
-    identity(run), paper_rows(run)  # both raise where something that is needed is not there
+    paper_rows(run)  # raises where something that is needed is not there
     return run
+
+
+def pool(members):
+    """One run of replicates: means of tokens seen, log perplexity and each document's loss."""
+    languages = {}
+    for name, first in members[0]['languages'].items():
+        results = [member['languages'][name] for member in members]
+        log_ppl = [value for result in results for value in result['log_ppl']]
+        languages[name] = first | dict(ppl=float(np.exp(np.mean(log_ppl))), log_ppl=log_ppl)
+        for key in ('tokens_seen', 'document_loss'):
+            languages[name][key] = np.mean([result[key] for result in results], axis=0)
+    seeds = [seed for member in members for seed in member['seeds']]
+    return members[0] | dict(languages=languages, seeds=seeds)
 
 
 def settings_of_result(run, ignored=()):
@@ -94,16 +100,12 @@ def settings_of_result(run, ignored=()):
     from train import FREE  # imported late: it brings torch
 
     settings = run['settings']
-    ignored = {*NOT_OF_RESULTS, *FREE, *ignored}
-    if settings['trainable'] == 'all':
-        ignored.add('init_from')  # a branch is the run that it branches to
-    if settings['only']:
-        ignored |= OF_MIXES
-    if settings['warmup_fraction']:
-        ignored.add('warmup_steps')
-    if not settings['start_entries']:
-        ignored.add('start_noise')
-    return {key: value for key, value in settings.items() if key not in ignored}
+    ignored = {*NOT_OF_RESULTS, *FREE, *ignored, *(OF_MIXES if settings['only'] else ())}
+    idle = dict(init_from=settings['trainable'] == 'all')  # a branch is the run that it branches to
+    idle |= dict(
+        warmup_steps=settings['warmup_fraction'], start_noise=not settings['start_entries']
+    )
+    return {key: v for key, v in settings.items() if key not in ignored and not idle.get(key)}
 
 
 def identity(run, ignored=()):
@@ -111,32 +113,6 @@ def identity(run, ignored=()):
     groups = {name: group_of(run, language) for name, language in run['languages'].items()}
     text = json.dumps([settings_of_result(run, ignored), groups])
     return json.dumps(json.loads(text, parse_int=float), sort_keys=True)  # 1 is 1.0
-
-
-def pooled(runs):
-    """Runs with those that differ in their seed alone made one, named as the first of them: the
-    means of tokens seen, log perplexity and each document's loss."""
-    replicates = {}
-    for run in runs:
-        replicates.setdefault(identity(run, {'seed'}), []).append(run)
-    return [pool(members) for members in replicates.values()]
-
-
-def pool(members):
-    if len(members) == 1:
-        return members[0]
-    languages = {}
-    for name, first in members[0]['languages'].items():
-        results = [member['languages'][name] for member in members]
-        log_ppl = [value for result in results for value in result['log_ppl']]
-        languages[name] = first | dict(
-            ppl=float(np.exp(np.mean(log_ppl))),
-            log_ppl=log_ppl,
-            tokens_seen=np.mean([result['tokens_seen'] for result in results]),
-            document_loss=np.mean([result['document_loss'] for result in results], axis=0),
-        )
-    seeds = [seed for member in members for seed in member['seeds']]
-    return members[0] | dict(languages=languages, seeds=seeds)
 
 
 def trained(run):
@@ -151,23 +127,13 @@ def is_monolingual(run):
 
 
 def group_of(run, language):
-    """What runs must share for one law: text, its order, test, model, and the settings of the
-    optimisation.
-
-    Not the vocabulary, of which clones need more, nor warmup_steps: short runs need fewer."""
-    settings = run['settings']
-    cosine = settings['lr_schedule'] == 'cosine'  # which has no decay_fraction
-    return Group(
-        language['corpus'],
-        *(language.get(key) or '' for key in SCORED),
-        *(run['model'][key] for key in SHAPE),
-        *(settings[key] for key in ('batch_size', *RATES, 'lr_schedule')),
-        *(
-            0 if cosine and key == 'decay_fraction' else settings.get(key, DEFAULTS[key])
-            for key in ('decay_fraction', 'warmup_fraction')
-        ),
-        run.get('dtype') or '',
-    )
+    """What runs must share for one law: text, test, model and optimisation; not the vocabulary, of
+    which clones need more, nor warmup_steps: short runs need fewer."""
+    values = run['settings'] | run['model'] | {key: language.get(key) or '' for key in SCORED}
+    values |= dict(corpus=language['corpus'], dtype=run.get('dtype') or '')
+    if values['lr_schedule'] == 'cosine':  # which has no decay_fraction
+        values['decay_fraction'] = 0
+    return Group(*(values[name] for name in Group._fields))
 
 
 def label_of(group):
@@ -187,9 +153,12 @@ def controls_of(run, name, runs):
         group = group_of(member, member['languages'][name])
         return settings_of_result(member, NOT_OF_CONTROLS), group._replace(**dict.fromkeys(RATES))
 
-    controls = [other for other in runs if other['settings']['only'] == name]
-    controls = [other for other in controls if name in other['languages']]
-    return [other for other in controls if sequences(other) == sequences(run)]
+    return [
+        other
+        for other in runs
+        if other['settings']['only'] == name and name in other['languages']
+        if sequences(other) == sequences(run)
+    ]
 
 
 def best_control(run, name, runs):
@@ -202,6 +171,6 @@ def stray_controls(runs):
     """Names of the controls of no run that is there."""
     names = {run['run'] for run in runs if run['settings']['only']}
     for run in runs:
-        for name in () if run['run'] in names else trained(run):
+        for name in trained(run) if not run['settings']['only'] else ():
             names -= {control['run'] for control in controls_of(run, name, runs)}
     return sorted(names)

@@ -11,17 +11,10 @@ givers the terms add up. tau is how many own tokens one token of the other is wo
 
 A mix also takes more steps than L's runs on as many tokens. The control knows what those are worth:
 it has the mix's steps and own tokens alone, and reaches MLTE(control) = steps * own. So the fit is
-of transfer = effective / own, the factor that MLTE(control) needs:
-
     log PPL(run) = log L(MLTE(control) * (1 + tau * other / own)) + error
-
-by least squares in log perplexity. That is least squares in log transfer, each run weighed by how
-well it is known: the error of a run is one of log perplexity, equal in all runs, and where L
-flattens it is a large one of tokens, in the end an infinite one. With no transfer the error is
-log(PPL(run) / PPL(control)), which knows no L at all.
-
-The intervals refit all of it, L too, to resampled test documents and run noise, as fit_scaling.py
-does. Mixes are left out and predicted in turn to compare the forms. Where the runs cannot tell
+by least squares in log perplexity, whose error is equal in all runs, where that of tokens grows
+without limit as L flattens. The intervals refit all of it, L too, to resampled test documents and
+run noise. Mixes are left out and predicted in turn to compare the forms. Where the runs cannot tell
 pairs of languages apart, languages of one text count as one (clones do the same for each other).
 A run enters with each of its languages that has a control, if its mix stays the same throughout.
 """
@@ -35,31 +28,22 @@ import numpy as np
 from scipy.optimize import least_squares
 from tqdm import tqdm
 
+import fit_scaling
 from configurator import ConfigError
-from fit_scaling import (
-    NO_NOISE,
-    align,
-    analyse,
-    error_draws,
-    finite,
-    generator,
-    measure,
-    quantiles,
-    short,
-    with_interval,
-)
-from runs import DEFAULTS, SCORED, best_control, group_of, load_runs, trained
+from figures import GREY, OTHERS, Line, draw_lines, log_ticks, measured, panel, stitch
+from fit_scaling import NO_NOISE, align, error_draws, generator, with_interval
+from runs import DEFAULTS, SCORED, group_of, label_of, load_runs, trained
 
 MIXES = 3  # that a receiver needs
 DRAWS = 500  # of the bootstrap, each a fit
 FORMS = {'own': 'own', 'tau': 'own + tau * other', 'k': 'own + k * own^alpha * other^beta'}
-LOWEST, HIGHEST = (-1.0, 0.05), (1.5, 2.0)  # alpha and beta
 NO_CONTROL = 'no control'
+LOWEST, HIGHEST = (-1.0, 0.05), (1.5, 2.0)  # alpha and beta
 LEAST = 0.05  # below this share of the own tokens, log effective goes on as a straight line
-# Settings that change what languages do for each other, beside those of group_of.
-KNOBS = ('vocabulary', 'cloned_fraction', 'loss_weights', 'start_entries', 'start_noise')
-KNOBS += ('trainable', 'parallel_epochs')
-USUAL = DEFAULTS | dict(vocabulary='disjoint', cloned_fraction=1.0)
+# settings that change what languages do for each other, beside those of group_of
+KNOBS = ('loss_weights', 'start_entries', 'start_noise', 'trainable', 'parallel_epochs')
+KNOBS = {name: DEFAULTS[name] for name in KNOBS}  # and what they usually are
+KNOBS = dict(vocabulary='disjoint', cloned_fraction=1.0) | KNOBS | dict(init_from='')
 
 # own: tokens (n,), other: (n, pairs), both in a unit; the law: a, b, c (n,), of which `worth`,
 # MLTE(control) in the law's unit, (n,) is an argument; log_ppl: (n,)
@@ -96,14 +80,12 @@ def fit(form, data, start=None):
     pairs = data.other.shape[1]
     if form == 'own':
         return np.zeros(0)
-    ends = np.full((2, pairs + 2 * (form == 'k')), np.inf) * [[-1], [1]]
+    if start is None:
+        start = np.zeros(pairs) if form == 'tau' else np.array([*fit('tau', data), 0.0, 1.0])
+    ends = np.full((2, len(start)), [[-np.inf], [np.inf]])
     if form == 'k':
         ends[:, pairs:] = LOWEST, HIGHEST
-    if start is None:
-        start = np.zeros(pairs)
-        if form == 'k':
-            start = np.array([*fit('tau', data), 0.0, 1.0])
-    solution = least_squares(
+    return least_squares(
         lambda theta: log_perplexity(theta, form, data)[0] - data.log_ppl,
         start,
         lambda theta: log_perplexity(theta, form, data)[1],
@@ -111,12 +93,7 @@ def fit(form, data, start=None):
         x_scale='jac',
         ftol=1e-7,
         max_nfev=60,
-    )
-    return solution.x
-
-
-def parameters(form, pairs):
-    return dict(own=0, tau=pairs, k=pairs + 2)[form]
+    ).x
 
 
 def error_of(theta, form, data):
@@ -132,250 +109,183 @@ def log_transfer(log_ppl, data):
         return np.log(tokens / data.worth)
 
 
-def left_out_errors(form, data, mixes):
+def left_out_errors(form, data, mixes, parameters):
     """Root mean square errors of log perplexity and of log transfer in mixes (n,) that are left
-    out of the fit in turn; None where the rest cannot determine the form."""
+    out of the fit in turn; nothing where the rest cannot determine the form."""
     predicted = np.zeros(len(mixes))
     for mix in set(mixes):
         out = np.array([other == mix for other in mixes])
         rest, held = (Data(*(values[rows] for values in data)) for rows in (~out, out))
-        if len(rest.own) < parameters(form, data.other.shape[1]):
-            return None, None
+        if len(rest.own) < parameters:
+            return {}
         predicted[out] = log_perplexity(fit(form, rest), form, held)[0]
-    errors = [predicted - data.log_ppl]
     transfers = log_transfer(data.log_ppl, data)
-    errors.append((log_transfer(predicted, data) - transfers)[np.isfinite(transfers)])
-    return tuple(math.sqrt(np.mean(error**2)) if len(error) else None for error in errors)
+    errors = (log_transfer(predicted, data) - transfers)[np.isfinite(transfers)]
+    errors = dict(left_out_error=predicted - data.log_ppl, left_out_transfer_error=errors)
+    return {name: math.sqrt(np.mean(e**2)) if len(e) else None for name, e in errors.items()}
 
 
 def bootstrap(form, theta, data, points):
-    """Intervals (low, high), each (len(theta),), of a fit, or None where a law has no draws.
-
-    In each draw the laws are refitted, and the fitted perplexities and those of the controls have
-    errors of documents and of the run. Errors of fit that are larger than these explain widen the
-    interval by as much: the runs do not follow the form."""
+    """[[low, high]] for each of theta, or None where a law has no draws. In each draw the laws are
+    refitted, and the fitted perplexities and those of the controls have errors of documents and of
+    the run. Where the runs do not follow the form, errors of fit are larger and widen it."""
     if any(point['law'].draws is None for point in points):
         return None
-    drawn = dict(worth=[], a=[], b=[], c=[], log_ppl=[])
-    fitted, _ = log_perplexity(theta, form, data)
-    for value, point in zip(fitted, points):
-        law, ends = point['law'].draws, (point['result'], point['control'])
+    drawn = []
+    for log_ppl, point in zip(log_perplexity(theta, form, data)[0], points):
+        law, ends = point['law'].draws, (point['scored'], point['alone'])
         errors = [error_draws(r, law.noise, generator(r['ppl'], i)) for i, r in enumerate(ends)]
-        drawn['worth'].append(law.tokens(ends[1]['ppl'] * np.exp(errors[1])) / law.unit)
-        drawn['log_ppl'].append(value + errors[0])
-        for name in 'abc':
-            drawn[name].append(getattr(law, name))
-    drawn = {name: np.stack(values)[:, :DRAWS] for name, values in drawn.items()}
+        worth = law.tokens(ends[1]['ppl'] * np.exp(errors[1])) / law.unit
+        drawn.append((worth, law.a, law.b, law.c, log_ppl + errors[0]))
+    drawn = np.array(drawn)[..., :DRAWS]  # (n, the last five of Data, draws)
     thetas, squares = np.full((len(theta), DRAWS), np.nan), []
     for i in tqdm(range(DRAWS), desc=f'intervals of {FORMS[form]}', leave=False):
-        draw = data._replace(**{name: values[:, i] for name, values in drawn.items()})
-        if all(np.isfinite(values).all() for values in draw):
+        if np.isfinite(drawn[..., i]).all():
+            draw = Data(data.own, data.other, *drawn[..., i].T)
             thetas[:, i] = fit(form, draw, theta)
             squares.append(error_of(thetas[:, i], form, draw) ** 2)
     noise = math.sqrt(np.mean(squares)) if squares and np.mean(squares) > 0 else np.inf
     misfit = max(1.0, error_of(theta, form, data) / noise)
-    return quantiles(theta[:, None] + misfit * (thetas - theta[:, None]), least=-np.inf)
+    draws = theta[:, None] + misfit * (thetas - theta[:, None])
+    return np.transpose(fit_scaling.quantiles(draws, least=-np.inf)).tolist()
 
 
 # --- the runs -------------------------------------------------------------------------------------
 
 
-def collect(runs, law_schedule=''):
-    """The set-ups of the runs of two or more languages: {key: dict(label, points, left_out, runs,
-    lacking)}, with a point for each language of a run that a fit can use, a Counter of the reasons
-    why others cannot, the names of all runs, and `lacking`: what sides_of says where a control is
-    missing. A point is sides_of with law, result, control (its result), transfer and interval."""
-    laws, _ = analyse(runs, law_schedule)
-    setups = {}
-    for run in runs:
-        if run['settings']['only'] or len(trained(run)) < 2:
+def collect(finished, law_schedule=''):
+    """The set-ups of the runs of two or more languages: {key: dict(label, runs, left_out, points,
+    lacking)}. left_out counts the reasons why languages of theirs cannot enter a fit.
+
+    points: the rows of `analyse` with mix, receiver, own tokens, others {giver: tokens}, texts
+    {language: corpus and order}, law, and the results `scored` and `alone`, of the control;
+    lacking: the same of those without a control."""
+    laws, rows = fit_scaling.analyse(finished, law_schedule)
+    named, setups = {run['run']: run for run in finished}, {}
+    for row in rows:
+        run, name = named[row['run']], row['language']
+        languages = {language: run['languages'][language] for language in trained(run)}
+        if name not in languages or len(languages) < 2:
             continue
-        for name in trained(run):
-            result = run['languages'][name]
-            label, key = setup_of(run, result)
-            empty = dict(label=label, points=[], left_out=Counter(), runs={}, lacking=[])
-            setup = setups.setdefault(key, empty)
-            setup['runs'][run['run']] = True
-            point = point_of(run, name, laws[group_of(run, result)], runs)
-            if isinstance(point, dict):
-                setup['points'].append(point)
-            else:
-                setup['left_out'][point] += 1
-                setup['lacking'] += [sides_of(run, name)] if point == NO_CONTROL else []
+        label, key = setup_of(run)
+        empty = dict(label=label, runs={}, left_out=Counter(), points=[], lacking=[])
+        setup, stages = setups.setdefault(key, empty), run['settings']['stages']
+        setup['runs'][row['run']] = True
+        law = laws[group_of(run, languages[name])]['law']
+        texts = {n: f'{r["corpus"]} {r["order"]}'.strip() for n, r in languages.items()}
+        others = {n: r['tokens_seen'] for n, r in languages.items() if n != name}
+        point = row | dict(receiver=name, own=row['tokens_seen'], others=Counter(others))
+        alone = named[row['control']]['languages'][name] if row['control'] else None
+        point |= dict(texts=texts, law=law, scored=languages[name], alone=alone)
+        point['mix'] = '/'.join(f'{100 * share:.3g}' for share in stages[0])
+        reasons = {
+            'the mix changes': len({tuple(shares) for shares in stages}) > 1,
+            row['note']: law is None,
+            'its monolingual runs follow no power law': isinstance(law, fit_scaling.Interpolation),
+            NO_CONTROL: alone is None,
+            "a control beyond the law's reach": row['control_teff'] == math.inf,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), '')
+        if reason:
+            setup['left_out'][reason] += 1
+        if reason in ('', NO_CONTROL):
+            setup['lacking' if reason else 'points'].append(point)
     return setups
 
 
-def sides_of(run, name):
-    """dict of run, language, mix (the shares as text), others {language: tokens} and texts
-    {language: its corpus and order}."""
-    others, texts = {}, {}
-    for other in trained(run):
-        language = run['languages'][other]
-        texts[other] = ' '.join(part for part in (language['corpus'], language['order']) if part)
-        if other != name:
-            others[other] = language['tokens_seen']
-    mix = '/'.join(f'{100 * share:.3g}' for share in run['settings']['stages'][0])
-    return dict(run=run['run'], language=name, mix=mix, others=others, texts=texts)
-
-
-def point_of(run, name, entry, runs):
-    """A point of `collect`, or the reason why there is none. entry: of its law in analyse."""
-    control = best_control(run, name, runs)
-    if len({tuple(row) for row in run['settings']['stages']}) > 1:
-        return 'the mix changes'
-    law = entry['law']
-    if law is None:
-        return f'no law: {entry["problem"]}'
-    if control is None:
-        return NO_CONTROL
-    results = dict(result=run['languages'][name], control=control['languages'][name])
-    if not math.isfinite(law.tokens(results['control']['ppl'])):
-        return "a control beyond the law's reach"
-    values = measure(law, *results.values())
-    transfer = dict(transfer=values['transfer'], interval=values['transfer_interval'])
-    return sides_of(run, name) | results | dict(law=law) | transfer
-
-
-def setup_of(run, result):
+def setup_of(run):
     """(label, key) of what mixes must share for one transfer law: all of group_of but the text and
     its test, and the settings that change what languages do for each other."""
-    group, settings = group_of(run, result), run['settings']
-    knobs = {key: settings.get(key, '') for key in KNOBS}
-    if settings['trainable'] != 'all':
-        knobs['init_from'] = settings.get('init_from')
-    label = (
-        f'{group.n_layer} layers of {group.n_embd}, {group.batch_size} x {group.block_size} tokens '
-        f'a step, {group.lr_schedule} from {group.learning_rate:g}'
-    )
-    for key, value in knobs.items():
-        if value != USUAL.get(key, ''):
-            label += f', {key} {value}'
-    shared = group._replace(corpus='', **dict.fromkeys(SCORED, ''))
-    return label, (shared, json.dumps(knobs, sort_keys=True))
+    knobs = {key: run['settings'].get(key, usual) for key, usual in KNOBS.items()}
+    if knobs['trainable'] == 'all':
+        knobs['init_from'] = ''
+    group = group_of(run, run['languages'][trained(run)[0]])
+    group = group._replace(corpus='', **dict.fromkeys(SCORED, ''))
+    turned = [f'{key} {value}' for key, value in knobs.items() if value != KNOBS[key]]
+    return ', '.join([label_of(group).removeprefix(', '), *turned]), (group, json.dumps(knobs))
 
 
-def by_name(point, language):
-    return language
-
-
-def by_text(point, language):
-    return point['texts'][language]
-
-
-def others_of(point, key):
-    """{giver: tokens} of a point, languages called by `key`."""
+def by_text(point):
+    """The point with languages of one text as one."""
     others = Counter()
     for language, tokens in point['others'].items():
-        others[key(point, language)] += tokens
-    return others
+        others[point['texts'][language]] += tokens
+    return point | dict(receiver=point['texts'][point['language']], others=others)
 
 
-def choose(setup):
-    """(key, points, problems): the points whose pairs can be told apart, languages called by name
-    or, where that lets more points in, by text; and what is missing for each other receiver."""
-    choices = []
-    for key in (by_name, by_text):
-        receivers = {}
-        for point in setup['points'] + setup['lacking']:
-            receivers.setdefault(key(point, point['language']), []).append(point)
-        points, problems = [], []
-        for receiver, members in sorted(receivers.items()):
-            there = [point for point in members if 'transfer' in point]
-            problem = problem_of(receiver, there, members, key)
-            problems += [problem] if problem else []
-            points += [] if problem else there
-        choices.append((key, points, problems))
-    return max(choices, key=lambda choice: len(choice[1]))  # by name, where both have as many
-
-
-def problem_of(receiver, points, members, key):
-    """Which runs are missing to tell the pairs of a receiver apart; empty where none are.
-
-    members: the points and those that lack a control."""
-    mixes = sorted({point['mix'] for point in points})
-    givers = sorted({giver for point in members for giver in others_of(point, key)})
-    ratios = [
-        [others_of(point, key)[giver] / point['result']['tokens_seen'] for giver in givers]
-        for point in points
-    ]
-    if len(mixes) >= MIXES and len(givers) < len(points):
-        sizes = np.linalg.svd(ratios, compute_uv=False)  # languages are drawn: never quite equal
-        if sizes[-1] > 0.03 * sizes[0]:
-            return ''
-    text = (
-        f'the transfer law of {receiver} needs controls of at least {max(MIXES, len(givers) + 1)} '
-        f'mixes of different ratios and has those of {len(mixes)} ({", ".join(mixes) or "none"})'
-    )
-    lacking, advice = {}, []
-    for point in members:
-        if 'transfer' not in point:
-            name = f'{point["run"]} ({point["mix"]})'
-            lacking.setdefault(point['language'], []).append(name)
-    if len({point['mix'] for point in members}) < MIXES or not lacking:
-        advice.append('mixes of other ratios (--stages=) with controls (--only=)')
-    for language, runs in lacking.items():
-        names = ', '.join(runs[:5]) + (f' and {len(runs) - 5} more' if len(runs) > 5 else '')
-        advice.append(f'python train.py CONFIG --only={language} for {names}')
-    return f'{text}; train {"; ".join(advice)}'
+def told_apart(points):
+    """(points, problems): the points of receivers whose pairs can be told apart, and which runs
+    are missing for each other receiver."""
+    kept, problems = [], []
+    for receiver in sorted({point['receiver'] for point in points}):
+        members = [point for point in points if point['receiver'] == receiver]
+        fit_for = [point for point in members if point['alone']]
+        mixes = sorted({point['mix'] for point in fit_for})
+        givers = sorted({giver for point in members for giver in point['others']})
+        if len(mixes) >= MIXES and len(givers) < len(fit_for):
+            ratios = [[p['others'][giver] / p['own'] for giver in givers] for p in fit_for]
+            sizes = np.linalg.svd(ratios, compute_uv=False)
+            if sizes[-1] > 0.03 * sizes[0]:  # languages are drawn: ratios are never quite equal
+                kept += fit_for
+                continue
+        lacking = {}
+        for point in members:
+            if not point['alone']:
+                names = lacking.setdefault(point['language'], [])
+                names.append(f'{point["run"]} ({point["mix"]})')
+        command = 'run python train.py CONFIG --only='
+        advice = [f'{command}{name} for {", ".join(names)}' for name, names in lacking.items()]
+        advice = advice or ['train mixes of other ratios (--stages=) with controls (--only=)']
+        problems.append(
+            f'the transfer law of {receiver} needs controls of at least '
+            f'{max(MIXES, len(givers) + 1)} mixes of different ratios and has those of '
+            f'{len(mixes)} ({", ".join(mixes) or "none"}); {"; ".join(advice)}'
+        )
+    return kept, problems
 
 
 def fitted(setup):
     """What transfer_law.json holds of a set-up. Raises ValueError where the runs are too few."""
-    key, points, problems = choose(setup)
+    members = setup['points'] + setup['lacking']
+    choices = [(*told_apart(members), False), (*told_apart([*map(by_text, members)]), True)]
+    points, problems, pooled = max(choices, key=lambda choice: len(choice[0]))
     if not points:
-        raise ValueError(
-            '; '.join(problems or [f'no run can be used: {reasons_text(setup["left_out"])}'])
-        )
-    names = [key(point, point['language']) for point in points]
-    pairs = sorted(
-        {(n, giver) for n, point in zip(names, points) for giver in others_of(point, key)}
-    )
-    own = np.array([point['result']['tokens_seen'] for point in points], float)
-    other = np.array(
-        [
-            [others_of(point, key)[giver] * (receiver == name) for receiver, giver in pairs]
-            for name, point in zip(names, points)
-        ],
-        float,
-    )
+        left_out = f'no run can be used: {reasons_text(setup["left_out"])}'
+        raise ValueError('; '.join(problems or [left_out]))
+    pairs = sorted({(point['receiver'], giver) for point in points for giver in point['others']})
+    own = np.array([point['own'] for point in points], float)
+    other = [[p['others'][g] * (p['receiver'] == r) for r, g in pairs] for p in points]
     unit = float(np.exp(np.log(own).mean()))
-    laws = [point['law'] for point in points]
-    worth = [law.tokens(point['control']['ppl']) / law.unit for law, point in zip(laws, points)]
-    numbers = [np.array([getattr(law, name) for law in laws]) for name in 'abc']
-    log_ppl = np.log([point['result']['ppl'] for point in points])
-    data = Data(own / unit, other / unit, np.array(worth), *numbers, log_ppl)
+    law = [(p['law'].tokens(p['control_ppl']), p['law']) for p in points]
+    law = np.array([(tokens / law.unit, law.a, law.b, law.c) for tokens, law in law]).T
+    log_ppl = np.log([point['ppl'] for point in points])
+    data = Data(own / unit, np.array(other, float) / unit, *law, log_ppl)
     mixes = [point['mix'] for point in points]
 
-    result = dict(setup=setup['label'], pooled=key is by_text, runs=list(setup['runs']))
+    shown = ('run', 'receiver', 'mix', 'own', 'others', 'transfer', 'transfer_interval')
+    result = dict(setup=setup['label'], pooled=pooled, runs=list(setup['runs']))
     result |= dict(left_out=dict(setup['left_out']), problems=problems, unit=unit, forms=[])
     result['pairs'] = [dict(receiver=receiver, giver=giver) for receiver, giver in pairs]
-    result['points'] = [
-        dict(run=point['run'], receiver=name, mix=point['mix'], own=point['result']['tokens_seen'])
-        | dict(others=dict(others_of(point, key)), transfer=point['transfer'])
-        | dict(transfer_interval=point['interval'])
-        for name, point in zip(names, points)
-    ]
-    result['note'] = NO_NOISE if any(law.draws is None for law in laws) else ''
-    for form in FORMS:
-        count = parameters(form, len(pairs))
-        entry = dict(form=FORMS[form], parameters=count)
-        result['forms'].append(entry)
+    result['points'] = [{key: point[key] for key in shown} for point in points]
+    result['note'] = NO_NOISE if any(p['law'].draws is None for p in points) else ''
+    places = [(result, 'alpha'), (result, 'beta')]
+    for form, text in FORMS.items():
+        count = dict(own=0, tau=len(pairs), k=len(pairs) + 2)[form]
+        entry = dict(form=text, parameters=count)
         entry |= dict.fromkeys(('error', 'left_out_error', 'left_out_transfer_error'))
+        result['forms'].append(entry)
         if count >= len(points):
             continue
         theta = fit(form, data)
-        errors = left_out_errors(form, data, mixes)
-        entry |= dict(error=error_of(theta, form, data))
-        entry |= dict(left_out_error=errors[0], left_out_transfer_error=errors[1])
+        entry['error'] = error_of(theta, form, data)
+        entry |= left_out_errors(form, data, mixes, count)
         predicted = np.exp(log_transfer(log_perplexity(theta, form, data)[0], data))
         for point, value in zip(result['points'], predicted):
             point[f'transfer_by_{form}'] = float(value)
         ends = bootstrap(form, theta, data, points) if count else None
-        keys = [(pair, form) for pair in result['pairs']] if count else []
-        keys += [(result, 'alpha'), (result, 'beta')] if form == 'k' else []
-        for i, (place, name) in enumerate(keys):
-            place[name] = float(theta[i])
-            place[f'{name}_interval'] = ends and (float(ends[0][i]), float(ends[1][i]))
+        names = [(pair, form) for pair in result['pairs']] + places
+        for i, (value, (place, name)) in enumerate(zip(theta, names)):
+            place |= {name: float(value), f'{name}_interval': ends and ends[i]}
     return result
 
 
@@ -389,8 +299,8 @@ def reasons_text(left_out):
 def text_of(result):
     """The tables of a set-up: the pairs, then the forms and how well each predicts."""
 
-    def number(value):
-        return f'{value:.2f}'
+    def cell(place, name):
+        return with_interval(place.get(name), place.get(f'{name}_interval'), '{:.2f}'.format)
 
     text = [f'{result["setup"]}: {len(result["points"])} languages of mixes with a control']
     if result['left_out']:
@@ -399,36 +309,26 @@ def text_of(result):
         text.append('languages of one text count as one')
     lines = [('receiver', 'giver', 'tau [90%]', 'k [90%]')]
     for pair in result['pairs']:
-        cells = [
-            with_interval(pair.get(name), pair.get(f'{name}_interval'), number)
-            for name in ('tau', 'k')
-        ]
-        lines.append((pair['receiver'], pair['giver'], *cells))
+        lines.append((pair['receiver'], pair['giver'], cell(pair, 'tau'), cell(pair, 'k')))
     text += ['', align(lines)]
     if 'alpha' in result:
-        powers = [
-            f'{name} {with_interval(result[name], result[f"{name}_interval"], number)}'
-            for name in ('alpha', 'beta')
-        ]
-        text.append(f'{", ".join(powers)}; k is of tokens in units of {short(result["unit"])}')
-    if result['note']:
-        text.append(result['note'])
+        powers = ', '.join(f'{name} {cell(result, name)}' for name in ('alpha', 'beta'))
+        text.append(f'{powers}; k is of tokens in units of {fit_scaling.short(result["unit"])}')
+    text += [result['note']] if result['note'] else []
     heads = ('error of PPL', 'in left-out mixes', 'of their transfer')
     lines = [('effective tokens', 'parameters', *heads)]
     for entry in result['forms']:
-        errors = (entry[name] for name in ('error', 'left_out_error', 'left_out_transfer_error'))
-        cells = ('-' if error is None else f'{error:.2%}' for error in errors)
-        lines.append((entry['form'], str(entry['parameters']), *cells))
-    text += ['', align(lines), *result['problems']]
-    return '\n'.join(text)
+        form, count, *errors = entry.values()
+        cells = ['-' if error is None else f'{error:.2%}' for error in errors]
+        lines.append((form, str(count), *cells))
+    return '\n'.join([*text, '', align(lines), *result['problems']])
 
 
 def study(out, law_schedule=''):
     """Prints the transfer law of each set-up in the folder `out` and writes transfer_law.json and
     transfer_law.png there. Raises ConfigError, naming the missing runs, where there is none."""
-    setups = collect(load_runs(out), law_schedule)
     results, problems = [], []
-    for setup in setups.values():
+    for setup in collect(load_runs(out), law_schedule).values():
         try:
             results.append(fitted(setup))
         except ValueError as error:
@@ -439,128 +339,76 @@ def study(out, law_schedule=''):
         print(text_of(result) + '\n')
     for problem in problems:
         print(f'no transfer law of {problem}')
-    path = Path(out) / 'transfer_law.json'
-    path.write_text(json.dumps(finite(results), indent=2, allow_nan=False) + '\n')
+    fit_scaling.write_json(Path(out) / 'transfer_law.json', results)
     draw(results, Path(out) / 'transfer_law.png')
-    print(f'wrote {path}, {out}/transfer_law.png')
+    print(f'wrote {out}/transfer_law.json, {out}/transfer_law.png')
 
 
 # --- the picture ----------------------------------------------------------------------------------
 
 
 def draw(results, path):
-    """A row for each set-up: transfer against the ratio of others' to own tokens with the law of
-    each pair, measured against fitted transfer, and from three languages on the matrix of tau."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    names = [
-        sorted({p[side] for p in r['pairs'] for side in ('receiver', 'giver')}) for r in results
-    ]
-    columns = 3 if max(map(len, names)) >= 3 else 2
-    size = (5.4 * columns, 4.6 * len(results))
-    figure, rows = plt.subplots(
-        len(results), columns, figsize=size, layout='constrained', squeeze=False
-    )
-    for axes, result, languages in zip(rows, results, names):
-        colors = {receiver: f'C{i}' for i, receiver in enumerate(languages)}
-        draw_ratios(axes[0], result, colors)
-        draw_fitted(axes[1], result, colors)
-        if columns == 3 and len(languages) >= 3:
-            draw_matrix(axes[2], result, languages)
-        elif columns == 3:
-            axes[2].axis('off')
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    """For each set-up transfer against the ratio of others' to own tokens with the law of each
+    pair, measured against fitted transfer, and from three languages on the matrix of tau."""
+    panels = []
+    for result in results:
+        names = sorted({pair[side] for pair in result['pairs'] for side in ('receiver', 'giver')})
+        colors = {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(names)}
+        ratio_panel(panels, result, colors)
+        fit_panel(panels, result, colors)
+        if len(names) > 2:
+            matrix_panel(panels, result, names)
+    path.write_bytes(stitch(panels))
 
 
-def plain_numbers(axis):
-    """Numbers as 0.5, 1, 2, 5 on a logarithmic axis, which may be shorter than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def bars_of(point):
-    """Error bars (2, 1) of a transfer up to 90% limits; none where they are not known."""
-    interval, transfer = point['transfer_interval'], point['transfer']
-    if not interval or not np.isfinite([*interval, transfer]).all():
-        return None
-    return [[max(0, transfer - interval[0])], [max(0, interval[1] - transfer)]]
-
-
-def draw_ratios(axes, result, colors):
-    for point in result['points']:
-        ratio = sum(point['others'].values()) / point['own']
-        color, marker = colors[point['receiver']], 'o' if len(point['others']) == 1 else 's'
-        axes.errorbar(
-            ratio, point['transfer'], bars_of(point), fmt=marker, ms=5, capsize=3, color=color
-        )
-    ratios = [sum(point['others'].values()) / point['own'] for point in result['points']]
-    x = np.geomspace(min(ratios) / 1.3, max(ratios) * 1.3, 200)
-    receivers = Counter(pair['receiver'] for pair in result['pairs'])
-    for pair in result['pairs']:
-        if receivers[pair['receiver']] > 1:  # mixes of several givers lie on no single curve
-            continue
-        color = colors[pair['receiver']]
-        label = f'{pair["receiver"]} from {pair["giver"]}: tau {pair["tau"]:.2f}'
-        axes.plot(x, 1 + pair['tau'] * x, lw=2, color=color, label=label)
-        if pair['tau_interval']:
-            low, high = (1 + end * x for end in pair['tau_interval'])
-            axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-        axes.legend(fontsize=8)
-    axes.axhline(1, color='0.5', lw=1, ls=':')
-    measured = [p['transfer'] for p in result['points'] if math.isfinite(p['transfer'])]
-    axes.set_ylim(min([*measured, 1]) / 1.3, max([*measured, 1]) * 1.5)
-    axes.set(xscale='log', yscale='log', xlabel="others' tokens / own tokens")
-    axes.set(ylabel='transfer (bars and bands: 90%)', title='own + tau * other')
-    plain_numbers(axes.xaxis)
-    plain_numbers(axes.yaxis)
+def ratio_panel(panels, result, colors):
+    settings = dict(xlabel="others' tokens / own tokens", ylabel='transfer (90%)')
+    with panel(panels, f'{result["setup"]}: own + tau * other', **settings) as axes:
+        points, lines = [p for p in result['points'] if math.isfinite(p['transfer'])], []
+        for name, color in colors.items():
+            own = [p for p in points if p['receiver'] == name]
+            own = [(p['others'].total() / p['own'], *measured(p, 'transfer')) for p in own]
+            lines.append(Line(name, own, color, 'o', ''))
+            pairs = [pair for pair in result['pairs'] if pair['receiver'] == name]
+            if own and len(pairs) == 1:  # mixes of several givers lie on no single curve
+                x, tau = np.geomspace(min(own)[0], max(own)[0]), pairs[0]['tau']
+                label = f'{name} from {pairs[0]["giver"]}: tau {tau:.2f}'
+                axes.plot(x, 1 + tau * x, lw=1.4, color=color, label=label)
+                ends = [1 + end * x for end in pairs[0]['tau_interval'] or (tau, tau)]
+                axes.fill_between(x, *ends, color=color, alpha=0.15, lw=0)
+        draw_lines(axes, lines, 'transfer')
+        log_log(axes)
 
 
-def draw_fitted(axes, result, colors):
-    values = [1.0]
-    for form, marker in (('tau', 'o'), ('k', '^')):
-        for point in result['points']:
-            if f'transfer_by_{form}' not in point or not math.isfinite(point['transfer']):
-                continue
-            pair = point[f'transfer_by_{form}'], point['transfer']
-            values += pair
-            filled = colors[point['receiver']] if form == 'tau' else 'none'
-            axes.plot(*pair, marker, ms=6, mfc=filled, mec=colors[point['receiver']])
-    for form, marker, filled in (('tau', 'o', '0.4'), ('k', '^', 'none')):
-        axes.plot([], [], marker, mfc=filled, mec='0.4', label=FORMS[form])
-    for receiver in sorted({point['receiver'] for point in result['points']}):
-        axes.plot([], [], 's', color=colors[receiver], label=receiver)
-    ends = [max(min(values), 0.01) / 1.15, max(values) * 1.15]
-    axes.plot(ends, ends, color='0.5', lw=1, ls=':')
-    axes.set(xscale='log', yscale='log', xlim=ends, ylim=ends, title='What the law says')
-    axes.set(xlabel='fitted transfer', ylabel='measured transfer')
-    plain_numbers(axes.xaxis)
-    plain_numbers(axes.yaxis)
-    axes.legend(fontsize=8)
+def log_log(axes):
+    log_ticks(axes.xaxis)
+    log_ticks(axes.yaxis)
 
 
-def draw_matrix(axes, result, languages):
-    matrix = np.full((len(languages), len(languages)), np.nan)
-    for pair in result['pairs']:
-        matrix[languages.index(pair['receiver']), languages.index(pair['giver'])] = pair['tau']
-    most = np.nanmax(np.abs(matrix)) or 1
-    picture = axes.imshow(matrix, cmap='RdBu', vmin=-most, vmax=most)
-    for pair in result['pairs']:
-        place = languages.index(pair['giver']), languages.index(pair['receiver'])
-        text = with_interval(pair['tau'], pair['tau_interval'], '{:.2f}'.format).replace(
-            ' [', '\n['
-        )
-        dark = abs(pair['tau']) > 0.6 * most
-        axes.text(*place, text, ha='center', va='center', color='w' if dark else 'k', fontsize=8)
-    axes.set_xticks(range(len(languages)), languages)
-    axes.set_yticks(range(len(languages)), languages)
-    axes.set(
-        xlabel='giver', ylabel='receiver', title="tau: own tokens that one of the giver's is worth"
-    )
-    axes.figure.colorbar(picture, ax=axes, shrink=0.8)
+def fit_panel(panels, result, colors):
+    settings = dict(xlabel='fitted transfer', ylabel='measured transfer')
+    with panel(panels, 'What the law says', **settings) as axes:
+        for form, marker in (('tau', 'o'), ('k', '^')):
+            points = [p for p in result['points'] if f'transfer_by_{form}' in p]
+            x, y = [p[f'transfer_by_{form}'] for p in points], [p['transfer'] for p in points]
+            edges = [colors[point['receiver']] for point in points]
+            look = dict(edgecolors=edges, facecolors=edges if form == 'tau' else 'none')
+            axes.scatter(x, y, marker=marker, label=FORMS[form], **look)
+        axes.axline((1, 1), (2, 2), color=GREY, lw=1, ls=':')
+        log_log(axes)
+
+
+def matrix_panel(panels, result, names):
+    title = "tau: own tokens that one of the giver's is worth"
+    with panel(panels, title, xlabel='giver', ylabel='receiver') as axes:
+        matrix = np.full((len(names), len(names)), np.nan)
+        for pair in result['pairs']:
+            place = names.index(pair['receiver']), names.index(pair['giver'])
+            matrix[place] = pair['tau']
+            text = with_interval(pair['tau'], pair['tau_interval'], '{:.2f}'.format)
+            axes.text(*place[::-1], text.replace(' [', '\n['), ha='center', va='center')
+        most = np.nanmax(np.abs(matrix))
+        axes.imshow(matrix, cmap='RdBu', vmin=-most, vmax=most, alpha=0.5)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(False)

@@ -14,16 +14,14 @@ from fit_scaling import (
     PowerLaw,
     analyse,
     fit_power_law,
-    kind_of,
     law_of,
     load_paper_laws,
-    load_paper_runs,
-    load_runs,
     measure,
-    paper_rows,
     recompute_paper,
 )
 from interval_coverage import study_coverage
+from paper import kind_of, load_paper_runs, paper_rows
+from runs import load_runs, stray_controls
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
 SIXTEEN = [
@@ -558,7 +556,7 @@ def test_a_run_that_saw_other_sequences_is_no_control(tmp_path, change):
     rows, _ = rows_of(tmp_path)
     assert rows['mix', 'en2']['control'] == ''
     if change['only'] == 'en2':
-        assert fit_scaling.stray_controls(load_runs(tmp_path)) == ['alone']
+        assert stray_controls(load_runs(tmp_path)) == ['alone']
 
 
 def test_the_best_of_several_controls_counts_whatever_its_rate_and_seed(tmp_path):
@@ -578,7 +576,7 @@ def test_the_best_of_several_controls_counts_whatever_its_rate_and_seed(tmp_path
     row = rows_of(tmp_path)[0]['mix', 'en2']
     assert (row['control'], row['control_learning_rate']) == ('alone_0.001', 1e-3)
     assert row['transfer'] == pytest.approx(2 / 1.8, rel=0.02)
-    assert fit_scaling.stray_controls(load_runs(tmp_path)) == []
+    assert stray_controls(load_runs(tmp_path)) == []
 
 
 def test_copies_change_nothing(tmp_path, capsys):

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 from conftest import refused, script
-from test_fit_scaling import EN, SIXTEEN, write_mono, write_run
+from test_fit_scaling import EN, SIXTEEN, transition, write_mono, write_run
 
 import transfer_law
-from fit_scaling import PowerLaw, load_paper_laws, load_runs
+from fit_scaling import PowerLaw, load_paper_laws
+from runs import load_runs
 from transfer_law import FORMS, Data, collect, fitted, log_perplexity
 
 STEPS_ALONE = 1.5  # what more steps are worth in the simulations: MLTE of a control / its tokens
@@ -221,6 +222,17 @@ def test_a_run_whose_mix_changes_or_whose_knobs_are_turned_does_not_enter_the_la
     assert first['left_out'] == {'no control': 5, 'the mix changes': 2}
     assert len(first['points']) == 5 and 'start' not in first['label']
     assert len(second['points']) == 1 and second['label'].endswith('start_entries en1')
+
+
+def test_languages_whose_monolingual_runs_follow_no_power_law_are_left_out(tmp_path):
+    for i in range(11):
+        lone = dict(corpora=['books_en'], languages=['en'], steps=1500 + 1500 * i)
+        write_run(tmp_path, f'alone_{i}', [[1.0]], lambda seen, _: transition(seen), **lone)
+    write_mixes(tmp_path, lambda own, others, i: own)
+    [setup] = collect(load_runs(tmp_path)).values()
+    assert setup['left_out'] == {'its monolingual runs follow no power law': 10}
+    with pytest.raises(ValueError, match='no run can be used: 10'):
+        fitted(setup)
 
 
 def test_a_run_beyond_the_reach_of_the_law_stays_in_the_fit(tmp_path):
