@@ -322,18 +322,15 @@ class LanguageMix:
             self.reader_of[group] = reader
         self._orders = {}  # (reader, epoch) -> the chunks in the order of that epoch
 
-    def _chunks(self, reader, numbers):
-        """The chunks that the `numbers`-th sequences (int array) of a reader read."""
+    def _chunk(self, reader, number):
+        """The chunk that the `number`-th sequence of a reader reads."""
         own = self.readers[reader][1]
-        chosen = np.empty(len(numbers), np.int64)
-        for epoch in np.unique(numbers // len(own)):
-            if (reader, epoch) not in self._orders:
-                generator = np.random.default_rng((self.seed, reader, int(epoch)))
-                self._orders[reader, epoch] = generator.permutation(own) if epoch else own
-                self._orders.pop((reader, epoch - 2), None)
-            in_epoch = numbers // len(own) == epoch
-            chosen[in_epoch] = self._orders[reader, epoch][numbers[in_epoch] % len(own)]
-        return chosen
+        epoch, place = divmod(int(number), len(own))
+        if epoch and (reader, epoch) not in self._orders:
+            generator = np.random.default_rng((self.seed, reader, epoch))
+            self._orders[reader, epoch] = generator.permutation(own)
+            self._orders.pop((reader, epoch - 2), None)
+        return int((self._orders[reader, epoch] if epoch else own)[place])
 
     def batch(self, step, rows=slice(None)):
         """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
@@ -345,10 +342,9 @@ class LanguageMix:
             numbers[mine] = self.before[step, group].sum() + np.arange(mine.sum())
         drawn, numbers = drawn[rows], numbers[rows]
         tokens = np.empty((len(drawn), self.block_size + 1), np.int64)
-        for reader in np.unique(self.reader_of[drawn]):
-            mine = np.flatnonzero(self.reader_of[drawn] == reader)
-            for row, chunk in zip(mine, self._chunks(reader, numbers[mine])):
-                tokens[row] = self._read(self.languages[drawn[row]], chunk)
+        for row, (language, number) in enumerate(zip(drawn, numbers)):
+            chunk = self._chunk(int(self.reader_of[language]), number)
+            tokens[row] = self._read(self.languages[language], chunk)
         return tokens[:, :-1], tokens[:, 1:], drawn
 
     def _read(self, language, chunk):

@@ -170,25 +170,6 @@ def refuse_other_settings(stored, settings, out):
 # --- the passes of a step -------------------------------------------------------------------------
 
 
-def largest_micro_batch(config, compute_dtype, device, parameters):
-    """How many sequences should fit the device in one pass.
-
-    A sequence keeps for the backward pass what is estimated from the tensors of a block. Kept free:
-    gradients, Adam's moments and copies for the products (16 bytes a parameter), and a chunk of
-    logits."""
-    width = config.n_head * config.head_dim
-    element = 4 if compute_dtype == torch.float32 else 2
-    products = (4 * config.n_embd + 5 * width + 3 * config.mlp_dim) * element
-    per_token = config.n_layer * (products + 3 * config.n_embd * 4)
-    per_sequence = 1.3 * config.block_size * (per_token + 8 * config.n_embd)
-    cuda = device.type == 'cuda'
-    usable = 0.85 if cuda else 0.5 / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    free = machine.available_bytes(device) * usable - 16 * parameters - (1 << 30)
-    # Larger passes are not faster on a CPU, whose caches are small.
-    most = float('inf') if cuda else 16384 / config.block_size
-    return max(1, int(min(free / per_sequence, most)))
-
-
 def pass_size(counts, largest):
     """Sequences of a pass of a run whose steps hold `counts` sequences, at most `largest`.
 
@@ -438,7 +419,7 @@ class Training:
         text = f'micro_batch_size {size} does not divide the {counts[0]} sequences of a process'
         require(not micro_batch_size, text)
         about = self.config, self.compute_dtype, self.processes.device, self.parameters
-        return pass_size(counts, largest_micro_batch(*about))
+        return pass_size(counts, machine.largest_micro_batch(*about))
 
     def save(self):
         if self.processes.rank == 0:
