@@ -103,13 +103,12 @@ def load_tokenizer(path):
         raise ConfigError(f'{path} is not a SentencePiece model') from None
     count = len(pieces)
     require(count < 1 << 16, f'{path} has {count:,} pieces, and 16 bits hold at most 65,535')
-    special = [
+    special = count > DOCUMENT_END and all(
         pieces.is_control(token) or re.fullmatch('<.*>', pieces.id_to_piece(token))
         for token in (PAD, DOCUMENT_END)
-        if token < count
-    ]
+    )
     require(
-        all(special) and count > DOCUMENT_END and pieces.unk_id() == UNKNOWN,
+        special and pieces.unk_id() == UNKNOWN,
         f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; train it '
         'with pad_id=0, unk_id=1, eos_id=2',
     )
@@ -181,18 +180,14 @@ def build_languages(
     valid = vocabulary == 'disjoint' or len(set(corpora)) > 1
     require(valid, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction')
     opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
-    tables, entries, entry_of_spelling = {}, 0, {}  # corpus -> table of its first language
+    tables, entry_of = {}, {}  # corpus -> table of its first language; piece -> entry
     for name, corpus in opened.items():
-        if vocabulary == 'disjoint':
-            tables[name] = np.arange(corpus.vocab_size) + entries
-            entries += corpus.vocab_size
-        else:  # one entry for each spelling
-            pieces = corpus.load_tokenizer()
-            spellings = [pieces.id_to_piece(token) for token in range(corpus.vocab_size)]
-            for spelling in spellings:
-                entry_of_spelling.setdefault(spelling, len(entry_of_spelling))
-            tables[name] = np.array([entry_of_spelling[spelling] for spelling in spellings])
-            entries = len(entry_of_spelling)
+        pieces = [(name, token) for token in range(corpus.vocab_size)]
+        if vocabulary == 'anchored':  # pieces that are spelled alike are one
+            tokenizer = corpus.load_tokenizer()
+            pieces = [tokenizer.id_to_piece(token) for token in range(corpus.vocab_size)]
+        tables[name] = np.array([entry_of.setdefault(piece, len(entry_of)) for piece in pieces])
+    entries = len(entry_of)
     languages = []
     for number, (corpus, name, order) in enumerate(zip(corpora, names, orders)):
         table = tables[corpus].copy()
@@ -317,33 +312,30 @@ class LanguageMix:
                     f'{self.block_size}; use a smaller block_size or more text',
                 )
                 self.readers.append((group, part))
-        self.reader_of = np.zeros(len(self.languages), int)
-        for reader, (group, _) in enumerate(self.readers):
-            self.reader_of[group] = reader
         self._orders = {}  # (reader, epoch) -> the chunks in the order of that epoch
 
     def _chunk(self, reader, number):
         """The chunk that the `number`-th sequence of a reader reads."""
         own = self.readers[reader][1]
-        epoch, place = divmod(int(number), len(own))
+        epoch, place = divmod(number, len(own))
         if epoch and (reader, epoch) not in self._orders:
             generator = np.random.default_rng((self.seed, reader, epoch))
             self._orders[reader, epoch] = generator.permutation(own)
             self._orders.pop((reader, epoch - 2), None)
-        return int((self._orders[reader, epoch] if epoch else own)[place])
+        return self._orders[reader, epoch][place] if epoch else own[place]
 
     def batch(self, step, rows=slice(None)):
         """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
         block_size) int64, and the language (index) of each. Targets are the inputs moved by one."""
         drawn = self.drawn[step].astype(np.int64)
-        numbers = np.empty(len(drawn), np.int64)
+        chunks = np.empty(len(drawn), np.int64)
         for reader, (group, _) in enumerate(self.readers):
-            mine = self.reader_of[drawn] == reader
-            numbers[mine] = self.before[step, group].sum() + np.arange(mine.sum())
-        drawn, numbers = drawn[rows], numbers[rows]
+            read = int(self.before[step, group].sum())
+            for number, row in enumerate(np.flatnonzero(np.isin(drawn, group)), read):
+                chunks[row] = self._chunk(reader, number)
+        drawn, chunks = drawn[rows], chunks[rows]
         tokens = np.empty((len(drawn), self.block_size + 1), np.int64)
-        for row, (language, number) in enumerate(zip(drawn, numbers)):
-            chunk = self._chunk(int(self.reader_of[language]), number)
+        for row, (language, chunk) in enumerate(zip(drawn, chunks)):
             tokens[row] = self._read(self.languages[language], chunk)
         return tokens[:, :-1], tokens[:, 1:], drawn
 
@@ -365,12 +357,11 @@ class LanguageMix:
 
     def epochs(self, step):
         """{language: how often it has read its text before `step`} (float)."""
-        times = {}
-        for group, chunks in self.readers:
-            for index in group:
-                read = self.before[step, group].sum()
-                times[self.languages[index].name] = read / max(1, len(chunks))
-        return times
+        return {
+            self.languages[index].name: self.before[step, group].sum() / max(1, len(chunks))
+            for group, chunks in self.readers
+            for index in group
+        }
 
 
 # --- parallel text --------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +368,7 @@ class Training:
             self.fixed = self.fixed.to(device_)
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(name in ENTRIES)
+        self.evaluate = partial(perplexities, self.model, self.trained, context=self.context)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.optimizer = make_optimizer(self.model)
         half = self.compute_dtype == torch.float16
@@ -563,23 +565,19 @@ class Training:
                 if saves:
                     self.save()
                 if evaluates:
-                    scores = self.perplexities(eval_windows, quiet=True)
+                    scores = self.evaluate(max_windows=eval_windows, quiet=True)
                     quick = {name: score['ppl'] for name, score in scores.items()}
                     log.write(dict(step=step - 1, perplexity=quick))
                     line = ', '.join(f'{name} {ppl:.1f}' for name, ppl in quick.items())
                     progress.write(f'step {step}: {line}')
                     log.since = time.perf_counter()
 
-    def perplexities(self, windows, quiet):
-        about = dict(max_windows=windows, context=self.context, quiet=quiet)
-        return perplexities(self.model, self.trained, **about)
-
     def results(self):
         """Evaluates; returns what results.json holds."""
         wall_time, read = self.wall_time(), self.mix.epochs(max_steps)
         for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing is lost
             signal.signal(number, signal.default_int_handler)
-        scores = self.perplexities(final_windows, quiet=self.processes.rank > 0)
+        scores = self.evaluate(max_windows=final_windows, quiet=self.processes.rank > 0)
         of_language = {}
         for language in self.trained:
             name, corpus = language.name, language.corpus
