@@ -185,7 +185,7 @@ def pass_size(counts, largest):
 
 
 def make_optimizer(model):
-    """The optimiser of the parameters that learn; Section 3 has Adam without weight decay."""
+    """The optimiser of the parameters that learn: Adam (Section 3), without weight decay."""
     learning = [p for p in model.parameters() if p.requires_grad]
     fused = learning[0].device.type in ('cpu', 'cuda')
     return torch.optim.Adam(learning, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
@@ -356,7 +356,7 @@ class Training:
         if trainable != 'all' and not only:
             self.fixed = torch.ones(entries, dtype=torch.bool)
             self.fixed[own_entries(self.trained, trainable)] = False
-        self.notes = []  # for who starts the run
+        self.notes = []  # what else is printed at the start
         if state:
             self.model.load_state_dict(state['model'])
             if init_from and not checkpoint.checkpoint_paths(out):
@@ -415,10 +415,10 @@ class Training:
     def pick_micro_batch(self, state):
         """Sequences of a pass. A resumed run keeps what it had: other sizes round differently."""
         counts = -(-self.counts // self.processes.world)
-        size = micro_batch_size or (state and state['micro_batch_size'])
-        if size and (only or counts[0] % size == 0):
-            return size
-        text = f'micro_batch_size {size} does not divide the {counts[0]} sequences of a process'
+        given = micro_batch_size or (state and state['micro_batch_size'])
+        if given and (only or counts[0] % given == 0):
+            return given
+        text = f'micro_batch_size {given} does not divide the {counts[0]} sequences of a process'
         require(not micro_batch_size, text)
         about = self.config, self.compute_dtype, self.processes.device, self.parameters
         return pass_size(counts, machine.largest_micro_batch(*about))

@@ -90,7 +90,9 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_run(work
     for number in range(5):
         process = start(*args, '--out_dir=out/killed', cwd=workplace)
         if number == 2:  # while a checkpoint is being written
-            wait_until(lambda: checkpoint_paths(out) and list(out.glob('*.tmp')), process)
+            wait_until(
+                lambda: checkpoint_paths(out) and list(out.glob('checkpoint_*.tmp')), process
+            )
         else:
             moment = moments[number - (number > 2)]
             wait_until(
