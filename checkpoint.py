@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from configurator import ConfigError
+from configurator import ConfigError, require
 from data import alone, build_languages
 from model import GPT, GPTConfig
 from runs import DEFAULTS
@@ -32,14 +32,11 @@ def write_file(path, write):
         os.replace(aside, path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # torch.save's own, over the reason that the disk gave
-            cause = error
-            while cause is not None and not isinstance(cause, OSError):
-                cause = cause.__context__
-            if cause is not None:
-                raise OSError(cause.errno, cause.strerror, str(path)) from None
-        elif isinstance(error, OSError):
-            error.filename = error.filename or str(path)
+        cause = error  # torch.save hides the reason that the disk gave
+        while cause is not None and not getattr(cause, 'errno', None):
+            cause = cause.__context__
+        if cause is not None:
+            raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from None
         raise
     folder = os.open(Path(path).parent, os.O_RDONLY)
     try:
@@ -50,9 +47,8 @@ def write_file(path, write):
 
 def write_json(path, value):
     """Writes `value` as JSON, lists of numbers on one line each."""
-    text = re.sub(
-        r'\[[^][{}"]*\]', lambda numbers: ' '.join(numbers[0].split()), json.dumps(value, indent=2)
-    )
+    text = json.dumps(value, indent=2)
+    text = re.sub(r'\[[^][{}"]*\]', lambda numbers: ' '.join(numbers[0].split()), text)
     write_file(path, lambda file: file.write(f'{text}\n'.encode()))
 
 
@@ -65,13 +61,11 @@ def checkpoint_paths(out):
 
 def save_checkpoint(out, state, keep=()):
     """Writes out/checkpoint_STEP.pt; the last older one and those of steps `keep` stay."""
-    write_file(
-        Path(out) / f'checkpoint_{state["step"]:07d}.pt', lambda file: torch.save(state, file)
-    )
+    path = Path(out) / f'checkpoint_{state["step"]:07d}.pt'
+    write_file(path, lambda file: torch.save(state, file))
     older = [step for step in checkpoint_paths(out) if step < state['step']]
-    for step in older[:-1]:
-        if step not in keep:
-            checkpoint_paths(out)[step].unlink()
+    for step in set(older[:-1]) - set(keep):
+        checkpoint_paths(out)[step].unlink()
 
 
 def read_checkpoint(path):
@@ -90,16 +84,14 @@ def last_checkpoint(out, at_most=None):
     """The newest whole checkpoint of a run (dict), or None; it says so when it passes over one.
 
     Raises ConfigError when all are damaged."""
-    paths = [
-        path for step, path in checkpoint_paths(out).items() if at_most is None or step <= at_most
-    ]
-    for path in reversed(paths):
+    paths = checkpoint_paths(out)
+    steps = [step for step in paths if at_most is None or step <= at_most]
+    for step in reversed(steps):
         try:
-            return read_checkpoint(path)
+            return read_checkpoint(paths[step])
         except ConfigError as error:
             print(f'{error}; falling back to the one before', file=sys.stderr)
-    if paths:
-        raise ConfigError(f'every checkpoint in {out} is damaged; delete them to start again')
+    require(not steps, f'every checkpoint in {out} is damaged; delete them to start again')
     return None
 
 
@@ -108,8 +100,7 @@ def load_run(out):
 
     Raises ConfigError."""
     state = last_checkpoint(out)
-    if state is None:
-        raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
+    require(state, f'there is no run in {out}: no checkpoint is there; train one first')
     chosen = DEFAULTS | state['settings']
     languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
     if chosen.get('only'):
@@ -125,20 +116,15 @@ LANGUAGE_SETTINGS = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 's
 
 def corpora_identity(languages):
     """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of a run."""
-    return {
-        lang.corpus.name: [lang.corpus.tokenizer_hash, lang.corpus.info['train']['fingerprint']]
-        for lang in languages
-    }
+    corpora = [language.corpus for language in languages]
+    return {c.name: [c.tokenizer_hash, c.info['train']['fingerprint']] for c in corpora}
 
 
 def check_corpora(state, languages, out):
     """Raises ConfigError when a corpus is not the one that the run in `out` was made with."""
     for name, identity in corpora_identity(languages).items():
-        if state['corpora'].get(name) != identity:
-            raise ConfigError(
-                f'data/{name} is not the corpus that {out} was trained on; '
-                'give that one back its name, or choose another out_dir'
-            )
+        same = state['corpora'].get(name) == identity
+        require(same, f'data/{name} is not the corpus of {out}; give that its name back')
 
 
 def lock(out):

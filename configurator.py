@@ -10,11 +10,12 @@ command line wins over all. A config sees the settings as they stand when it is 
 import ast
 import difflib
 import functools
+import itertools
 import os
 import re
 import sys
-import tokenize
 import types
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -23,55 +24,48 @@ class ConfigError(Exception):
     """Bad input, said in one sentence; `run` prints it and exits with status 1."""
 
 
+def require(holds, message):
+    """Raises ConfigError with this message unless the condition holds."""
+    if not holds:
+        raise ConfigError(message)
+
+
+EXPECTED = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text'}
+EXPECTED[list] = 'a list'
+HELP = {'--help', '-h'}
+
+
 def settings_of(script):
     """{name: comment} of the settings of a script: its lower-case globals above its first function
     or class.
 
     A comment stands behind its setting; indented comment lines may follow and belong to it."""
-    with tokenize.open(script) as file:
-        source = file.read()
-    lines, comments = source.splitlines(), {}
+    source, comments = Path(script).read_text(encoding='utf-8'), {}
+    lines, is_more = source.splitlines(), re.compile(r'\s+#').match
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             break
-        if not (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id.islower()
-        ):
-            continue
-        rest = [lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()]
-        for line in lines[node.end_lineno :]:
-            if not re.match(r'\s+#', line):
-                break
-            rest.append(line)
-        comments[node.targets[0].id] = ' '.join(line.strip().lstrip('#').strip() for line in rest)
+        name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ''
+        if name.isidentifier() and name.islower():
+            rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+            rest = [rest, *itertools.takewhile(is_more, lines[node.end_lineno :])]
+            comments[name] = ' '.join(line.strip().lstrip('#').strip() for line in rest)
     return comments
-
-
-def _expected(default):
-    if isinstance(default, bool):
-        return 'True or False'
-    return {int: 'a whole number', float: 'a number', str: 'text', list: 'a list'}[type(default)]
 
 
 def _checked(name, value, default):
     """`value` in the type of `default`; raises ConfigError where that would lose something."""
     kind = type(default)
     if kind is list and isinstance(value, (list, tuple)):
-        inner = {str: str, list: (list, tuple)}.get(type(default[0])) if default else None
-        if inner and not all(isinstance(element, inner) for element in value):
-            raise ConfigError(
-                f'{name} must be a list of {"text" if inner is str else "lists"}, not {value!r}'
-            )
+        inner = {str: str, list: (list, tuple)}.get(type(default[0]), object) if default else object
+        elements = 'text' if inner is str else 'lists'
+        valid = all(isinstance(element, inner) for element in value)
+        require(valid, f'{name} must be a list of {elements}, not {value!r}')
         return list(value)
-    if type(value) is kind:
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is int and type(value) is float and value.is_integer():
-        return int(value)
-    raise ConfigError(f'{name} must be {_expected(default)}, not {value!r}')
+    whole = type(value) is float and value.is_integer()
+    if type(value) is kind or (kind, type(value)) == (float, int) or (kind is int and whole):
+        return kind(value)
+    raise ConfigError(f'{name} must be {EXPECTED[kind]}, not {value!r}')
 
 
 def _parse(name, text, default):
@@ -83,13 +77,11 @@ def _parse(name, text, default):
     except (ValueError, SyntaxError, TypeError):
         # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
         bare = re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
-        if not (isinstance(default, list) and bare):
-            example = (
-                f': --{name}=[{text}]' if isinstance(default, list) and '[' not in text else ''
-            )
-            raise ConfigError(
-                f'{name} must be {_expected(default)}, not {text!r}{example}'
-            ) from None
+        is_list = isinstance(default, list)
+        if not (is_list and bare):
+            example = f': --{name}=[{text}]' if is_list and '[' not in text else ''
+            expected = EXPECTED[type(default)]
+            raise ConfigError(f'{name} must be {expected}, not {text!r}{example}') from None
         value = [word.strip() for word in bare[1].split(',') if word.strip()]
     return _checked(name, value, default)
 
@@ -103,21 +95,19 @@ def _known(name, values, where):
 
 
 def _apply_file(path, values):
-    if not os.path.isfile(path):
-        raise ConfigError(f'there is no config file {path}; settings are given as --key=value')
+    found = os.path.isfile(path)
+    require(found, f'there is no config file {path}; settings are given as --key=value')
     namespace = dict(values, __file__=path)
     try:
-        with open(path, encoding='utf-8') as file:
-            exec(compile(file.read(), path, 'exec'), namespace)
+        exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f'{path} does not run: {type(error).__name__}: {error}') from error
     for name, value in namespace.items():
-        if name.startswith('_') or isinstance(value, types.ModuleType) or callable(value):
-            continue
-        _known(name, values, path)
-        values[name] = _checked(f'{path}: {name}', value, values[name])
+        if not (name.startswith('_') or isinstance(value, types.ModuleType) or callable(value)):
+            _known(name, values, path)
+            values[name] = _checked(f'{path}: {name}', value, values[name])
 
 
 def read_settings(script, defaults, arguments):
@@ -130,30 +120,27 @@ def read_settings(script, defaults, arguments):
     comments = settings_of(script)
     values = {name: defaults[name] for name in comments}
     files = [argument for argument in arguments if not argument.startswith('-')]
-    flags = [argument for argument in arguments if argument.startswith('-')]
     for path in files:
         _apply_file(path, values)
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in files]
-    of_files, help_asked = dict(values), False
-    for argument in flags:  # after the files: the command line wins
+    of_files = dict(values)
+    for argument in arguments:  # after the files: the command line wins
+        if argument in files or argument in HELP:
+            continue
         name, equals, text = argument.removeprefix('--').partition('=')
         name = name.replace('-', '_')
-        if argument in ('--help', '-h'):
-            help_asked = True
-            continue
-        if not argument.startswith('--') or not name:
-            raise ConfigError(f'{argument} is neither a config file nor --key=value')
+        valid = argument.startswith('--') and name
+        require(valid, f'{argument} is neither a config file nor --key=value')
         _known(name, values, 'command line')
-        if not equals:
-            raise ConfigError(
-                f'{argument} needs a value, with an equals sign and no space: --{name}=VALUE'
-            )
+        require(
+            equals, f'{argument} needs a value, with an equals sign and no space: --{name}=VALUE'
+        )
         values[name] = _parse(name, text, values[name])
-    if help_asked:
+    if not HELP.isdisjoint(arguments):
         print(f'usage: python {os.path.basename(script)} [CONFIG.py ...] [--key=value ...]\n')
         for name, comment in comments.items():
             print(f'  --{name}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
+    stems = [Path(path).stem for path in files]
     overrides = {name: value for name, value in values.items() if value != of_files[name]}
     return values, stems, overrides
 
@@ -191,7 +178,6 @@ def run(namespace, main):
         if error.errno is None:
             raise
         place = f': {error.filename}' if error.filename else ''
-        print(
-            f'{script}: {error.strerror}{place}; what was finished before is kept', file=sys.stderr
-        )
+        text = f'{error.strerror}{place}; what was finished before is kept'
+        print(f'{script}: {text}', file=sys.stderr)
     sys.exit(1)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from configurator import ConfigError
+from configurator import ConfigError, require
 from model import PAD
 from schedule import language_probabilities
 from sources import hugging_face, text_lines
@@ -38,40 +38,33 @@ class Corpus:
     def __init__(self, name, root='data'):
         self.name, self.folder = name, Path(root) / name
         again = f'delete {self.folder} and make it again'
-        if not self.folder.exists():
-            raise ConfigError(
-                f'there is no corpus {self.folder}; make it with: python prepare.py '
-                f'--corpus={name} --source=SOURCE (a folder of text files, docs, eltec:eng, '
-                'hf:PleIAs/English-PD, ...), or as the head of its config or config/README.md says'
-            )
+        require(
+            self.folder.exists(),
+            f'there is no corpus {self.folder}; make it with: python prepare.py --corpus={name} '
+            '--source=SOURCE (a folder of text files, docs, eltec:eng, hf:PleIAs/English-PD, ...), '
+            'or as the head of its config or config/README.md says',
+        )
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
             self.vocab_size = self.info['tokenizer']['pieces']
             self.tokenizer_hash = self.info['tokenizer']['sha256']
-            tokenizer = self.folder / 'tokenizer.model'
-            if sha256(tokenizer) != self.tokenizer_hash:
-                raise ConfigError(
-                    f'{tokenizer} is not the tokeniser that the shards were made with; '
-                    f'put it back, or {again}'
+            path = self.folder / 'tokenizer.model'
+            same = sha256(path) == self.tokenizer_hash
+            require(same, f'{path} is not the tokeniser of the shards; put it back, or {again}')
+            for part in ('train', 'test'):
+                path, expected = self.folder / f'{part}.bin', self.info[part]
+                size = path.stat().st_size if path.exists() else 0
+                belong = 2 * expected['tokens']
+                require(
+                    size == belong, f'{path} has {size:,} bytes where {belong:,} belong; {again}'
                 )
-            self.train, self.test = self._shard('train'), self._shard('test')
+                same = fingerprint(path) == expected['fingerprint']
+                require(same, f'{path} is not the shard that was written for this corpus; {again}')
+                setattr(self, part, open_shard(path, in_order=part == 'test'))
         except FileNotFoundError as error:
             raise ConfigError(f'{error.filename} is missing; {again}') from None
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f'{self.folder}/corpus.json is damaged; {again}') from None
-
-    def _shard(self, part):
-        path, expected = self.folder / f'{part}.bin', self.info[part]
-        size = path.stat().st_size if path.exists() else 0
-        again = f'delete {self.folder} and make it again'
-        if size != 2 * expected['tokens']:
-            raise ConfigError(
-                f'{path} has {size:,} bytes where {2 * expected["tokens"]:,} belong: it is '
-                f'truncated or not of this corpus; {again}'
-            )
-        if fingerprint(path) != expected['fingerprint']:
-            raise ConfigError(f'{path} is not the shard that was written for this corpus; {again}')
-        return open_shard(path, in_order=part == 'test')
 
     def load_tokenizer(self):
         return load_tokenizer(self.folder / 'tokenizer.model')
@@ -103,28 +96,22 @@ def load_tokenizer(path):
     """SentencePiece model of `path`.
 
     Raises ConfigError unless ids 0 to 2 are padding, unknown and end of document."""
-    if not os.path.isfile(path):
-        raise ConfigError(f'there is no tokeniser {path}')
+    require(os.path.isfile(path), f'there is no tokeniser {path}')
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError):
         raise ConfigError(f'{path} is not a SentencePiece model') from None
-    if len(pieces) > 65535:
-        raise ConfigError(
-            f'{path} has {len(pieces):,} pieces; tokens are stored in 16 bits, so at most 65,535 '
-            'fit'
-        )
-
-    def is_special(token):
-        special_name = re.fullmatch('<.*>', pieces.id_to_piece(token))
-        return pieces.is_control(token) or special_name
-
-    ends_known = len(pieces) >= 3 and is_special(PAD) and is_special(DOCUMENT_END)
-    if not ends_known or pieces.unk_id() != UNKNOWN:
-        raise ConfigError(
-            f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; '
-            'train it with pad_id=0, unk_id=1, eos_id=2'
-        )
+    count = len(pieces)
+    require(count < 1 << 16, f'{path} has {count:,} pieces, and 16 bits hold at most 65,535')
+    special = count > DOCUMENT_END and all(
+        pieces.is_control(token) or re.fullmatch('<.*>', pieces.id_to_piece(token))
+        for token in (PAD, DOCUMENT_END)
+    )
+    require(
+        special and pieces.unk_id() == UNKNOWN,
+        f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; train it '
+        'with pad_id=0, unk_id=1, eos_id=2',
+    )
     return pieces
 
 
@@ -177,51 +164,38 @@ def build_languages(
     clone has a copy of its own, drawn at random; the others it shares with the language it is a
     clone of (Appendix D.1); a smaller share is a subset of a larger one. orders: the order of each
     language, or none. Padding is id 0 for all. Raises ConfigError."""
-    orders = list(orders) or [''] * len(names)
-    valid = r'|reversed|shuffled_([2-9]|[1-9]\d+)'
-    if len(orders) != len(names) or not all(re.fullmatch(valid, str(order)) for order in orders):
-        raise ConfigError(
-            f"orders must have '', 'reversed' or 'shuffled_K' (K at least 2) for each of the "
-            f'{len(names)} languages, not {orders}'
-        )
-    if len(corpora) != len(names) or not names:
-        raise ConfigError(
-            f'{len(corpora)} corpora for {len(names)} languages: give one corpus for each language'
-        )
-    if len(set(names)) != len(names):
-        raise ConfigError(f'two languages have the same name: {names}')
-    if vocabulary not in ('disjoint', 'anchored'):
-        raise ConfigError(f"vocabulary must be 'disjoint' or 'anchored', not {vocabulary!r}")
-    if not 0 <= cloned_fraction <= 1:
-        raise ConfigError(f'cloned_fraction must lie between 0 and 1, not {cloned_fraction}')
-    if vocabulary == 'anchored' and len(set(corpora)) == 1:
-        raise ConfigError(
-            'an anchored vocabulary joins two corpora, and there is one; for clones set '
-            'cloned_fraction'
-        )
+    orders, count = list(orders) or [''] * len(names), len(names)
+    valid = all(re.fullmatch(r'|reversed|shuffled_([2-9]|[1-9]\d+)', str(o)) for o in orders)
+    require(
+        valid and len(orders) == count,
+        f"orders must have '', 'reversed' or 'shuffled_K' (K at least 2) for each of the {count} "
+        f'languages, not {orders}',
+    )
+    require(names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages')
+    require(len(set(names)) == count, f'two languages have the same name: {names}')
+    valid = vocabulary in ('disjoint', 'anchored')
+    require(valid, f"vocabulary must be 'disjoint' or 'anchored', not {vocabulary!r}")
+    valid = 0 <= cloned_fraction <= 1
+    require(valid, f'cloned_fraction must lie between 0 and 1, not {cloned_fraction}')
+    valid = vocabulary == 'disjoint' or len(set(corpora)) > 1
+    require(valid, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction')
     opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
-    tables, entries = {}, 0  # corpus -> table of its first language
-    entry_of_spelling = {}  # anchors: one entry for each spelling
+    tables, entry_of = {}, {}  # corpus -> table of its first language; piece -> entry
     for name, corpus in opened.items():
-        if vocabulary == 'disjoint':
-            tables[name] = np.arange(corpus.vocab_size) + entries
-            entries += corpus.vocab_size
-        else:
-            pieces = corpus.load_tokenizer()
-            spellings = [pieces.id_to_piece(token) for token in range(corpus.vocab_size)]
-            for spelling in spellings:
-                entry_of_spelling.setdefault(spelling, len(entry_of_spelling))
-            tables[name] = np.array([entry_of_spelling[spelling] for spelling in spellings])
-            entries = len(entry_of_spelling)
-    languages, has_language = [], set()
-    for corpus, name, order in zip(corpora, names, orders):
+        pieces = [(name, token) for token in range(corpus.vocab_size)]
+        if vocabulary == 'anchored':  # pieces that are spelled alike are one
+            tokenizer = corpus.load_tokenizer()
+            pieces = [tokenizer.id_to_piece(token) for token in range(corpus.vocab_size)]
+        tables[name] = np.array([entry_of.setdefault(piece, len(entry_of)) for piece in pieces])
+    entries = len(entry_of)
+    languages = []
+    for number, (corpus, name, order) in enumerate(zip(corpora, names, orders)):
         table = tables[corpus].copy()
-        if corpus in has_language:  # a clone: an offset for each piece that it does not share
+        if corpus in corpora[:number]:  # a clone: an entry for each piece that it does not share
             shuffled = np.random.default_rng(seed).permutation(len(table))
             cloned = np.sort(shuffled[: round(cloned_fraction * len(table))])
             table[cloned] = entries + np.arange(len(cloned))
             entries += len(cloned)
-        has_language.add(corpus)
         table[PAD] = PAD
         languages.append(Language(name, opened[corpus], table.astype(np.int32), order))
     return languages, entries
@@ -251,12 +225,12 @@ def entry_pairs(languages, alike):
     language and of the last one, where each is one piece (dictionaries serve so in WECHSEL,
     Minixhofer et al. 2022); the first line of a word counts. Entries that the other language has,
     too, are left out. Raises ConfigError when there is nothing to pair."""
-    listed = alike not in ('clones', 'spelling')
-    if listed and not Path(alike).is_file():
-        raise ConfigError(f"start_entries is 'clones', 'spelling' or a file; there is no {alike}")
-    rows = [line.split() for line in text_lines(Path(alike))] if listed else []
-    if not all(len(row) in (0, 2) for row in rows):
-        raise ConfigError(f'{alike} must have two words on each line')
+    listed, rows = alike not in ('clones', 'spelling'), []
+    if listed:
+        found = Path(alike).is_file()
+        require(found, f"start_entries is 'clones', 'spelling' or a file; there is no {alike}")
+        rows = [line.split() for line in text_lines(Path(alike))]
+    require(all(len(r) in (0, 2) for r in rows), f'{alike} must have two words on each line')
     pairs = {}  # entry -> the entry that it starts as
     for language in languages[-1:] if listed else languages[1:]:
         clones = [other for other in languages if other.corpus is language.corpus]
@@ -270,8 +244,7 @@ def entry_pairs(languages, alike):
             entry = int(language.table[token])
             if UNKNOWN not in (source_token, token) and entry not in shared:
                 pairs.setdefault(entry, int(source.table[source_token]))
-    if not pairs:
-        raise ConfigError(f'start_entries={alike!r} finds no entry that could start as another')
+    require(pairs, f'start_entries={alike!r} finds no entry that could start as another')
     return np.array(list(pairs.items()))
 
 
@@ -302,11 +275,11 @@ class LanguageMix:
 
         Raises ConfigError when a language that is drawn has not a single chunk to read."""
         for language in languages:
-            if block_size % language.window or max(1, block_size // 4) % language.window:
-                raise ConfigError(
-                    f'the order {language.order} of {language.name} needs a block_size of which '
-                    f'a quarter is divisible by {language.window}, not {block_size}'
-                )
+            require(
+                block_size % language.window == 0 == max(1, block_size // 4) % language.window,
+                f'the order {language.order} of {language.name} needs a block_size of which a '
+                f'quarter is divisible by {language.window}, not {block_size}',
+            )
         self.languages, self.block_size, self.seed = languages, block_size, seed
         probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
         bounds = np.cumsum(probabilities, axis=1)
@@ -332,45 +305,38 @@ class LanguageMix:
             sizes = np.array([shares[group].sum() for group in groups])
             ends = np.round(np.cumsum(sizes) / max(sizes.sum(), 1e-9) * len(order)).astype(int)
             for group, part in zip(groups, np.split(order, ends[:-1])):
-                if not len(part) and self.before[-1, group].any():
-                    raise ConfigError(
-                        f'corpus {corpus.name} has {len(corpus.train):,} training tokens, too few '
-                        f'to give {self.languages[group[0]].name} a sequence of block_size '
-                        f'{self.block_size}; use a smaller block_size or more text'
-                    )
+                require(
+                    len(part) or not self.before[-1, group].any(),
+                    f'corpus {corpus.name} has {len(corpus.train):,} training tokens, too few to '
+                    f'give {self.languages[group[0]].name} a sequence of block_size '
+                    f'{self.block_size}; use a smaller block_size or more text',
+                )
                 self.readers.append((group, part))
-        self.reader_of = np.zeros(len(self.languages), int)
-        for reader, (group, _) in enumerate(self.readers):
-            self.reader_of[group] = reader
         self._orders = {}  # (reader, epoch) -> the chunks in the order of that epoch
 
-    def _chunks(self, reader, numbers):
-        """The chunks that the `numbers`-th sequences (int array) of a reader read."""
+    def _chunk(self, reader, number):
+        """The chunk that the `number`-th sequence of a reader reads."""
         own = self.readers[reader][1]
-        chosen = np.empty(len(numbers), np.int64)
-        for epoch in np.unique(numbers // len(own)):
-            if (reader, epoch) not in self._orders:
-                generator = np.random.default_rng((self.seed, reader, int(epoch)))
-                self._orders[reader, epoch] = generator.permutation(own) if epoch else own
-                self._orders.pop((reader, epoch - 2), None)
-            in_epoch = numbers // len(own) == epoch
-            chosen[in_epoch] = self._orders[reader, epoch][numbers[in_epoch] % len(own)]
-        return chosen
+        epoch, place = divmod(number, len(own))
+        if epoch and (reader, epoch) not in self._orders:
+            generator = np.random.default_rng((self.seed, reader, epoch))
+            self._orders[reader, epoch] = generator.permutation(own)
+            self._orders.pop((reader, epoch - 2), None)
+        return self._orders[reader, epoch][place] if epoch else own[place]
 
     def batch(self, step, rows=slice(None)):
         """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
         block_size) int64, and the language (index) of each. Targets are the inputs moved by one."""
         drawn = self.drawn[step].astype(np.int64)
-        numbers = np.empty(len(drawn), np.int64)
+        chunks = np.empty(len(drawn), np.int64)
         for reader, (group, _) in enumerate(self.readers):
-            mine = self.reader_of[drawn] == reader
-            numbers[mine] = self.before[step, group].sum() + np.arange(mine.sum())
-        drawn, numbers = drawn[rows], numbers[rows]
+            read = int(self.before[step, group].sum())
+            for number, row in enumerate(np.flatnonzero(np.isin(drawn, group)), read):
+                chunks[row] = self._chunk(reader, number)
+        drawn, chunks = drawn[rows], chunks[rows]
         tokens = np.empty((len(drawn), self.block_size + 1), np.int64)
-        for reader in np.unique(self.reader_of[drawn]):
-            mine = np.flatnonzero(self.reader_of[drawn] == reader)
-            for row, chunk in zip(mine, self._chunks(reader, numbers[mine])):
-                tokens[row] = self._read(self.languages[drawn[row]], chunk)
+        for row, (language, chunk) in enumerate(zip(drawn, chunks)):
+            tokens[row] = self._read(self.languages[language], chunk)
         return tokens[:, :-1], tokens[:, 1:], drawn
 
     def _read(self, language, chunk):
@@ -391,12 +357,11 @@ class LanguageMix:
 
     def epochs(self, step):
         """{language: how often it has read its text before `step`} (float)."""
-        times = {}
-        for group, chunks in self.readers:
-            for index in group:
-                read = self.before[step, group].sum()
-                times[self.languages[index].name] = read / max(1, len(chunks))
-        return times
+        return {
+            self.languages[index].name: self.before[step, group].sum() / max(1, len(chunks))
+            for group, chunks in self.readers
+            for index in group
+        }
 
 
 # --- parallel text --------------------------------------------------------------------------------
@@ -408,10 +373,8 @@ def line_source(source):
     source: a text file (.gz allowed), or hf:DATASET:COLUMN. Raises ConfigError."""
     if source.startswith('hf:'):
         return lambda: hugging_face(source.removeprefix('hf:'))
-    if not Path(source).is_file():
-        raise ConfigError(
-            f'there is no file {source}; parallel text is given as --parallel=[FILE.en,FILE.fr]'
-        )
+    found = Path(source).is_file()
+    require(found, f'there is no file {source}; give --parallel=[FILE.en,FILE.fr]')
     return lambda: text_lines(Path(source))
 
 
@@ -420,22 +383,15 @@ def aligned_lines(sources):
 
     Raises ConfigError for a missing or empty source, and for sources of unequal length. Files are
     counted before the first line is given, since the lines after a gap would be wrong pairs."""
-    opened = [line_source(source) for source in sources]
-    lengths = {
-        source: sum(1 for _ in lines())
-        for source, lines in zip(sources, opened)
-        if not source.startswith('hf:')
-    }
-    for source, length in lengths.items():
-        if not length or not any(line.strip() for line in line_source(source)()):
-            raise ConfigError(f'{source} is empty: there is no line of text in it')
+    opened = {source: line_source(source) for source in sources}
+    files = [source for source in sources if not source.startswith('hf:')]
+    lengths = [sum(1 for _ in opened[source]()) for source in files]
+    for source in files:
+        require(any(map(str.strip, opened[source]())), f'{source} is empty: it has no line of text')
     uneven = f'{" and ".join(sources)} are not aligned: both need the same number of lines'
-    if len(set(lengths.values())) > 1:
-        raise ConfigError(f'{uneven}, not {" and ".join(f"{n:,}" for n in lengths.values())}')
-    end = object()
-    for lines in itertools.zip_longest(*(lines() for lines in opened), fillvalue=end):
-        if end in lines:
-            raise ConfigError(uneven)
+    require(len(set(lengths)) < 2, f'{uneven}, not {" and ".join(f"{n:,}" for n in lengths)}')
+    for lines in itertools.zip_longest(*(opened[source]() for source in sources)):
+        require(None not in lines, uneven)
         yield tuple(line.strip() for line in lines)
 
 
@@ -446,17 +402,15 @@ def pack(lines, max_tokens, min_tokens):
     `min_tokens`. A line that is longer than `max_tokens` or empty on any side is skipped as if it
     were not there."""
     joined = None
-    for sides in itertools.chain(lines, [None]):
-        if sides is not None and (max(map(len, sides)) > max_tokens or not all(sides)):
+    for sides in itertools.chain(lines, [None]):  # at last, what is joined is given
+        if sides and (max(map(len, sides)) > max_tokens or not all(sides)):
             continue
-        if joined and (
-            sides is None or any(len(a) + len(b) > max_tokens for a, b in zip(joined, sides))
-        ):
-            if min(map(len, joined)) >= min_tokens:
-                yield joined
-            joined = None
-        if sides is not None:
-            joined = tuple(a + b for a, b in zip(joined, sides)) if joined else sides
+        if joined and sides and all(len(a) + len(b) <= max_tokens for a, b in zip(joined, sides)):
+            joined = tuple(a + b for a, b in zip(joined, sides))
+            continue
+        if joined and min(map(len, joined)) >= min_tokens:
+            yield joined
+        joined = sides
 
 
 def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
@@ -468,14 +422,13 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     the same array twice. parallel: two sources, for clones also one (of two they take the first)
     or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
-    if not clones and len(parallel) != 2:
-        raise ConfigError(
-            f'{first.name} and {second.name} are no clones: their tokens cannot be compared '
-            'position by position, give two files aligned line by line, '
-            '--parallel=[FILE.en,FILE.fr], or for the matching alone --sentence_1 and --sentence_2'
-        )
-    if len(parallel) > 2:
-        raise ConfigError(f'parallel text is one file or two, not {len(parallel)}')
+    require(
+        clones or len(parallel) == 2,
+        f'{first.name} and {second.name} are no clones: their tokens cannot be compared position '
+        'by position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for '
+        'the matching alone --sentence_1 and --sentence_2',
+    )
+    require(len(parallel) <= 2, f'parallel text is one file or two, not {len(parallel)}')
     if clones and not parallel:
         return test_sequences(first.corpus, pairs, max_tokens)
     languages = [first] if clones else [first, second]
@@ -491,18 +444,17 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
             yield tokens
 
     joined = list(itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs))
-    files, names = ' and '.join(parallel), ', '.join(language.name for language in languages)
+    lengths = f'{min_tokens} to {max_tokens} tokens'
     read = (
-        f'{files}: {count["lines"]:,} lines read, {count["long"]:,} of them longer than '
-        f'{max_tokens} tokens and {count["empty"]:,} empty on a side, and the others'
+        f'{" and ".join(parallel)}: {count["lines"]:,} lines read, {count["long"]:,} of them '
+        f'longer than {max_tokens} tokens and {count["empty"]:,} empty on a side, and the others'
     )
-    if not joined:
-        raise ConfigError(
-            f'{read} do not join to a sequence of {min_tokens} to {max_tokens} tokens; the files '
-            f'must be in the order of the languages ({names}), else lower min_tokens or give more '
-            'text'
-        )
-    print(f'{read} joined to {len(joined):,} sequences of {min_tokens} to {max_tokens} tokens')
+    require(
+        joined,
+        f'{read} do not join to a sequence of {lengths}; are the files in the order of the '
+        f'languages ({", ".join(language.name for language in languages)})? Else lower min_tokens',
+    )
+    print(f'{read} joined to {len(joined):,} sequences of {lengths}')
     arrays = [[np.array(side) for side in sides] for sides in joined]
     return [(sides[0], sides[-1], number) for number, sides in enumerate(arrays)]
 
@@ -511,11 +463,8 @@ def test_sequences(corpus, pairs, max_tokens):
     """At most `pairs` sequences of a corpus's test set, spread evenly over it: list of (sequence,
     the same, number of the document that its middle token belongs to)."""
     starts = np.arange(len(corpus.test) // max_tokens) * max_tokens
-    if not len(starts):
-        raise ConfigError(
-            f'the test set of {corpus.name} has {len(corpus.test):,} tokens, fewer than one '
-            f'sequence of max_tokens {max_tokens}'
-        )
+    text = f'the test set of {corpus.name} has fewer than one sequence of max_tokens {max_tokens}'
+    require(len(starts), text)
     starts = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
     ends = np.flatnonzero(np.asarray(corpus.test) == DOCUMENT_END)
     documents = np.searchsorted(ends, starts + max_tokens // 2)

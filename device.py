@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import shutil
 import signal
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from configurator import ConfigError
+from configurator import ConfigError, require
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
@@ -19,13 +20,8 @@ DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch
 def pick_device(name='auto'):
     """torch.device of a setting: auto, cpu, cuda, cuda:1, mps. Raises ConfigError without it."""
     if name == 'auto':
-        name = (
-            'cuda'
-            if torch.cuda.is_available()
-            else 'mps'
-            if torch.backends.mps.is_available()
-            else 'cpu'
-        )
+        kinds = dict(cuda=torch.cuda, mps=torch.backends.mps)
+        name = next((kind for kind, backend in kinds.items() if backend.is_available()), 'cpu')
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -38,68 +34,72 @@ def describe(device):
     """What the device is called, for logs."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
-    name = platform.machine()
-    with contextlib.suppress(OSError, StopIteration), open('/proc/cpuinfo') as file:
-        name = next(
-            line.partition(':')[2].strip() for line in file if line.startswith('model name')
-        )
+    found = re.search(r'model name\s*:(.*)', read('/proc/cpuinfo'))
+    name = found[1].strip() if found else platform.machine()
     return f'{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads'
+
+
+def read(path):
+    """The text of a file that Linux has, or nothing elsewhere."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ''
 
 
 def pick_dtype(name, device):
     """torch.dtype of the matrix products. 'auto' is bfloat16 where the hardware multiplies it, else
     float16 on a GPU, else float32."""
     if name != 'auto':
-        if name not in DTYPES:
-            raise ConfigError(f'dtype must be auto, {", ".join(DTYPES)}, not {name!r}')
+        require(name in DTYPES, f'dtype must be auto, {", ".join(DTYPES)}, not {name!r}')
         return DTYPES[name]
     if device.type == 'cuda':
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
-    if device.type == 'cpu':
-        return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
-    return torch.float32
-
-
-def cpu_multiplies_bf16():
-    """Whether this CPU multiplies bfloat16 (AVX512-bf16, AMX, Arm); emulation would be slower."""
-    try:
-        with open('/proc/cpuinfo') as file:
-            words = set(file.read().split())
-    except OSError:
-        return False
-    return bool(words & {'avx512_bf16', 'amx_bf16', 'bf16', 'svebf16'})
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float16
+    # These CPUs multiply bfloat16 (AVX512-bf16, AMX, Arm); emulation would be slower.
+    fast = {'avx512_bf16', 'amx_bf16', 'bf16', 'svebf16'} & set(read('/proc/cpuinfo').split())
+    return torch.bfloat16 if device.type == 'cpu' and fast else torch.float32
 
 
 def autocast(device, dtype):
     """Context in which matrix products are made in `dtype`."""
-    return (
-        contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-    )
+    plain = dtype == torch.float32
+    return contextlib.nullcontext() if plain else torch.autocast(device.type, dtype)
 
 
 def can_compile(device):
     """Whether torch.compile finds what it needs: on CPU a C++ compiler."""
-    return device.type != 'cpu' or any(
-        shutil.which(c) for c in (os.environ.get('CXX', 'g++'), 'c++', 'clang++')
-    )
+    compilers = os.environ.get('CXX', 'g++'), 'c++', 'clang++'
+    return device.type != 'cpu' or any(map(shutil.which, compilers))
 
 
 def available_bytes(device):
     """Memory that is free for use now, bytes."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    free = 8 << 30
-    with contextlib.suppress(OSError), open('/proc/meminfo') as file:
-        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable'))
-    cgroup = Path('/sys/fs/cgroup')
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int((cgroup / f'memory.{n}').read_text()) for n in ('max', 'current'))
-        free = min(free, limit - used)
-    return free
+    found = re.search(r'MemAvailable: *(\d+) kB', read('/proc/meminfo'))
+    free = int(found[1]) * 1024 if found else 8 << 30
+    limit, used = (read(f'/sys/fs/cgroup/memory.{part}').strip() for part in ('max', 'current'))
+    return min(free, int(limit) - int(used)) if limit.isdigit() else free
+
+
+def largest_micro_batch(config, compute_dtype, device, parameters):
+    """How many sequences should fit the device in one pass.
+
+    A sequence keeps for the backward pass what is estimated from the tensors of a block. Kept free:
+    gradients, Adam's moments and copies for the products (16 bytes a parameter), and a chunk of
+    logits."""
+    width = config.n_head * config.head_dim
+    element = 4 if compute_dtype == torch.float32 else 2
+    products = (4 * config.n_embd + 5 * width + 3 * config.mlp_dim) * element
+    per_token = config.n_layer * (products + 3 * config.n_embd * 4)
+    per_sequence = 1.3 * config.block_size * (per_token + 8 * config.n_embd)
+    cuda = device.type == 'cuda'
+    usable = 0.85 if cuda else 0.5 / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    free = available_bytes(device) * usable - 16 * parameters - (1 << 30)
+    # Larger passes are not faster on a CPU, whose caches are small.
+    most = float('inf') if cuda else 16384 / config.block_size
+    return max(1, int(min(free / per_sequence, most)))
 
 
 def synchronize(device):
@@ -131,9 +131,8 @@ def memory_advice(advice):
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(
-            words in str(error).lower() for words in OUT_OF_MEMORY
-        ):
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
             raise ConfigError(f'out of memory: {advice}') from None
         raise
 
@@ -172,8 +171,9 @@ class Processes:
 class Signals:
     """SIGTERM and Ctrl-C are remembered until the run can stop; a second one ends it at once."""
 
-    def __init__(self):
-        self.number = 0
+    number = 0
+
+    def listen(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.remember)
 

@@ -39,10 +39,8 @@ class GPTConfig:
         blocks and head, and the attention over a full window as if it had no causal mask."""
         width = self.n_head * self.head_dim
         blocks = self.n_layer * (4 * self.n_embd * width + 2 * self.n_embd * self.mlp_dim)
-        return (
-            6 * (blocks + self.vocab_size * self.n_embd)
-            + 12 * self.n_layer * width * self.block_size
-        )
+        attention = 12 * self.n_layer * width * self.block_size
+        return 6 * (blocks + self.vocab_size * self.n_embd) + attention
 
 
 class Attention(nn.Module):
@@ -67,9 +65,7 @@ class Attention(nn.Module):
         if past is not None:
             past[:] = [torch.cat(pair, 2) for pair in zip(past, (k, v))] if past else [k, v]
             k, v = past
-        if (
-            x.device.type == 'cpu'
-        ):  # bf16 attention is slower there: its backward takes twice as long
+        if x.device.type == 'cpu':  # where the backward pass of bf16 attention takes twice as long
             with torch.autocast('cpu', enabled=False):
                 q, k, v = q.float(), k.float(), v.float()
                 y = F.scaled_dot_product_attention(q, k, v, is_causal=causal).to(qkv.dtype)

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,34 +28,14 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from checkpoint import (
-    check_corpora,
-    checkpoint_paths,
-    corpora_identity,
-    last_checkpoint,
-    load_run,
-    lock,
-    save_checkpoint,
-    write_json,
-)
-from configurator import ConfigError, run, run_name
+import checkpoint
+import device as machine
+import schedule
+from configurator import ConfigError, require, run, run_name, settings_of
 from data import LanguageMix, alone, build_languages, entry_pairs, own_entries
-from device import (
-    Processes,
-    Signals,
-    autocast,
-    available_bytes,
-    can_compile,
-    describe,
-    measure_peak,
-    memory_advice,
-    pick_dtype,
-)
 from evaluate import perplexities, table
 from model import GPT, PAD, SIZES, GPTConfig
 from runs import DEFAULTS
-from schedule import decay_start
-from schedule import learning_rate as learning_rate_at
 
 # the languages (Sections 4 and 5)
 corpora = ['docs', 'docs']  # the corpus of each language; a corpus named twice makes clones
@@ -107,6 +88,7 @@ wandb_project = ''  # log to this project of Weights & Biases as well
 FREE = {'out_dir', 'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval'}
 FREE |= {'keep_checkpoints', 'log_interval', 'device', 'compile', 'micro_batch_size'}
 FREE |= {'wandb_project'}
+SETTINGS = list(settings_of(__file__))
 
 ENTRIES = ('wte.weight', 'head.weight')  # of the model: a row for each entry
 
@@ -116,131 +98,77 @@ ENTRIES = ('wte.weight', 'head.weight')  # of the model: a row for each entry
 
 def check_settings():
     """Raises ConfigError for settings that contradict each other or the paper's definitions."""
-    if not stages or any(len(row) != len(languages) for row in stages):
-        raise ConfigError(
-            f'stages must have rows of {len(languages)} probabilities, one a language, not {stages}'
-        )
-    for row in stages:
-        in_range = all(isinstance(p, (int, float)) and 0 <= p <= 1 for p in row)
-        if not in_range or abs(sum(row) - 1) > 1e-6:
-            raise ConfigError(
-                f'the probabilities of a stage must lie between 0 and 1 and add up to 1, not {row}'
-            )
-    least = dict.fromkeys(
-        ('block_size', 'batch_size', 'max_steps', 'checkpoint_interval', 'log_interval'), 1
-    )
-    least |= dict.fromkeys(
-        ('warmup_steps', 'eval_interval', 'eval_windows', 'final_windows', 'micro_batch_size'), 0
-    )
-    least['seed'] = 0
+    least = dict(block_size=1, batch_size=1, max_steps=1, checkpoint_interval=1, log_interval=1)
+    least |= dict(warmup_steps=0, micro_batch_size=0, start_noise=0, seed=0)
+    least |= dict(eval_interval=0, eval_windows=0, final_windows=0)
     for name, minimum in least.items():
-        if globals()[name] < minimum:
-            raise ConfigError(f'{name} must be at least {minimum}, not {globals()[name]}')
-    if not 0 <= min_learning_rate <= learning_rate:
-        raise ConfigError(
-            f'min_learning_rate {min_learning_rate} must lie between 0 and learning_rate '
-            f'{learning_rate}'
-        )
-    if lr_schedule not in ('cosine', 'wsd'):
-        raise ConfigError(f'lr_schedule must be cosine or wsd, not {lr_schedule!r}')
-    if not 0 < decay_fraction <= 1:
-        raise ConfigError(f'decay_fraction must lie between 0 and 1, not {decay_fraction}')
-    if not 0 <= warmup_fraction < 1:
-        raise ConfigError(f'warmup_fraction must be at least 0 and below 1, not {warmup_fraction}')
-    if warmup() >= max_steps:
-        raise ConfigError(
-            f'the run ends within its warm-up: max_steps {max_steps}, warm-up {warmup()} steps; '
-            'set warmup_fraction, or warmup_steps below max_steps'
-        )
-    for name, language in dict(only=only or languages[0], trainable=trainable).items():
-        if language not in languages and (name, language) != ('trainable', 'all'):
-            raise ConfigError(
-                f'{name}={language!r} is none of the languages {", ".join(languages)}'
-            )
-    if loss_weights:
-        language_weights()
-    if start_noise < 0:
-        raise ConfigError(f'start_noise must be at least 0, not {start_noise}')
+        value = globals()[name]
+        require(value >= minimum, f'{name} must be at least {minimum}, not {value}')
+    count, names, sizes = len(languages), ', '.join(languages), ', '.join(SIZES)
+    shaped = stages and all(len(row) == count for row in stages)
+    require(shaped, f'stages must have rows of {count} probabilities, one a language, not {stages}')
+    for row in stages:
+        valid = all(isinstance(p, (int, float)) and p >= 0 for p in row)
+        valid = valid and abs(sum(row) - 1) <= 1e-6
+        require(valid, f'the probabilities of a stage must be 0 to 1 and add up to 1, not {row}')
+    require(0 <= min_learning_rate <= learning_rate, 'min_learning_rate must be 0 to learning_rate')
+    require(lr_schedule in ('cosine', 'wsd'), f'lr_schedule must be cosine or wsd: {lr_schedule!r}')
+    require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
+    require(0 <= warmup_fraction < 1, 'warmup_fraction must be at least 0 and below 1')
+    warm = warmup(globals())
+    require(warm < max_steps, f'the run ends within its warm-up of {warm} steps; make that shorter')
+    require(only in ('', *languages), f'only={only!r} is none of the languages {names}')
+    known = trainable in ('all', *languages)
+    require(known, f'trainable={trainable!r} is none of the languages {names}')
+    require(size in ('', *SIZES), f'size must be empty or one of {sizes}, not {size!r}')
+    for name in SIZES['small']:
+        positive = model_shape().get(name, 0) > 0
+        require(positive, f'{name} must be a positive number, or size one of {sizes}')
+    language_weights()
 
 
 def language_weights():
-    """The weight of each language's loss: (languages,) float32, so scaled that the mean weight of
-    the run's sequences is 1 (the sum over languages of expected share, by the stages, times weight;
-    it does not depend on the batch). Weights do by the gradient what shares do by the data (Xin et
-    al. 2022, Choi et al. 2023)."""
+    """The weight of each language's loss: (languages,) float32, or None without loss_weights.
+
+    They are scaled so that the mean weight of the run's sequences is 1 (the sum over languages of
+    expected share, by the stages, times weight; it does not depend on the batch). Weights do by the
+    gradient what shares do by the data (Xin et al. 2022, Choi et al. 2023)."""
+    if not loss_weights:
+        return None
     shares = np.mean(stages, axis=0)
     valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
-    if not valid or len(loss_weights) != len(languages) or not np.dot(shares, loss_weights):
-        raise ConfigError(
-            f'loss_weights must have a number of at least 0 for each of the {len(languages)} '
-            f'languages, and one above 0 for a language that is drawn, not {loss_weights}'
-        )
+    require(
+        valid and len(loss_weights) == len(languages) and np.dot(shares, loss_weights),
+        f'loss_weights must have a number of at least 0 for each of the {len(languages)} '
+        f'languages, and one above 0 for a language that is drawn, not {loss_weights}',
+    )
     return np.float32(loss_weights) / np.float32(np.dot(shares, loss_weights))
 
 
-def warmup(steps=None, fraction=None, fixed=None):
-    """Steps of warm-up: of this run, or of other settings."""
-    steps = max_steps if steps is None else steps
-    fraction = warmup_fraction if fraction is None else fraction
-    fixed = warmup_steps if fixed is None else fixed
-    return round(fraction * steps) if fraction else fixed
+def warmup(settings):
+    """Steps of warm-up of a run with these settings."""
+    share = settings['warmup_fraction']
+    return round(share * settings['max_steps']) if share else settings['warmup_steps']
 
 
-def model_config(entries):
-    """GPTConfig of the settings, for a vocabulary of `entries`."""
-    if size and size not in SIZES:
-        raise ConfigError(
-            f'size must be one of {", ".join(SIZES)}, or empty with all numbers given, not {size!r}'
-        )
-    shape = dict(SIZES.get(size, {}))
-    for name in ('n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'):
-        if globals()[name] > 0:
-            shape[name] = globals()[name]
-        elif name not in shape or globals()[name] < 0:
-            raise ConfigError(
-                f'{name} must be a positive number, or size one of {", ".join(SIZES)}'
-            )
-    return GPTConfig(**shape, block_size=block_size, vocab_size=entries)
+def model_shape():
+    """The numbers of `size`, and over them those that are given."""
+    given = {name: globals()[name] for name in SIZES['small'] if globals()[name]}
+    return SIZES.get(size, {}) | given
 
 
 def refuse_other_settings(stored, settings, out):
     """Raises ConfigError when a run was made with settings that would give another result."""
     stored = DEFAULTS | stored
-    differ = [
-        f'{name} is {stored[name]!r} there and {settings[name]!r} now'
-        for name in settings
-        if name not in FREE and name in stored and stored[name] != settings[name]
-    ]
-    if differ:
-        raise ConfigError(
-            f'{out} is a run of other settings: {"; ".join(differ)}; choose another out_dir'
-        )
+    differ = '; '.join(
+        f'{name} is {stored[name]!r} there and {value!r} now'
+        for name, value in settings.items()
+        if name not in FREE and stored.get(name, value) != value
+    )
+    require(not differ, f'{out} is a run of other settings: {differ}; choose another out_dir')
 
 
-# --- one step -------------------------------------------------------------------------------------
-
-
-def activation_bytes(config, compute_dtype):
-    """Bytes that a sequence keeps for the backward pass, estimated from the tensors of a block."""
-    width = config.n_head * config.head_dim
-    element = 4 if compute_dtype == torch.float32 else 2
-    products = (4 * config.n_embd + 5 * width + 3 * config.mlp_dim) * element
-    per_token = config.n_layer * (products + 3 * config.n_embd * 4)
-    return 1.3 * config.block_size * (per_token + 8 * config.n_embd)
-
-
-def largest_micro_batch(config, compute_dtype, torch_device, parameters):
-    """How many sequences should fit the device in one pass.
-
-    Kept free: gradients, Adam's moments and copies for the products (16 bytes a parameter), and a
-    chunk of logits."""
-    local_processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    usable = 0.85 if torch_device.type == 'cuda' else 0.5 / local_processes
-    free = available_bytes(torch_device) * usable - 16 * parameters - (1 << 30)
-    fits = free / activation_bytes(config, compute_dtype)
-    if torch_device.type != 'cuda':  # larger passes are not faster there, and caches are small
-        fits = min(fits, 16384 / config.block_size)
-    return max(1, int(fits))
+# --- the passes of a step -------------------------------------------------------------------------
 
 
 def pass_size(counts, largest):
@@ -249,63 +177,18 @@ def pass_size(counts, largest):
     All passes are padded to this one size, so that one compiled graph serves them. A constant count
     gets its largest divisor. Other counts get the size that costs least in all, where a pass costs
     as much as two sequences more."""
-    if counts.min() == counts.max():
-        count = int(counts.max())
-        return max(n for n in range(1, count + 1) if count % n == 0 and (n <= largest or n == 1))
     sizes = np.arange(1, min(largest, counts.max()) + 1)
+    if counts.min() == counts.max():
+        return int(sizes[counts.max() % sizes == 0].max())
     passes = np.ceil(counts[:, None] / sizes).sum(0)
     return int(sizes[(passes * (sizes + 2)).argmin()])
 
 
-def compute_gradients(model, batch, micro, count, processes, context, scaler, stops, weights=None):
-    """Forward and backward passes over a process's sequences of a step, `micro` at a time.
-
-    batch: inputs and targets, each (rows, T); count: sequences of the step in all processes;
-    weights: (rows,) float32 of their losses in the gradient, or None. Returns the unweighted loss
-    of each sequence in nats a token, (rows,) on the device, or None when stops() said so between
-    two passes. The gradient is that of the mean over the step's tokens."""
-    losses, weighted = [], {}
-    inputs, targets = (tensor.to(processes.device, non_blocking=True) for tensor in batch)
-    for start in range(0, max(1, len(inputs)), micro):
-        last = start + micro >= len(inputs)
-        waits = isinstance(model, DistributedDataParallel) and not last
-        rows = len(inputs[start : start + micro])
-        missing = (0, 0, 0, micro - rows)  # a short pass is filled up with padding, which is free
-        parts = [F.pad(t[start : start + micro], missing, value=PAD) for t in (inputs, targets)]
-        with model.no_sync() if waits else contextlib.nullcontext():
-            if weights is not None:
-                part = F.pad(torch.from_numpy(weights[start : start + micro]), (0, micro - rows))
-                weighted = dict(weights=part.to(processes.device))
-            with context:
-                loss, per_token = model(*parts, per_token=True, **weighted)
-            scaler.scale(loss * (rows * processes.world / count)).backward()
-        losses.append(per_token[:rows].detach().float().mean(1))
-        if not last and stops():
-            return None
-    return torch.cat(losses)
-
-
-class Batches:
-    """The batches of a run in order, each made in a thread while the device works on another."""
-
-    def __init__(self, mix, rows_of, pinned, first, end):
-        """rows_of: function of the step that says which of its sequences this process trains on."""
-        self.mix, self.rows_of, self.pinned, self.end = mix, rows_of, pinned, end
-        self.pool = ThreadPoolExecutor(1)
-        self.step, self.current, self.next = first - 1, None, self.pool.submit(self.make, first)
-
-    def make(self, step):
-        inputs, targets, drawn = self.mix.batch(step, self.rows_of(step))
-        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in (inputs, targets)]
-        return [t.pin_memory() for t in tensors] if self.pinned else tensors, drawn
-
-    def take(self, step):
-        """(inputs, targets) and the languages of a step: the next one, or the last one again."""
-        if step != self.step:
-            self.step, self.current = step, self.next.result()
-            if step + 1 < self.end:
-                self.next = self.pool.submit(self.make, step + 1)
-        return self.current
+def make_optimizer(model):
+    """The optimiser of the parameters that learn: Adam (Section 3), without weight decay."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    fused = learning[0].device.type in ('cpu', 'cuda')
+    return torch.optim.Adam(learning, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
 
 
 # --- the log --------------------------------------------------------------------------------------
@@ -316,128 +199,94 @@ class Log:
 
     Losses stay on the device until `flush`, so that a GPU is not waited for at every step."""
 
-    def __init__(self, out, processes, names, first_step, settings):
-        """names: of the languages. What a killed run logged beyond `first_step` is dropped."""
-        self.processes, self.names, self.path = processes, names, out / 'log.jsonl'
+    def __init__(self, out, processes, first_step, settings):
+        """What a killed run logged beyond the checkpoint of `first_step` is dropped."""
+        self.processes, self.path = processes, out / 'log.jsonl'
         self.pending = []  # (step, losses of the sequences, their languages, learning rate)
-        self.loss, self.wandb = float('nan'), None
+        self.loss, self.speed, self.since = float('nan'), 0.0, time.perf_counter()
+        self.wandb, kept = None, []
         if processes.rank:
             return
-        self._cut(first_step)
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            with contextlib.suppress(ValueError, KeyError):
+                if json.loads(line)['step'] < first_step:
+                    kept.append(line + '\n')
+        checkpoint.write_file(self.path, lambda file: file.write(''.join(kept).encode()))
         if wandb_project:
             try:
                 import wandb
             except ImportError:
-                raise ConfigError(
-                    'wandb_project needs the package wandb: pip install wandb'
-                ) from None
-            self.wandb = wandb.init(
-                project=wandb_project, name=out.name, id=out.name, config=settings, resume='allow'
-            )
+                raise ConfigError('wandb_project needs wandb: pip install wandb') from None
+            about = dict(name=out.name, id=out.name, config=settings, resume='allow')
+            self.wandb = wandb.init(project=wandb_project, **about)
 
-    def _cut(self, first_step):
-        """Drops what a killed run had logged beyond the checkpoint that it goes on from."""
-        kept = []
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError):
-                    if json.loads(line)['step'] < first_step:
-                        kept.append(line + '\n')
-        aside = self.path.with_suffix('.tmp')
-        aside.write_text(''.join(kept))
-        aside.replace(self.path)
-
-    def write(self, entries):
-        if self.processes.rank or not entries:
-            return
-        with open(self.path, 'a') as file:
-            file.writelines(json.dumps(entry) + '\n' for entry in entries)
-        for entry in entries if self.wandb else []:
+    def write(self, entry):
+        if self.processes.rank == 0:
+            with open(self.path, 'a') as file:
+                file.write(json.dumps(entry) + '\n')
+        if self.wandb:
             self.wandb.log({k: v for k, v in entry.items() if k != 'step'}, step=entry['step'])
 
-    def flush(self, tokens_per_second):
+    def flush(self):
         """Writes the pending steps.
 
         Raises ConfigError at a loss that is not finite, naming the step and its languages."""
-        if not self.pending:
+        pending, self.pending = self.pending, []
+        if not pending:
             return
-        steps, losses, drawn, rates = zip(*self.pending)
-        losses = torch.cat(losses).cpu().numpy().astype(np.float64)
-        step_of_loss = np.repeat(np.arange(len(steps)), [len(languages) for languages in drawn])
-        sums = np.zeros((len(steps), 2, len(self.names)))  # of losses, and their number
-        np.add.at(sums, (step_of_loss, 0, np.concatenate(drawn)), losses)
-        np.add.at(sums, (step_of_loss, 1, np.concatenate(drawn)), 1)
-        sums = self.processes.sum(sums)
-        entries, self.pending, broken = [], [], ''
-        for step, rate, (total, count) in zip(steps, rates, sums):
+        sums = []  # of losses by language, and how many there are
+        for _, losses, drawn, _ in pending:
+            losses = losses.cpu().double().numpy()
+            sums.append([np.bincount(drawn, w, len(languages)) for w in (losses, None)])
+        sums, now = self.processes.sum(np.array(sums)), time.perf_counter()
+        self.speed, self.since = sums[:, 1].sum() * block_size / (now - self.since), now
+        for (step, *_, rate), (total, count) in zip(pending, sums):
             self.loss = total.sum() / count.sum()
-            present = [(name, t / n) for name, t, n in zip(self.names, total, count) if n]
-            if not math.isfinite(self.loss):
-                broken = (
-                    f'the loss of step {step} is {self.loss}; languages in the batch: '
-                    f'{", ".join(name for name, _ in present)}; the last checkpoint before it is '
-                    'kept. Lower learning_rate or look at the data'
-                )
-                break
-            entry = dict(step=step, loss=self.loss, losses=dict(present), learning_rate=rate)
-            entries.append(entry | dict(tokens_per_second=round(tokens_per_second)))
-        self.write(entries)
-        if broken:
-            raise ConfigError(broken)
+            losses = {name: t / n for name, t, n in zip(languages, total, count) if n}
+            require(
+                math.isfinite(self.loss),
+                f'the loss of step {step} ({", ".join(losses)}) is {self.loss}; the last '
+                'checkpoint before it stays: lower learning_rate or look at the data',
+            )
+            entry = dict(step=step, loss=self.loss, losses=losses, learning_rate=rate)
+            self.write(entry | dict(tokens_per_second=round(self.speed)))
 
 
-# --- the run --------------------------------------------------------------------------------------
+# --- where a run begins ---------------------------------------------------------------------------
 
 
 def start_state(out, settings, trained, config):
     """The checkpoint to go on from, of this run or of the trunk that it branches off, or None."""
-    state = last_checkpoint(out)
+    state = checkpoint.last_checkpoint(out)
     if state is not None:
-        if 'parallel_epochs' not in state['settings']:
-            raise ConfigError(
-                f'{out} was begun by an older version, which read the text in another order; '
-                'choose another out_dir'
-            )
+        old = 'parallel_epochs' not in state['settings']  # it read the text in another order
+        require(not old, f'{out} was begun by an older version; choose another out_dir')
         refuse_other_settings(state['settings'], settings, out)
     elif init_from and trainable == 'all':
         state = branch_point(settings)
     if state is not None:
-        check_corpora(state, trained, out)
-        if state['model_config'] != vars(config):
-            raise ConfigError(f'the model in {out} has other sizes: {state["model_config"]}')
+        checkpoint.check_corpora(state, trained, out)
+        same = state['model_config'] == vars(config)
+        require(same, f'the model in {out} has other sizes: {state["model_config"]}')
     return state
 
 
 def branch_point(settings):
     """The checkpoint of a wsd trunk at or before the step where this run's learning rate begins to
     fall: up to there the two runs are the same."""
-    fall = decay_start(max_steps, decay_fraction)
-    if lr_schedule != 'wsd':
-        raise ConfigError(
-            "init_from branches off a run of constant learning rate: set lr_schedule='wsd' in both"
-        )
-    if not Path(init_from).is_dir():
-        raise ConfigError(f'init_from: there is no run {init_from}')
-    if len(stages) > 1:
-        raise ConfigError(
-            'a branch needs one stage: with more, its mix of languages is not that of the trunk'
-        )
-    state = last_checkpoint(init_from, at_most=fall)
-    if state is None:
-        raise ConfigError(
-            f'{init_from} has no checkpoint at or before step {fall}, where the learning rate '
-            f'falls; keep_checkpoints=[{fall}] keeps it'
-        )
-    trunk = state['settings']
-    if state['step'] > decay_start(trunk['max_steps'], trunk['decay_fraction']):
-        raise ConfigError(f'in {init_from} the learning rate falls before step {state["step"]}')
+    fall = schedule.decay_start(max_steps, decay_fraction)
+    require(lr_schedule == 'wsd', "init_from needs lr_schedule='wsd' in both runs")
+    require(Path(init_from).is_dir(), f'init_from: there is no run {init_from}')
+    require(len(stages) == 1, 'a branch needs one stage, since stages follow the length of the run')
+    state = checkpoint.last_checkpoint(init_from, at_most=fall)
+    require(state, f'{init_from} has no checkpoint up to step {fall}: keep_checkpoints=[{fall}]')
+    trunk = DEFAULTS | state['settings']
+    constant = state['step'] <= schedule.decay_start(trunk['max_steps'], trunk['decay_fraction'])
+    require(constant, f'in {init_from} the learning rate falls before step {state["step"]}')
     ignored = dict.fromkeys(('max_steps', 'decay_fraction', 'min_learning_rate', 'init_from'))
     refuse_other_settings(trunk | ignored, settings | ignored, init_from)
-    if warmup() != warmup(trunk['max_steps'], trunk['warmup_fraction'], trunk['warmup_steps']):
-        raise ConfigError(
-            f'{init_from} has another warm-up; give trunk and branches the same warmup_steps, '
-            'not a warmup_fraction'
-        )
+    same = warmup(settings) == warmup(trunk)
+    require(same, f'{init_from} has another warm-up; give both the same warmup_steps')
     return state
 
 
@@ -445,18 +294,19 @@ def take_over(model, trained):
     """Gives `model` the body of the run in init_from and the entries of the languages that it has.
 
     Returns their names. Raises ConfigError unless it has all of `trained` but the trainable one."""
-    there, known, _ = load_run(init_from)
+    there, known, _ = checkpoint.load_run(init_from)
     known = {(lang.name, lang.corpus.name, lang.order): lang.table for lang in known}
     old_tables = [known.get((lang.name, lang.corpus.name, lang.order)) for lang in trained]
     taken = [(lang, old) for lang, old in zip(trained, old_tables) if old is not None]
     names = [language.name for language, _ in taken]
-    if missing := set(languages) - {trainable, *names}:
-        raise ConfigError(
-            f'init_from: {init_from} has no language {", ".join(sorted(missing))} of this corpus '
-            f'and order; only the trainable language {trainable} may be new'
-        )
-    if vars(there.config) | dict(vocab_size=0) != vars(model.config) | dict(vocab_size=0):
-        raise ConfigError(f'the model in {init_from} has other sizes: {vars(there.config)}')
+    missing = ', '.join(sorted(set(languages) - {trainable, *names}))
+    require(
+        not missing,
+        f'{init_from} has no language {missing}, and only the trainable language {trainable} may '
+        'be new',
+    )
+    same = vars(there.config) | dict(vocab_size=0) == vars(model.config) | dict(vocab_size=0)
+    require(same, f'the model in {init_from} has other sizes: {vars(there.config)}')
     weights = there.state_dict()
     for name in ENTRIES:
         rows, weights[name] = weights[name], model.state_dict()[name]
@@ -466,14 +316,7 @@ def take_over(model, trained):
     return names
 
 
-def start_alike(model, pairs, noise):
-    """Starts the input and output rows of pairs[:, 0] (n, 2) as those of pairs[:, 1], plus normal
-    noise of `noise` times the standard deviation of those rows in each dimension."""
-    for name in ENTRIES:
-        weight = model.state_dict()[name]
-        rows = weight[pairs[:, 1]]
-        noise_of_rows = noise * rows.std(0, correction=0) * torch.randn(rows.shape)
-        weight[pairs[:, 0]] = rows + noise_of_rows
+# --- the run --------------------------------------------------------------------------------------
 
 
 class Training:
@@ -482,91 +325,84 @@ class Training:
     def __init__(self, settings, out, processes):
         """Builds everything, or takes it from the last checkpoint. Raises ConfigError."""
         self.settings, self.out, self.processes = settings, out, processes
-        device_ = processes.device
-        self.compute_dtype = pick_dtype(dtype, device_)
-        self.context = autocast(device_, self.compute_dtype)
-        every_language, entries = build_languages(
-            corpora, languages, vocabulary, cloned_fraction, seed, orders
-        )
-        self.mix = LanguageMix(
-            every_language, stages, max_steps, batch_size, block_size, seed, parallel_epochs
-        )
-        self.trained = every_language
+        device_, self.signals = processes.device, machine.Signals()
+        self.compute_dtype = machine.pick_dtype(dtype, device_)
+        self.context = machine.autocast(device_, self.compute_dtype)
+        of_languages = corpora, languages, vocabulary, cloned_fraction, seed, orders
+        self.trained, entries = build_languages(*of_languages)
+        of_mix = stages, max_steps, batch_size, block_size, seed, parallel_epochs
+        self.mix = LanguageMix(self.trained, *of_mix)
+        self.counts = np.full(max_steps, batch_size)  # sequences that each step trains on
         if only:
-            self.trained, entries = alone(every_language, only)
+            self.trained, entries = alone(self.trained, only)
             self.mix.languages[languages.index(only)] = self.trained[0]
-            if not self.counts().any():
-                raise ConfigError(f'the run never draws {only}: there is nothing to train')
-        elif batch_size % processes.world:
-            raise ConfigError(
-                f'batch_size {batch_size} cannot be shared evenly by {processes.world} processes'
-            )
+            self.counts = (self.mix.drawn == languages.index(only)).sum(1)
+        require(self.counts.any(), f'the run never draws {only}: there is nothing to train')
+        shared = only or batch_size % processes.world == 0
+        require(shared, f'batch_size {batch_size} cannot be shared by {processes.world} processes')
         for language in self.trained:
-            if len(language.corpus.test) < block_size + 1:
-                raise ConfigError(
-                    f'the test set of corpus {language.corpus.name} has '
-                    f'{len(language.corpus.test):,} tokens, fewer than a sequence of block_size '
-                    f'{block_size}'
-                )
-        self.config = model_config(entries)
+            name, tokens = language.corpus.name, len(language.corpus.test)
+            require(
+                tokens > block_size,
+                f'the test set of {name} has {tokens:,} tokens, fewer than block_size {block_size}',
+            )
+        self.config = GPTConfig(**model_shape(), block_size=block_size, vocab_size=entries)
         state = start_state(out, settings, self.trained, self.config)
         self.step, self.elapsed = (state['step'], state['wall_time_s']) if state else (0, 0.0)
         torch.manual_seed(seed)
         self.model = GPT(self.config)
-        self.weights = language_weights() if loss_weights and not only else None
-        self.learns = '' if only or trainable == 'all' else trainable
-        self.notes = []
+        self.weights = None if only else language_weights()
+        self.fixed = None  # of the entries: all but those of `trainable`, which learn alone
+        if trainable != 'all' and not only:
+            self.fixed = torch.ones(entries, dtype=torch.bool)
+            self.fixed[own_entries(self.trained, trainable)] = False
+        self.notes = []  # what else is printed at the start
         if state:
             self.model.load_state_dict(state['model'])
+            if init_from and not checkpoint.checkpoint_paths(out):
+                self.notes.append(f'branches off {init_from} at step {self.step}')
         elif not only:
             self.start_weights()
         self.model.to(device_)
-        if self.learns:
-            self.model.requires_grad_(False)
-            self.fixed = torch.ones(entries, dtype=torch.bool, device=device_)
-            self.fixed[own_entries(self.trained, self.learns)] = False
-            for name in ENTRIES:
-                self.model.get_parameter(name).requires_grad_(True)
+        if self.fixed is not None:
+            self.fixed = self.fixed.to(device_)
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name in ENTRIES)
+        self.evaluate = partial(perplexities, self.model, self.trained, context=self.context)
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.model.parameters() if p.requires_grad],
-            lr=learning_rate,
-            betas=(0.9, 0.95),
-            eps=1e-8,
-            fused=device_.type in ('cpu', 'cuda'),
-        )
-        self.scaler = torch.amp.GradScaler(
-            device_.type, enabled=self.compute_dtype == torch.float16
-        )
+        self.optimizer = make_optimizer(self.model)
+        half = self.compute_dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device_.type, enabled=half)
         if state:
             self.optimizer.load_state_dict(state['optimizer'])
             self.scaler.load_state_dict(state['scaler'])
         self.micro = self.pick_micro_batch(state)
-        compiled = self.model
-        if compile and can_compile(device_):
-            compiled = torch.compile(self.model)
-        elif compile and processes.rank == 0:
-            print('no C++ compiler is found (g++ or CXX): going on without torch.compile')
-        self.compiles = compiled is not self.model
-        self.parallel = DistributedDataParallel(compiled) if processes.distributed else compiled
+        self.parallel = self.model
+        if compile and machine.can_compile(device_):
+            self.parallel = torch.compile(self.model)
+            self.notes.append('the first step compiles, for up to a minute')
+        elif compile:
+            self.notes.append('no C++ compiler is found (g++ or CXX): going on without compiling')
+        if processes.distributed:
+            self.parallel = DistributedDataParallel(self.parallel)
 
     def start_weights(self):
         """Changes the random weights of a new run as init_from and start_entries say."""
-        if self.learns and init_from:
-            names = take_over(self.model, self.trained)
-            self.notes.append(f'body and entries of {", ".join(names)} are those of {init_from}')
+        if init_from:  # else trainable is all: a run without a checkpoint branches off nothing
+            names = ', '.join(take_over(self.model, self.trained))
+            self.notes.append(f'body and entries of {names} are those of {init_from}')
         if start_entries:
             pairs = entry_pairs(self.trained, start_entries)
-            if self.learns:
-                pairs = pairs[np.isin(pairs[:, 0], own_entries(self.trained, self.learns))]
-            start_alike(self.model, pairs, start_noise)
+            if self.fixed is not None:
+                pairs = pairs[~self.fixed.numpy()[pairs[:, 0]]]
+            # Their rows are those of the others plus normal noise of start_noise times the standard
+            # deviation of those rows in each dimension.
+            for name in ENTRIES:
+                weight = self.model.state_dict()[name]
+                rows = weight[pairs[:, 1]]
+                noise = start_noise * rows.std(0, correction=0) * torch.randn(rows.shape)
+                weight[pairs[:, 0]] = rows + noise
             self.notes.append(f'{len(pairs):,} entries start as others: {start_entries}')
-
-    def counts(self):
-        """Sequences that each step trains on: (max_steps,)."""
-        if not only:
-            return np.full(max_steps, batch_size)
-        return (self.mix.drawn == languages.index(only)).sum(1)
 
     def rows_of(self, step):
         """Which of a step's sequences this process trains on."""
@@ -578,20 +414,14 @@ class Training:
 
     def pick_micro_batch(self, state):
         """Sequences of a pass. A resumed run keeps what it had: other sizes round differently."""
-        counts = -(-self.counts() // self.processes.world)
-        if micro_batch_size:
-            if not only and counts[0] % micro_batch_size:
-                raise ConfigError(
-                    f'micro_batch_size {micro_batch_size} does not divide the {counts[0]} '
-                    'sequences of a process'
-                )
-            return micro_batch_size
-        if state and (only or counts[0] % state['micro_batch_size'] == 0):
-            return state['micro_batch_size']
-        largest = largest_micro_batch(
-            self.config, self.compute_dtype, self.processes.device, self.parameters
-        )
-        return pass_size(counts, largest)
+        counts = -(-self.counts // self.processes.world)
+        given = micro_batch_size or (state and state['micro_batch_size'])
+        if given and (only or counts[0] % given == 0):
+            return given
+        text = f'micro_batch_size {given} does not divide the {counts[0]} sequences of a process'
+        require(not micro_batch_size, text)
+        about = self.config, self.compute_dtype, self.processes.device, self.parameters
+        return pass_size(counts, machine.largest_micro_batch(*about))
 
     def save(self):
         if self.processes.rank == 0:
@@ -603,183 +433,166 @@ class Training:
                 settings=self.settings,
                 model_config=vars(self.config),
                 micro_batch_size=self.micro,
-                corpora=corpora_identity(self.trained),
+                corpora=checkpoint.corpora_identity(self.trained),
                 wall_time_s=self.wall_time(),
             )
-            save_checkpoint(self.out, state, keep_checkpoints)
+            checkpoint.save_checkpoint(self.out, state, keep_checkpoints)
 
     def wall_time(self):
         return self.elapsed + time.perf_counter() - self.started
 
-    def announce(self):
-        """Prints what is about to be trained, on what."""
-        times = self.mix.epochs(max_steps)
-        names = [language.name for language in self.trained]
-        print(
-            f'{self.out}: {self.model.non_embedding_parameters():,} parameters and '
-            f'{self.config.vocab_size:,} vocabulary entries, {self.processes.device} in '
-            f'{self.compute_dtype}, passes of {self.micro} sequences; reads its text: '
-            + ', '.join(f'{name} {times[name]:.2f} times' for name in names)
-        )
-        if self.compiles:
-            print('the first step compiles, for up to a minute')
-        for note in self.notes:
-            print(note)
-        if init_from and self.step and not checkpoint_paths(self.out):
-            print(f'branches off {init_from} at step {self.step}')
-
-    def leave(self, signals):
+    def leave(self):
+        """Ends the process after a signal; a step that it was in will be taken again."""
+        self.log.flush()
+        self.save()
         if self.processes.rank == 0:
-            print(
-                f'stopped by a signal after step {self.step}; the same command goes on from there'
-            )
-        self.parallel = None
-        self.processes.close()
-        sys.exit(128 + (signals.number or signal.SIGTERM))
+            print(f'stopped by a signal after step {self.step}; the same command goes on')
+        sys.exit(128 + (self.signals.number or signal.SIGTERM))
 
-    def smaller_passes(self):
-        """Takes smaller passes after one did not fit; raises the error again where none can."""
-        if micro_batch_size or self.micro == 1 or self.processes.distributed:
-            raise
-        count = int(self.counts().max())
-        divisors = [n for n in range(1, self.micro) if only or count % n == 0]
-        self.micro = max(divisors)
-        tqdm.write(f'that did not fit the device: going on with passes of {self.micro} sequences')
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+    def batches(self):
+        """Yields the batches of the steps to come, each made in a thread while the device works on
+        the one before: [inputs, targets], and the languages of the sequences."""
 
-    def take_step(self, batches, counts, log, stops):
-        """Trains on one step; returns whether it was finished. A step without sequences of the
-        trained languages, which only a control has, is passed over."""
-        rate = learning_rate_at(
-            self.step,
-            max_steps,
-            learning_rate,
-            min_learning_rate,
-            warmup(),
-            lr_schedule,
-            decay_fraction,
+        def make(step):
+            *arrays, drawn = self.mix.batch(step, self.rows_of(step))
+            tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+            pinned = self.processes.device.type == 'cuda'
+            return [t.pin_memory() for t in tensors] if pinned else tensors, drawn
+
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(make, self.step)
+            for step in range(self.step + 1, max_steps + 1):
+                batch = following.result()
+                following = pool.submit(make, step) if step < max_steps else None
+                yield batch
+
+    def compute_gradients(self, batch, drawn, count):
+        """Forward and backward passes over this process's sequences of a step.
+
+        batch: inputs and targets, each (rows, T); drawn: their languages (rows,); count: sequences
+        of the step in all processes. Returns the unweighted loss of each sequence in nats a token,
+        (rows,) on the device. The gradient is that of the mean over the step's tokens."""
+        rows, micro, processes = len(drawn), self.micro, self.processes
+        passes = max(1, -(-rows // micro))
+        missing = passes * micro - rows  # a short pass is filled up with padding, which is free
+        inputs, targets = (
+            F.pad(tokens.to(processes.device, non_blocking=True), (0, 0, 0, missing), value=PAD)
+            for tokens in batch
         )
-        batch, drawn = batches.take(self.step)
-        if counts[self.step]:
-            for group in self.optimizer.param_groups:
-                group['lr'] = rate
-            losses = compute_gradients(
-                self.parallel,
-                batch,
-                self.micro,
-                int(counts[self.step]),
-                self.processes,
-                self.context,
-                self.scaler,
-                stops,
-                None if self.weights is None else self.weights[drawn],
-            )
-            if losses is None:
-                return False
-            if self.learns:  # a row without a gradient stays what it is: Adam has no weight decay
+        weights = [None] * passes
+        if self.weights is not None:
+            weights = torch.from_numpy(self.weights[drawn]).to(processes.device)
+            weights = F.pad(weights, (0, missing)).split(micro)
+        losses = []
+        for number, part in enumerate(zip(inputs.split(micro), targets.split(micro), weights)):
+            own, last = min(micro, rows - number * micro), number == passes - 1
+            waits = processes.distributed and not last
+            with self.parallel.no_sync() if waits else contextlib.nullcontext():
+                with self.context:
+                    loss, per_token = self.parallel(*part[:2], per_token=True, weights=part[2])
+                self.scaler.scale(loss * (own * processes.world / count)).backward()
+            losses.append(per_token[:own].detach().float().mean(1))
+            # A step takes minutes on a CPU, so a run of one process stops within it. Many
+            # processes must stop at the same place, which is the end of a step.
+            if self.signals.number and not processes.distributed and not last:
+                self.leave()
+        return torch.cat(losses)
+
+    def take_step(self, batch, drawn):
+        """Trains on a step, in smaller passes where those of micro_batch_size=0 do not fit the
+        device of one process."""
+        count = int(self.counts[self.step])
+        curve = learning_rate, min_learning_rate, warmup(globals()), lr_schedule, decay_fraction
+        rate = schedule.learning_rate(self.step, max_steps, *curve)
+        for group in self.optimizer.param_groups:
+            group['lr'] = rate
+        try:
+            losses = self.compute_gradients(batch, drawn, count)
+            if self.fixed is not None:  # Adam has no weight decay: without a gradient a row stays
                 for name in ENTRIES:
                     self.model.get_parameter(name).grad[self.fixed] = 0
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
-            log.pending.append((self.step, losses, drawn, rate))
-        self.step += 1
-        return True
+            self.log.pending.append((self.step, losses, drawn, rate))
+            return
+        except torch.OutOfMemoryError:
+            if micro_batch_size or self.micro == 1 or self.processes.distributed:
+                raise
+        self.micro = pass_size(self.counts, self.micro - 1)
+        tqdm.write(f'that did not fit the device: going on with passes of {self.micro} sequences')
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        self.take_step(batch, drawn)
 
     def train(self):
         """Takes the steps up to max_steps: log, checkpoints, quick perplexities, signals."""
         processes = self.processes
-        peak = measure_peak(processes.device, self.compute_dtype) * processes.world
-        log = Log(self.out, processes, languages, self.step, self.settings)
-        signals, counts = Signals(), self.counts()
-        tokens_before = np.concatenate([[0], np.cumsum(counts)]) * block_size
-        self.started = last_look = time.perf_counter()
-        batches = Batches(
-            self.mix, self.rows_of, processes.device.type == 'cuda', self.step, max_steps
-        )
+        peak = machine.measure_peak(processes.device, self.compute_dtype) * processes.world
+        self.started = time.perf_counter()
+        self.signals.listen()
+        self.log = log = Log(self.out, processes, self.step, self.settings)
         if processes.rank == 0:
-            self.announce()
-
-        def stops():
-            # A step takes minutes on a CPU, so a run of one process stops within it. Many
-            # processes must stop at the same place, which is the end of a step.
-            return signals.number and not processes.distributed
-
-        speed, last_flush = 0.0, self.step
-        with tqdm(
-            total=max_steps,
-            initial=self.step,
-            unit=' steps',
-            disable=processes.rank > 0,
-            dynamic_ncols=True,
-        ) as progress:
-            while self.step < max_steps:
-                try:
-                    finished = self.take_step(batches, counts, log, stops)
-                except torch.OutOfMemoryError:
-                    self.smaller_passes()
-                    continue
-                if not finished:  # this step will be taken again
-                    log.flush(speed)
-                    self.save()
-                    self.leave(signals)
-                step = self.step
+            body, read = self.model.non_embedding_parameters(), self.mix.epochs(max_steps)
+            print(
+                f'{self.out}: {body:,} parameters and {self.config.vocab_size:,} vocabulary '
+                f'entries, {processes.device} in {self.compute_dtype}, passes of {self.micro} '
+                'sequences; reads its text:',
+                ', '.join(f'{lang.name} {read[lang.name]:.2f} times' for lang in self.trained),
+            )
+            for note in self.notes:
+                print(note)
+        bar = dict(unit=' steps', disable=processes.rank > 0, dynamic_ncols=True)
+        with tqdm(total=max_steps, initial=self.step, **bar) as progress:
+            for batch, drawn in self.batches():
+                if self.counts[self.step]:  # else a control has none of its language
+                    self.take_step(batch, drawn)
+                self.step = step = self.step + 1
                 progress.update(1)
-                evaluates = eval_interval and step % eval_interval == 0 and step < max_steps
-                saves = (
-                    step % checkpoint_interval == 0 or step in keep_checkpoints or step == max_steps
-                )
+                ends = step == max_steps
+                evaluates = eval_interval and step % eval_interval == 0 and not ends
+                saves = step % checkpoint_interval == 0 or step in keep_checkpoints or ends
                 looks = processes.device.type == 'cpu' or step % log_interval == 0
                 if not (looks or evaluates or saves):
                     continue
-                stop = processes.sum(np.array([float(signals.number)]))[0]
-                now = time.perf_counter()
-                speed = (tokens_before[step] - tokens_before[last_flush]) / (now - last_look)
-                log.flush(speed)
-                last_look, last_flush = now, step
-                efficiency = speed * self.config.flops_per_token() / peak
-                text = f'loss {log.loss:.3f}, {speed:,.0f} tokens/s, MFU {efficiency:.0%}'
+                stop = processes.sum(np.array([float(self.signals.number)]))[0]
+                log.flush()
+                efficiency = log.speed * self.config.flops_per_token() / peak
+                text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
                 progress.set_postfix_str(text, refresh=False)
-                if saves or stop:
+                if stop and not ends:
+                    self.leave()
+                if saves:
                     self.save()
-                if stop and step < max_steps:
-                    self.leave(signals)
                 if evaluates:
-                    scores = self.perplexities(eval_windows, quiet=True)
+                    scores = self.evaluate(max_windows=eval_windows, quiet=True)
                     quick = {name: score['ppl'] for name, score in scores.items()}
-                    log.write([dict(step=step - 1, perplexity=quick)])
+                    log.write(dict(step=step - 1, perplexity=quick))
                     line = ', '.join(f'{name} {ppl:.1f}' for name, ppl in quick.items())
                     progress.write(f'step {step}: {line}')
-                    last_look = time.perf_counter()
-
-    def perplexities(self, windows, quiet):
-        return perplexities(
-            self.model, self.trained, max_windows=windows, context=self.context, quiet=quiet
-        )
+                    log.since = time.perf_counter()
 
     def results(self):
         """Evaluates; returns what results.json holds."""
-        wall_time = self.wall_time()
+        wall_time, read = self.wall_time(), self.mix.epochs(max_steps)
         for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing is lost
             signal.signal(number, signal.default_int_handler)
-        scores = self.perplexities(final_windows, quiet=self.processes.rank > 0)
+        scores = self.evaluate(max_windows=final_windows, quiet=self.processes.rank > 0)
         of_language = {}
         for language in self.trained:
-            sequences = int(self.mix.before[max_steps, languages.index(language.name)])
-            of_language[language.name] = dict(
-                corpus=language.corpus.name,
-                tokenizer=language.corpus.tokenizer_hash,
-                test=language.corpus.info['test']['fingerprint'],
+            name, corpus = language.name, language.corpus
+            sequences = int(self.mix.before[max_steps, languages.index(name)])
+            of_language[name] = dict(
+                corpus=corpus.name,
+                tokenizer=corpus.tokenizer_hash,
+                test=corpus.info['test']['fingerprint'],
                 sequences_seen=sequences,
                 tokens_seen=sequences * block_size,
-                epochs=self.mix.epochs(max_steps)[language.name],
-                **scores[language.name],
+                epochs=read[name],
+                **scores[name],
             )
         tokens = sum(entry['tokens_seen'] for entry in of_language.values())
-        versions = dict(
-            python=platform.python_version(), torch=torch.__version__, numpy=np.__version__
-        )
+        python = platform.python_version()
         return dict(
             run=self.out.name,
             settings=self.settings,
@@ -793,8 +606,8 @@ class Training:
             tokens=tokens,
             wall_time_s=wall_time,
             tokens_per_second=tokens / wall_time,
-            versions=versions,
-            device=describe(self.processes.device),
+            versions=dict(python=python, torch=torch.__version__, numpy=np.__version__),
+            device=machine.describe(self.processes.device),
             dtype=str(self.compute_dtype).removeprefix('torch.'),
             processes=self.processes.world,
         )
@@ -818,20 +631,17 @@ def main(stems, overrides):
             print(f'{out} is finished; delete it to train again')
             show(results, out)
         return
-    processes = Processes(device)
+    processes = machine.Processes(device)
     out.mkdir(parents=True, exist_ok=True)
-    held = lock(out) if processes.rank == 0 else None
+    held = checkpoint.lock(out) if processes.rank == 0 else None
     training = None
     try:
-        with memory_advice(
-            'lower micro_batch_size, or set it to 0 for the largest that fits; else lower '
-            'block_size or the model'
-        ):
+        with machine.memory_advice('lower micro_batch_size (0: what fits), else the model'):
             training = Training(settings, out, processes)
             training.train()
             results = training.results()
         if processes.rank == 0:
-            write_json(out / 'results.json', results)
+            checkpoint.write_json(out / 'results.json', results)
             show(results, out)
     finally:
         if training:
@@ -843,14 +653,6 @@ def main(stems, overrides):
                 (out / '.lock').unlink()
                 out.rmdir()
 
-
-SETTINGS = [
-    name
-    for name, value in list(globals().items())
-    if name.islower()
-    and not name.startswith('_')
-    and isinstance(value, (bool, int, float, str, list))
-]
 
 if __name__ == '__main__':
     run(globals(), main)

@@ -56,14 +56,11 @@ def training_of(monkeypatch, workplace):
 
 def gradient(training, step=0):
     """{name: gradient} of a step's loss as the run computes it, and the losses of its sequences."""
-    from train import compute_gradients
-
     inputs, targets, drawn = training.mix.batch(step)
     batch = [torch.from_numpy(np.ascontiguousarray(part)) for part in (inputs, targets)]
-    weights = None if training.weights is None else training.weights[drawn]
     training.model.zero_grad()
-    parts = (3, len(inputs), training.processes, training.context, training.scaler, bool, weights)
-    losses = compute_gradients(training.model, batch, *parts)
+    training.micro = 3
+    losses = training.compute_gradients(batch, drawn, len(drawn))
     return {name: p.grad.clone() for name, p in training.model.named_parameters()}, losses
 
 

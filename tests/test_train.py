@@ -90,7 +90,9 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_run(work
     for number in range(5):
         process = start(*args, '--out_dir=out/killed', cwd=workplace)
         if number == 2:  # while a checkpoint is being written
-            wait_until(lambda: checkpoint_paths(out) and list(out.glob('*.tmp')), process)
+            wait_until(
+                lambda: checkpoint_paths(out) and list(out.glob('checkpoint_*.tmp')), process
+            )
         else:
             moment = moments[number - (number > 2)]
             wait_until(
@@ -552,7 +554,7 @@ def test_a_control_trains_on_the_very_sequences_of_the_full_run_at_the_same_step
     for step, (inputs, targets, drawn) in enumerate(expected):
         own = drawn == len(full.trained) - 1
         tokens = control.mix.batch(step, control.rows_of(step))
-        assert control.counts()[step] == own.sum() == len(tokens[0])
+        assert control.counts[step] == own.sum() == len(tokens[0])
         for ours, theirs in zip(tokens, (inputs[own], targets[own])):
             assert ours.tolist() == [[back[entry] for entry in row] for row in theirs.tolist()]
 
@@ -611,25 +613,19 @@ def test_two_processes_give_the_control_of_one(workplace):
 
 
 def test_passes_of_a_control_have_one_size_and_padding_changes_no_gradient(monkeypatch, workplace):
-    from train import compute_gradients
-
     control = training_of(monkeypatch, workplace, only='en2', stages=[[0.5, 0.5]], dtype='float32')
     shapes = set()
 
-    def model(inputs, targets, per_token):
+    def model(inputs, targets, **more):
         shapes.add(tuple(inputs.shape))
-        return control.model(inputs, targets, per_token=per_token)
+        return control.model(inputs, targets, **more)
 
+    control.parallel, control.micro = model, 3
     for step in range(10):
-        batch = [
-            torch.from_numpy(part.copy())
-            for part in control.mix.batch(step, control.rows_of(step))[:2]
-        ]
-        count = len(batch[0])
+        *arrays, drawn = control.mix.batch(step, control.rows_of(step))
+        batch, count = [torch.from_numpy(part.copy()) for part in arrays], len(drawn)
         control.model.zero_grad()
-        losses = compute_gradients(
-            model, batch, 3, count, control.processes, control.context, control.scaler, bool
-        )
+        losses = control.compute_gradients(batch, drawn, count)
         padded = [p.grad.clone() for p in control.model.parameters()]
         control.model.zero_grad()
         mean = control.model(*batch)
