@@ -63,7 +63,9 @@ def table():
     # takeaways 1 and 2
     add('balance', 'clones_90_10', [skewed], KEPT, seeds=(0, 1, 2), rates=(5e-4, 2e-3))
     add('balance', 'clones_50_50', [even], KEPT, seeds=(0, 1, 2))
-    add('tuned', 'clones_50_50', [even], KEPT, rates=(5e-4, 2e-3))
+    for rate in (5e-4, 2e-3):  # of more controls, of the first seed
+        peak = (f'--learning_rate={rate:g}', f'--min_learning_rate={rate / 100:g}', '--only=en2')
+        add('tuned', f'clones_50_50-only_en2-rate_{rate:g}', [even], KEPT, *peak, controls=())
     # controls of the measure: pieces in common and entries that start alike must show transfer
     add('measure', 'shared_pieces_90_10', [skewed], '--cloned_fraction=0.5', controls=())
     add('measure', 'aligned_90_10', [skewed], KEPT, ALIGNED, controls=())
