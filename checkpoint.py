@@ -109,7 +109,7 @@ def load_run(out):
     Raises ConfigError."""
     state = last_checkpoint(out)
     if state is None:
-        raise ConfigError(f'there is no run in {out}: no checkpoint is there; train one first')
+        raise ConfigError(f'there is no run in {out}; make one with: python train.py CONFIG')
     chosen = DEFAULTS | state['settings']
     languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
     if chosen.get('only'):
