@@ -79,11 +79,6 @@ class Run:
         self.longest = min(max_tokens, self.model.config.block_size)  # tokens of a sequence
         self.counted = {0: 0}  # step -> how often each entry was read before it
 
-    def go_to(self, step):
-        """Takes the model of the checkpoint of a step."""
-        self.model.load_state_dict(read_checkpoint(checkpoint_paths(self.folder)[step])['model'])
-        self.steps = step
-
     @property
     def shares(self):
         """Shares of the two languages in the sequences that the run has read."""
@@ -119,12 +114,11 @@ class Run:
         that follow each other. Raises ConfigError for less than two."""
         half = self.longest // 2
         if self.clones and not parallel:
-            parts = [([one[:half]] * 2, [one[half:]] * 2, n) for one, _, n in self.sequences]
+            parts = [([a[:half], b[:half]], [a[half:], b[half:]], n) for a, b, n in self.sequences]
         else:
-            parts = [
-                ([side[-half:] for side in first], [side[:half] for side in second], number)
-                for (*first, _), (*second, number) in zip(self.sequences, self.sequences[1:])
-            ]
+            both = zip(self.sequences, self.sequences[1:])
+            both = [(a[-half:], b[-half:], c[:half], d[:half], n) for (a, b, _), (c, d, n) in both]
+            parts = [(sides[:2], sides[2:], n) for *sides, n in both]
         if len(parts) < 2:
             raise ConfigError('switch needs more pairs of sequences, some of unrelated text')
         parts = [(self.ids(before), self.ids(text), number) for before, text, number in parts]
@@ -209,7 +203,7 @@ def spellings_of(language):
 
 
 def over_sequences(sequences, measure, title):
-    """measure(*sides), a dict, of each of `sequences`, whose last part is the number of a document:
+    """measure(*sides), a dict, of each of `sequences`, which end with the number of a document:
     ({name: list of n}, list of the n numbers)."""
     measured = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
     values = {name: [one[name] for one in measured] for name in measured[0]}
@@ -498,12 +492,16 @@ def analyze(name, runs, groups):
     _, draw, _, tables = STUDIES[name]
     results = [[measured(name, run) for run in group] for group in groups.values()]
     results = [similarity.over_seeds(values, number) for number, values in enumerate(results)]
-    compared, pairs = [values['compared'] for values in results], [run.pair for run in runs]
+    compared = [values['compared'] for values in results]
+    same = len(set(compared)) == 1
+    title = f'{name}: {"; ".join(dict.fromkeys(run.pair for run in runs))}'
+    title += f', {compared[0]}' if same else ''
     models = {1: 'this model', 2: 'these two models'}
-    title = f'{name}: {"; ".join(dict.fromkeys(pairs))}, {"; ".join(dict.fromkeys(compared))}'
     title += f', of {models.get(len(groups), f"these {len(groups)} models")}'
     title += ' and their seeds' if len(groups) < len(runs) else ''
     print(title if name == 'matching' else f'{title} (±: half of the 90% interval)', end='\n\n')
+    for label, text in () if same else zip(groups, compared):
+        print(f'{label}: {text}')
     texts = list(tables(groups, results))
     print(*texts, sep='\n')
     path = path_of(runs, name)
@@ -538,7 +536,9 @@ def analyze_steps(name, runs, groups):
         chosen, series[label] = set.intersection(*(set(chosen_steps(run)) for run in group)), {}
         for step in tqdm(sorted(chosen), f'{label}: {name}', unit=' checkpoints', leave=False):
             for trained in group:
-                trained.go_to(step)
+                state = read_checkpoint(checkpoint_paths(trained.folder)[step])
+                trained.model.load_state_dict(state['model'])
+                trained.steps = step
             values = similarity.over_seeds([STUDIES[name].measure(run) for run in group], number)
             series[label][step] = STUDIES[name].figures(values)
     print(f'{title} (±: half of the 90% interval)\n')

@@ -37,7 +37,8 @@ def picture(path, title, size, **layout):
         entries = [zip(*ax.get_legend_handles_labels()) for ax in axes.flat]
         handles = {label: handle for handle, label in itertools.chain(*entries)}
         if handles:
-            columns = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
+            most = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
+            columns = -(-len(handles) // -(-len(handles) // most))  # of about equal length
             place = dict(loc='outside lower center', ncols=columns)
             figure.legend(handles.values(), handles, **place)
         figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
@@ -115,9 +116,6 @@ def draw_steps(series, title, path):
     draw_lines(path, title, series, 'training steps', x, ticks)
 
 
-# --- vectors --------------------------------------------------------------------------------------
-
-
 def figures_of_vectors(values):
     """Cosines and CSLS retrieval, as they are and after each step of compare_geometry."""
     figures = {}
@@ -141,17 +139,13 @@ def figures_of_vectors(values):
 
 def draw_vectors(rows, title, path):
     """Figures over the share of the first language; runs of equal shares get a place each."""
-    by_share = len({f'{row.share:.2f}' for row in rows}) == len(rows)
     rows = sorted((row for row in rows if row.values.get('input')), key=lambda row: row.share)
-    figures = {place: figures_of_vectors(row.values) for place, row in enumerate(rows)}
-    x, xlabel = {place: 100 * row.share for place, row in enumerate(rows)}, ''
-    ticks = {place: f'{share:.0f}' for place, share in x.items()}
-    if by_share:
-        xlabel = 'share of the first language, %'
-    else:
-        x = dict(zip(x, x))
-        ticks = {place: textwrap.fill(row.label, 20) for place, row in enumerate(rows)}
-    draw_lines(path, title, {'': figures}, xlabel, x, ticks)
+    x, names = [100 * row.share for row in rows], [f'{100 * row.share:.0f}' for row in rows]
+    xlabel = 'share of the first language, %'
+    if len(set(names)) < len(rows):
+        x, names, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
+    figures = dict(enumerate(figures_of_vectors(row.values) for row in rows))
+    draw_lines(path, title, {'': figures}, xlabel, dict(enumerate(x)), dict(enumerate(names)))
 
 
 def figures_of_frequency(values):
@@ -164,6 +158,8 @@ def figures_of_frequency(values):
 
 
 def draw_frequency(rows, title, path):
+    """Cosines of corresponding and of random vectors in each half decade."""
+
     def by_bin(values):
         return {
             int(name.split()[0].replace(',', '')): {
@@ -174,9 +170,6 @@ def draw_frequency(rows, title, path):
         }
 
     draw_rows(rows, title, path, by_bin, 'times that the rarer piece was read, at least')
-
-
-# --- hidden states, lens, switch ------------------------------------------------------------------
 
 
 def figures_at(values, kinds, place):
@@ -247,14 +240,11 @@ def figures_of_lens(values):
     return figures | {'loss on the next piece': last}
 
 
-# --- gradients and matching -----------------------------------------------------------------------
-
-
 def figures_of_gradients(values):
     """Cosines of tensors outside of the blocks, and mean over the kinds of some blocks."""
     kinds, title = values['gradients'].values(), 'cosine of gradients'
-    means = (np.mean([getattr(e, part) for e in kinds], axis=0) for part in ('value', 'draws'))
-    blocks = at_blocks(Estimate(*means))
+    draws = np.mean([kind.draws for kind in kinds], axis=0)
+    blocks = at_blocks(Estimate(np.mean([kind.value for kind in kinds], axis=0), draws))
     return {title: values['tensors'], f'{title}, mean of the kinds of tensors': blocks}
 
 
