@@ -448,25 +448,23 @@ def check_settings():
 
 
 def grouped(runs, alone=False):
-    """{label: the runs that differ in their seed alone}, or each run alone."""
-    groups, seen = {}, Counter()
+    """The runs that differ in their seed alone, or each run alone: {what tables and pictures call
+    them: list}."""
+    groups, seen, labelled = {}, Counter(), {}
     for trained in runs:
         same = {k: v for k, v in trained.settings.items() if k not in {*FREE, 'init_from', 'seed'}}
         key = repr((sorted(same.items()), trained.steps, trained.pair, alone and trained.name))
         seen[key, trained.settings['seed']] += 1  # a copy is not another seed
         groups.setdefault((key, seen[key, trained.settings['seed']]), []).append(trained)
-    pairs_differ = len({trained.pair for trained in runs}) > 1
-    return {label_of(group, pairs_differ): group for group in groups.values()}
-
-
-def label_of(group, with_pair):
-    """What runs that differ in their seed alone are called in tables and pictures."""
-    first, *more = group
-    label = first.name + (f' and {len(more)} more seed{"s" if more[1:] else ""}' if more else '')
-    label += f' ({first.shares[0]:.0%}/{first.shares[1]:.0%}'
-    if first.steps < first.settings['max_steps'] and not steps:
-        label += f', step {first.steps:,} of {first.settings["max_steps"]:,}'
-    return f'{label})' + (f', {first.pair}' if with_pair else '')
+    for first, *more in groups.values():
+        label = first.name
+        label += f' and {len(more)} more seed{"s" if more[1:] else ""}' if more else ''
+        label += f' ({first.shares[0]:.0%}/{first.shares[1]:.0%}'
+        if first.steps < first.settings['max_steps'] and not steps:
+            label += f', step {first.steps:,} of {first.settings["max_steps"]:,}'
+        label += f'), {first.pair}' if len({trained.pair for trained in runs}) > 1 else ')'
+        labelled[label] = [first, *more]
+    return labelled
 
 
 def path_of(runs, name):
