@@ -140,10 +140,11 @@ def figures_of_vectors(values):
 def draw_vectors(rows, title, path):
     """Figures over the share of the first language; of one run, and of runs of equal shares,
     over their names."""
+    by_share = 1 < len(rows) == len({f'{row.share:.2f}' for row in rows})
     rows = sorted((row for row in rows if row.values.get('input')), key=lambda row: row.share)
     x, names = [100 * row.share for row in rows], [f'{100 * row.share:.0f}' for row in rows]
     xlabel = 'share of the first language, %'
-    if len(set(names)) < max(2, len(rows)):
+    if not by_share:
         x, names, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
     figures = dict(enumerate(figures_of_vectors(row.values) for row in rows))
     draw_lines(path, title, {'': figures}, xlabel, dict(enumerate(x)), dict(enumerate(names)))
