@@ -11,14 +11,15 @@ lens: what each block would say, and in which language, switch: what a context i
 for a text in another, matching: Figure 14, word2vec: Figure 6 right. Each prints its tables and
 writes STUDY.json and STUDY.png into the run's folder; of several runs the picture, and the
 difference of two, go into the folder of the first; with --steps the files are STUDY-steps.json and
-.png. pictures.py draws. Every mean has a 90% bootstrap interval: pieces are drawn anew, and test
-documents with all of their sequences (parallel text does not mark documents, so there the pairs).
-It is the interval of these models; of several runs that differ in their seed alone the mean is
-shown, and runs are drawn anew, too.
+.png. Every mean has a 90% bootstrap interval: pieces are drawn anew, and test documents with all of
+their sequences (of parallel text, which does not mark documents, the pairs). It is the interval of
+these models; of several runs that differ in their seed alone the mean is shown, and runs are drawn
+anew, too.
 """
 
 import functools
 import time
+from collections import Counter, namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from data import LanguageMix, sequence_pairs, test_sequences
 from device import memory_advice, pick_device
 from model import PAD
 from pictures import KINDS
+from runs import DEFAULTS
 from similarity import Estimate
 from train import FREE
 
@@ -57,8 +59,6 @@ word2vec_steps = 0  # word2vec: read so many steps of the run's text; 0: all tha
 seed = 0  # of random pairs and of word2vec
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
-NO_PIECES = 'no pieces that are pairs, since those spelled alike are one and the same entry'
-
 
 # --- a run and its pair of languages --------------------------------------------------------------
 
@@ -69,23 +69,15 @@ class Run:
     def __init__(self, folder):
         self.folder, self.name = Path(folder), Path(folder).name
         self.model, languages, state = load_run(folder)
-        self.device = pick_device(device)
-        self.model.to(self.device)
-        self.settings, self.steps = state['settings'], state['step']
-        keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
-        settings = [self.settings[key] for key in keys]
-        parallel_epochs = self.settings.get('parallel_epochs', False)  # older runs lack it
-        self.mix = LanguageMix(languages, *settings, parallel_epochs)
-        self.languages = pair_of_languages(languages, folder)
+        self.model.to(pick_device(device))
+        self.settings, self.steps = DEFAULTS | state['settings'], state['step']
+        keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed', 'parallel_epochs'
+        self.mix = LanguageMix(languages, *(self.settings[key] for key in keys))
+        self.languages = pair_of_languages({lang.name: lang for lang in languages}, folder)
         self.clones = self.languages[0].corpus is self.languages[1].corpus
         self.pair = ' and '.join(language.name for language in self.languages)
+        self.longest = min(max_tokens, self.model.config.block_size)  # tokens of a sequence
         self.counted = {0: 0}  # step -> how often each entry was read before it
-
-    def go_to(self, step):
-        """Takes the model of the checkpoint of a step."""
-        state = read_checkpoint(checkpoint_paths(self.folder)[step])
-        self.model.load_state_dict(state['model'])
-        self.steps = step
 
     @property
     def shares(self):
@@ -94,97 +86,80 @@ class Run:
         numbers = [self.mix.languages.index(language) for language in self.languages]
         return [float(read[number] / max(1, read.sum())) for number in numbers]
 
-    def of_sequences(self, measure, title):
-        """measure(model, ids_1, ids_2) of every pair of sequences: (list, their documents, what was
-        compared in words)."""
-        measured, documents = [], []
-        for *sides, number in tqdm(self.sequences, f'{self.name}: {title}', leave=False):
-            ids = [ids_of(language, side) for language, side in zip(self.languages, sides)]
-            measured.append(measure(self.model, *ids))
-            documents.append(number)
-        return measured, documents, self.counted_pairs('pairs of sequences', documents)
+    def ids(self, sides):
+        """What the model reads for two texts of the corpora: two arrays of entries."""
+        return [language.ids(side) for language, side in zip(self.languages, sides)]
 
-    def counted_pairs(self, kind, documents):
+    def compared(self, documents, kind):
         """How many were compared, in words."""
         of = f' of {len(set(documents)):,} documents' if self.clones and not parallel else ''
         return f'{len(documents):,} {kind}{of}'
 
-    @property
-    def longest(self):
-        """Tokens of the longest sequence."""
-        return min(max_tokens, self.model.config.block_size)
-
-    def read_sequences(self):
-        """Makes `sequences`: list of (side_1, side_2, document), two arrays of ids of the corpora
-        and a number."""
+    @functools.cached_property
+    def sequences(self):
+        """List of (side_1, side_2, document): two arrays of ids of the corpora, and a number."""
         shortest = min_tokens or max(4, self.longest // 4)
         if not 4 <= shortest <= self.longest:
-            raise ConfigError(
-                f'min_tokens must lie between 4 and {self.longest} (max_tokens and block_size), '
-                f'not {shortest}'
-            )
+            limits = f'4 and {self.longest} (max_tokens and block_size)'
+            raise ConfigError(f'min_tokens must lie between {limits}, not {shortest}')
         files = [str(path) for path in parallel]
-        self.sequences = sequence_pairs(*self.languages, files, pairs, self.longest, shortest)
+        return sequence_pairs(*self.languages, files, pairs, self.longest, shortest)
 
-    def read_contexts(self):
-        """Makes `contexts`: list of (context_1, context_2, text_1, text_2, document), where the
-        text follows the context and side 2 says the same as side 1.
+    @functools.cached_property
+    def contexts(self):
+        """List of (before, text, unrelated, document): a text, what stands before it and what
+        stands before another one, each as entries in both languages, and a number.
 
         Of the test set of clones they are the halves of a sequence, of parallel text two sequences
         that follow each other. Raises ConfigError for less than two."""
-        self.read_sequences()
         half = self.longest // 2
         if self.clones and not parallel:
-            halves = [(side[:half], side[half:], number) for side, _, number in self.sequences]
-            self.contexts = [(one, one, two, two, number) for one, two, number in halves]
+            parts = [([a[:half], b[:half]], [a[half:], b[half:]], n) for a, b, n in self.sequences]
         else:
-            self.contexts = [
-                (before[0][-half:], before[1][-half:], after[0][:half], after[1][:half], after[2])
-                for before, after in zip(self.sequences, self.sequences[1:])
-            ]
-        if len(self.contexts) < 2:
-            raise ConfigError(
-                'switch compares texts with unrelated ones: it needs more pairs of sequences'
-            )
+            both = zip(self.sequences, self.sequences[1:])
+            both = [(a[-half:], b[-half:], c[:half], d[:half], n) for (a, b, _), (c, d, n) in both]
+            parts = [(sides[:2], sides[2:], n) for *sides, n in both]
+        if len(parts) < 2:
+            raise ConfigError('switch needs more pairs of sequences, some of unrelated text')
+        parts = [(self.ids(before), self.ids(text), number) for before, text, number in parts]
+        others = parts[len(parts) // 2 :] + parts[: len(parts) // 2]
+        return [(*texts, other[0], number) for (*texts, number), other in zip(parts, others)]
 
-    def read_sentences(self):
-        """Makes `sentences`, the two that are matched: ids of the two corpora."""
-        texts, block_size = (sentence_1, sentence_2 or sentence_1), self.model.config.block_size
-        if sentence_1 and not sentence_2 and not self.clones:
+    @functools.cached_property
+    def sentences(self):
+        """The two sentences that are matched: ids of the two corpora."""
+        if sentence_1 and not (sentence_2 or self.clones):
             raise ConfigError(f'{self.pair} are no clones: give --sentence_2 as well')
         if sentence_1:
-            tokenizers = [language.corpus.load_tokenizer() for language in self.languages]
-            sides = [pieces.encode(text) for pieces, text in zip(tokenizers, texts)]
+            texts = zip(self.languages, (sentence_1, sentence_2 or sentence_1))
+            sides = [language.corpus.load_tokenizer().encode(text) for language, text in texts]
         else:
-            self.read_sequences()
             sides = [side[: shown[1]] for side in self.sequences[0][:2]]
-        for side in sides:
-            if not shown[0] < len(side) <= block_size:
-                raise ConfigError(
-                    f'a sentence must have {shown[0] + 1} (shown) to {block_size} (block_size) '
-                    f'tokens, and one has {len(side)}'
-                )
-        self.sentences = [np.array(side) for side in sides]
+        least, most = shown[0] + 1, self.model.config.block_size
+        for length in map(len, sides):
+            if not least <= length <= most:
+                limits = f'{least} (shown) to {most} (block_size)'
+                raise ConfigError(f'a sentence must have {limits} tokens, and one has {length}')
+        return [np.array(side) for side in sides]
 
     @functools.cached_property
     def entries(self):
         """Vocabulary entries of the pieces that are compared: (2, n) ids of the model.
 
-        Pieces of clones, or those of two languages that are spelled alike, unless they are one
-        entry."""
-        ids = np.arange(self.languages[0].corpus.vocab_size)[None].repeat(2, 0)
-        if not self.clones:
-            spellings = [spellings_of(language) for language in self.languages]
-            id_of = {spelling: i for i, spelling in enumerate(spellings[1])}
-            alike = [(i, id_of[text]) for i, text in enumerate(spellings[0]) if text in id_of]
-            ids = np.array(alike, dtype=int).reshape(-1, 2).T
+        They are spelled alike, as all pieces of clones are; those that are one entry do not
+        count."""
+        spellings, others = map(spellings_of, self.languages)
+        id_of = {spelling: i for i, spelling in enumerate(others)}
+        alike = [(i, id_of[text]) for i, text in enumerate(spellings) if text in id_of]
+        ids = np.array(alike, dtype=int).reshape(-1, 2).T
         entries = np.stack([lang.table[side] for lang, side in zip(self.languages, ids)])
         return entries[:, (entries[0] != entries[1]) & (entries[0] != PAD)]
 
     def pieces(self, entries, addition=''):
         """What was compared, in words."""
         kind = 'clones' if self.clones else 'pieces spelled alike'
-        return f'{entries.shape[1]:,} {kind}{addition}' if self.entries.size else NO_PIECES
+        none = 'no pieces that are pairs, since those spelled alike are one and the same entry'
+        return f'{entries.shape[1]:,} {kind}{addition}' if self.entries.size else none
 
     def embeddings(self):
         """{kind: (entries, width)}"""
@@ -202,23 +177,17 @@ class Run:
 
 
 def pair_of_languages(languages, folder):
-    """The two languages that the settings name, else the first two."""
-    named = {language.name: language for language in languages}
-    if len(named) < 2:
-        raise ConfigError(f'{folder} has one language: a similarity needs a run with two')
+    """The two languages that the settings name, else the first two of {name: Language}."""
     for name in (language_1, language_2):
-        if name and name not in named:
-            raise ConfigError(f'{folder} has no language {name!r}, only {", ".join(named)}')
-    if language_1 and language_1 == language_2:
-        raise ConfigError(f'both languages are {language_1!r}: choose two languages')
-    first = language_1 or next(name for name in named if name != language_2)
-    second = language_2 or next(name for name in named if name != first)
-    return named[first], named[second]
-
-
-def ids_of(language, side):
-    """What the model reads for a text of the language's corpus: (T,) entries, in its order."""
-    return language.ids(side)
+        if name and name not in languages:
+            raise ConfigError(f'{folder} has no language {name!r}, only {", ".join(languages)}')
+    if len(languages) < 2:
+        raise ConfigError(f'{folder} has one language: a similarity needs a run with two')
+    others = (name for name in languages if name not in (language_1, language_2))
+    first, second = language_1 or next(others), language_2 or next(others)
+    if first == second:
+        raise ConfigError(f'both languages are {first!r}: choose two languages')
+    return languages[first], languages[second]
 
 
 def spellings_of(language):
@@ -231,6 +200,18 @@ def spellings_of(language):
 
 # A study returns a dict. `compared` says in words what was compared, and similarity.tables shows
 # the figures: an Estimate (L,) of each block, a dict of Estimates, or a dict of such.
+
+
+def over_sequences(sequences, measure, title):
+    """measure(*sides), a dict, of each of `sequences`, which end with the number of a document:
+    ({name: list of n}, list of the n numbers)."""
+    measured = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
+    values = {name: [one[name] for one in measured] for name in measured[0]}
+    return values, [number for *_, number in sequences]
+
+
+def estimates(values, documents):
+    return {name: Estimate.of(measured, documents) for name, measured in values.items()}
 
 
 def study_embeddings(run):
@@ -269,60 +250,62 @@ def study_frequency(run):
             values['pieces'][name] = entries.shape[1]
             for kind, weight in run.embeddings().items():
                 cosines = similarity.compare_vectors(*weight[entries], seed=seed)
-                values[kind][name] = dict(pairs=cosines['pairs'], random=cosines['random'])
+                values[kind][name] = {key: cosines[key] for key in ('pairs', 'random')}
     return values
 
 
 def study_hidden(run):
     """Hidden states of corresponding tokens, retrieval and linear CKA (Tables 2 and 4)."""
 
-    def compare(model, *ids):
-        orders = [np.argsort(lang.positions(len(ids[0]))) for lang in run.languages]
-        places = orders if run.clones else None
-        return similarity.compare_states(model, *ids, run.clones, matching_threshold, places)
+    def measure(*sides):
+        places = [np.argsort(language.positions(len(sides[0]))) for language in run.languages]
+        settings = run.clones, matching_threshold, places if run.clones else None
+        return similarity.compare_states(run.model, *run.ids(sides), *settings)
 
-    states, documents, compared = run.of_sequences(compare, 'hidden states')
-    hsic = Estimate.of([state.pop('hsic') for state in states], documents, similarity.cka)
-    means = {name: Estimate.of([s[name] for s in states], documents) for name in states[0]}
-    return dict(compared=compared, **means, cka=hsic)
+    values, documents = over_sequences(run.sequences, measure, f'{run.name}: hidden states')
+    cka = Estimate.of(values.pop('hsic'), documents, similarity.cka)
+    compared = run.compared(documents, 'pairs of sequences')
+    return dict(compared=compared, **estimates(values, documents), cka=cka)
 
 
 def study_gradients(run):
     """Cosine of the gradients of the two sides, kinds of tensors x blocks (Figures 11 to 13)."""
-    cosines, documents, compared = run.of_sequences(similarity.gradient_similarity, 'gradients')
-    kinds, tensors = {}, {}
-    for name in cosines[0]:
-        values = [c[name] for c in cosines]
-        if name.startswith('blocks.'):
-            kind = name.split('.', 2)[2]
-            kinds.setdefault(kind, []).append(values)  # block after block
-        else:
-            tensors[name] = Estimate.of(values, documents)
+
+    def measure(*sides):
+        return similarity.gradient_similarity(run.model, *run.ids(sides))
+
+    values, documents = over_sequences(run.sequences, measure, f'{run.name}: gradients')
+    kinds = {}  # of tensors: (n, L)
+    for name in [name for name in values if name.startswith('blocks.')]:
+        kinds.setdefault(name.split('.', 2)[2], []).append(values.pop(name))
     macro = Estimate.of(np.mean(list(kinds.values()), axis=(0, 1)), documents)
-    gradients = {kind: Estimate.of(np.transpose(c), documents) for kind, c in kinds.items()}
-    return dict(compared=compared, gradients=gradients, tensors={'macro average': macro} | tensors)
+    kinds = {kind: np.transpose(blocks) for kind, blocks in kinds.items()}
+    return dict(
+        compared=run.compared(documents, 'pairs of sequences'),
+        gradients=estimates(kinds, documents),
+        tensors={'macro average': macro} | estimates(values, documents),
+    )
 
 
 def study_lens(run):
     """The logit lens by language: what the model would say after each block of each language's
     test set, see lens.lens."""
-    first, second = run.languages
-    vocab_size = run.model.config.vocab_size
-    groups = lens.groups_of(first, second, vocab_size)
-    spellings = [spellings_of(language) for language in run.mix.languages]
-    tables = [language.table for language in run.mix.languages]
-    alike = lens.entries_alike(tables, spellings, vocab_size)
-    names, mass, losses, compared = [first.name, second.name, 'shared', 'others'], {}, {}, []
+    vocab_size, languages = run.model.config.vocab_size, run.mix.languages
+    groups = lens.groups_of(*run.languages, vocab_size)
+    tables = [language.table for language in languages]
+    alike = lens.entries_alike(tables, map(spellings_of, languages), vocab_size)
+    names = [language.name for language in run.languages] + ['shared', 'others']
+    mass, losses, compared = {}, {}, []
     for language in run.languages:
+
+        def measure(side, _, language=language):
+            return lens.lens(run.model, language.ids(side), groups, alike)
+
         sequences = test_sequences(language.corpus, pairs, run.longest)
-        measured = [
-            lens.lens(run.model, ids_of(language, side), groups, alike)
-            for side, *_ in tqdm(sequences, f'{run.name}: lens, {language.name}', leave=False)
-        ]
-        documents = [number for *_, number in sequences]
-        compared.append(f'{len(documents):,} sequences of {len(set(documents))} documents')
-        of = {key: Estimate.of([m[key] for m in measured], documents) for key in measured[0]}
-        for group, name in enumerate(names[: of['mass'].value.shape[1]]):
+        values = over_sequences(sequences, measure, f'{run.name}: lens, {language.name}')
+        compared.append(f'{len(sequences):,} sequences of {len(set(values[1]))} documents')
+        of = estimates(*values)
+        for group, name in enumerate(names[: groups.max() + 1]):
             if (groups == group).sum() > (group == 3) * len(tables):  # not padding alone
                 mass[f'{language.name}: {name}'] = of['mass'][:, group]
         losses[f'{language.name}: next piece'] = of['loss']
@@ -336,49 +319,41 @@ def study_lens(run):
 def study_switch(run):
     """Losses on texts in one language after contexts in the other and in their own, by position in
     the text, see lens.CONTEXTS."""
-    bins = lens.bins_of(
-        max(len(text) for *_, one, other, _ in run.contexts for text in (one, other))
-    )
-    values, documents = dict(switch={}, told={}), [number for *_, number in run.contexts]
+    bins = lens.bins_of(max(len(side) for _, text, *_ in run.contexts for side in text))
+    kinds = dict(switch=(lens.mean_loss, lens.CONTEXTS), told=(lens.told, lens.CONTEXTS[1:4]))
+    values = {kind: {} for kind in kinds}
     for own, other in ((1, 0), (0, 1)):
-        text_language, other_language = run.languages[own], run.languages[other]
-        sums = []
-        title = f'{run.name}: switch to {text_language.name}'
-        for number, (*sides, _) in enumerate(tqdm(run.contexts, title, leave=False)):
-            unrelated = run.contexts[(number + len(run.contexts) // 2) % len(run.contexts)]
-            contexts = [
-                np.array([], int),
-                ids_of(text_language, sides[own]),
-                ids_of(other_language, sides[other]),
-                ids_of(other_language, sides[2 + other]),
-                ids_of(other_language, unrelated[other]),
-                ids_of(text_language, unrelated[own]),
-            ]
-            text = ids_of(text_language, sides[2 + own])
-            sums.append(lens.losses_by_bin(lens.losses_after(run.model, contexts, text), bins))
-        kinds = dict(switch=(lens.mean_loss, lens.CONTEXTS), told=(lens.told, lens.CONTEXTS[1:4]))
+
+        def measure(before, text, unrelated, own=own, other=other):
+            contexts = [text[own][:0], before[own], before[other], text[other]]
+            contexts += [unrelated[other], unrelated[own]]
+            losses = lens.losses_after(run.model, contexts, text[own])
+            return dict(sums=lens.losses_by_bin(losses, bins))
+
+        name = run.languages[own].name
+        measured, documents = over_sequences(run.contexts, measure, f'{run.name}: switch to {name}')
         for kind, (statistic, contexts) in kinds.items():
-            means = Estimate.of(sums, documents, statistic)
+            means = Estimate.of(measured['sums'], documents, statistic)
             for row, context in enumerate(contexts):
-                cells = {name: means[row, column] for column, name in enumerate(bins)}
-                values[kind][f'{text_language.name}: {context}'] = cells
-    return dict(compared=run.counted_pairs('texts', documents)) | values
+                cells = {label: means[row, column] for column, label in enumerate(bins)}
+                values[kind][f'{name}: {context}'] = cells
+    return dict(compared=run.compared(documents, 'texts')) | values
 
 
 def study_matching(run):
     """The matching of one pair of sentences by the mean cosine over the blocks (Figure 14)."""
-    sides = list(zip(run.languages, run.sentences))
-    cosines = similarity.token_cosines(run.model, *(ids_of(*side) for side in sides)).mean(0)
+    sides = run.sentences
+    cosines = similarity.token_cosines(run.model, *run.ids(sides)).mean(0)
     rows, columns = similarity.match_tokens(cosines, matching_threshold)
-    texts = []
-    for language, ids in sides:
-        spellings = spellings_of(language)
-        texts.append([spellings[token] for token in ids])
-    matches = [[int(i), int(j), float(cosines[i, j])] for i, j in zip(rows, columns)]
-    share = 2 * len(matches) / sum(cosines.shape)
-    names = [language.name for language in run.languages]
-    values = dict(compared='one pair', share=share, names=names, tokens=texts, matches=matches)
-    return values | dict(shown=shown)
+    spellings = [spellings_of(language) for language in run.languages]
+    return dict(
+        compared='one pair',
+        share=2 * len(rows) / sum(cosines.shape),
+        names=[language.name for language in run.languages],
+        tokens=[[spelled[token] for token in side] for spelled, side in zip(spellings, sides)],
+        matches=[[int(i), int(j), float(cosines[i, j])] for i, j in zip(rows, columns)],
+        shown=shown,
+    )
 
 
 def list_matches(labels, results):
@@ -387,8 +362,8 @@ def list_matches(labels, results):
         lines = [f'{label}: {values["share"]:.0%} of the tokens matched, with a mean cosine of']
         for i, j, cosine in values['matches']:
             if shown[0] <= i < shown[1]:
-                tokens = values['tokens'][0][i], values['tokens'][1][j]
-                lines.append(f'  {tokens[0]:>16}  {tokens[1]:<16}{cosine:>7.3f}')
+                first, second = values['tokens'][0][i], values['tokens'][1][j]
+                lines.append(f'  {first:>16}  {second:<16}{cosine:>7.3f}')
         yield '\n'.join([*lines, ''])
 
 
@@ -434,32 +409,20 @@ def load_gensim():
 
 # --- the runs side by side ------------------------------------------------------------------------
 
-# what measures a run, makes its tables, draws it, and what is drawn of it over training steps
+# what measures a run, draws it, is drawn of it over training steps, and makes its tables
+Study = namedtuple('Study', 'measure draw figures tables', defaults=[None, similarity.tables])
 STUDIES = dict(
-    embeddings=(
-        study_embeddings,
-        similarity.tables,
-        pictures.draw_vectors,
-        pictures.figures_of_vectors,
-    ),
-    frequency=(
-        study_frequency,
-        similarity.tables,
-        pictures.draw_frequency,
-        pictures.figures_of_frequency,
-    ),
-    hidden=(study_hidden, similarity.tables, pictures.draw_blocks, pictures.figures_of_hidden),
-    gradients=(
-        study_gradients,
-        similarity.tables,
-        pictures.draw_gradients,
-        pictures.figures_of_gradients,
-    ),
-    lens=(study_lens, similarity.tables, pictures.draw_blocks, pictures.figures_of_lens),
-    switch=(study_switch, similarity.tables, pictures.draw_switch, pictures.figures_of_switch),
-    matching=(study_matching, list_matches, pictures.draw_matching, None),
-    word2vec=(study_word2vec, similarity.tables, pictures.draw_vectors, None),
+    embeddings=Study(study_embeddings, pictures.draw_vectors, pictures.figures_of_vectors),
+    frequency=Study(study_frequency, pictures.draw_frequency, pictures.figures_of_frequency),
+    hidden=Study(study_hidden, pictures.draw_blocks, pictures.figures_of_hidden),
+    gradients=Study(study_gradients, pictures.draw_gradients, pictures.figures_of_gradients),
+    lens=Study(study_lens, pictures.draw_blocks, pictures.figures_of_lens),
+    switch=Study(study_switch, pictures.draw_switch, pictures.figures_of_switch),
+    matching=Study(study_matching, pictures.draw_matching, tables=list_matches),
+    word2vec=Study(study_word2vec, pictures.draw_vectors),
 )
+# what of a Run some studies need, and raises ConfigError for a mistake in the settings
+READS = dict(hidden='sequences', gradients='sequences', switch='contexts', matching='sentences')
 
 
 def check_settings():
@@ -478,51 +441,42 @@ def check_settings():
     names = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
     if not set(names) <= set(STUDIES):
         raise ConfigError(f'study must be some of {", ".join(STUDIES)}, or all, not {study!r}')
-    if steps:
-        names = [name for name in names if STUDIES[name][-1] or study != 'all']
-        alone = [name for name in names if not STUDIES[name][-1]]
-        if alone:
-            raise ConfigError(f'{" and ".join(alone)}: not drawn over steps, leave out --steps')
-    if 'word2vec' in names:
-        try:
-            load_gensim()
-        except ConfigError as error:
-            if study != 'all':
-                raise
-            print(f'{error}; this study is left out')
-            names.remove('word2vec')
-    return names
+    alone = [name for name in names if steps and not STUDIES[name].figures]
+    if alone and study != 'all':
+        raise ConfigError(f'{" and ".join(alone)}: not drawn over steps, leave out --steps')
+    return [name for name in names if name not in alone]
 
 
-def grouped(runs):
-    """The runs in groups that differ in their seed alone: list of lists."""
-    groups = {}
+def grouped(runs, alone=False):
+    """The runs that differ in their seed alone, or each run alone: {what tables and pictures call
+    them: list}."""
+    groups, seen, labelled = {}, Counter(), {}
     for trained in runs:
-        settings = trained.settings
-        same = {name: settings[name] for name in settings.keys() - FREE - {'init_from', 'seed'}}
-        key = repr((sorted(same.items()), trained.steps, trained.pair))
-        while any(other.settings['seed'] == settings['seed'] for other in groups.get(key, [])):
-            key += ', a copy'  # which is not another seed
-        groups.setdefault(key, []).append(trained)
-    return list(groups.values())
+        same = {k: v for k, v in trained.settings.items() if k not in {*FREE, 'init_from', 'seed'}}
+        key = repr((sorted(same.items()), trained.steps, trained.pair, alone and trained.name))
+        seen[key, trained.settings['seed']] += 1  # a copy is not another seed
+        groups.setdefault((key, seen[key, trained.settings['seed']]), []).append(trained)
+    for first, *more in groups.values():
+        label = first.name
+        label += f' and {len(more)} more seed{"s" if more[1:] else ""}' if more else ''
+        label += f' ({first.shares[0]:.0%}/{first.shares[1]:.0%}'
+        if first.steps < first.settings['max_steps'] and not steps:
+            label += f', step {first.steps:,} of {first.settings["max_steps"]:,}'
+        label += f'), {first.pair}' if len({trained.pair for trained in runs}) > 1 else ')'
+        labelled[label] = [first, *more]
+    return labelled
 
 
-def label_of(run, *replicates):
-    """What a run is called in tables and pictures, or runs that differ in their seed alone."""
-    label = run.name
-    if replicates:
-        label += f' and {len(replicates)} more seed{"s" if replicates[1:] else ""}'
-    label += f' ({run.shares[0]:.0%}/{run.shares[1]:.0%}'
-    if run.steps < run.settings['max_steps'] and not steps:
-        label += f', step {run.steps:,} of {run.settings["max_steps"]:,}'
-    return f'{label})'
+def path_of(runs, name):
+    """Where the picture of some runs is written, in the folder of the first."""
+    return runs[0].folder / f'{"-".join([name, *(run.name for run in runs if runs[1:])])}.png'
 
 
 def measured(name, run):
     """What a study says of a run; also written to its folder."""
     start = time.perf_counter()
     with memory_advice('lower max_tokens, or use --device=cpu'):
-        values = STUDIES[name][0](run)
+        values = STUDIES[name].measure(run)
     about = dict(run=run.name, step=run.steps, share_1=run.shares[0], parallel=parallel)
     about |= {f'language_{i}': language.name for i, language in enumerate(run.languages, 1)}
     about['seconds'] = time.perf_counter() - start
@@ -531,88 +485,70 @@ def measured(name, run):
     return values
 
 
-def analyze(name, runs):
+def analyze(name, runs, groups):
     """Makes one study of the runs: measures, prints the tables, writes the files."""
-    groups = [[run] for run in runs] if name == 'matching' else grouped(runs)  # it has no mean
-    results = [[measured(name, run) for run in group] for group in groups]
+    _, draw, _, tables = STUDIES[name]
+    results = [[measured(name, run) for run in group] for group in groups.values()]
     results = [similarity.over_seeds(values, number) for number, values in enumerate(results)]
-    labels, languages = [label_of(*group) for group in groups], [run.pair for run, *_ in groups]
-    if len(set(languages)) > 1:
-        labels = [f'{label}, {pair}' for label, pair in zip(labels, languages)]
     compared = [values['compared'] for values in results]
-    title = f'{name}: {"; ".join(dict.fromkeys(languages))}'
-    if len(set(compared)) == 1:
-        title += f', {compared[0]}'
+    same = len(set(compared)) == 1
+    title = f'{name}: {"; ".join(dict.fromkeys(run.pair for run in runs))}'
+    title += f', {compared[0]}' if same else ''
     models = {1: 'this model', 2: 'these two models'}
     title += f', of {models.get(len(groups), f"these {len(groups)} models")}'
-    if any(len(group) > 1 for group in groups):
-        title += ' and their seeds'
-    print(f'{title} (±: half of the 90% interval)' if name != 'matching' else title, end='\n\n')
-    for label, text in zip(labels, compared):
-        if len(set(compared)) > 1:
-            print(f'{label}: {text}')
-    _, tables_of, draw, _ = STUDIES[name]
-    texts = list(tables_of(labels, results))
+    title += ' and their seeds' if len(groups) < len(runs) else ''
+    print(title if name == 'matching' else f'{title} (±: half of the 90% interval)', end='\n\n')
+    for label, text in () if same else zip(groups, compared):
+        print(f'{label}: {text}')
+    texts = list(tables(groups, results))
     print(*texts, sep='\n')
-    stem = '-'.join([name] + [run.name for run in runs if len(runs) > 1])
-    path = runs[0].folder / f'{stem}.png'
+    path = path_of(runs, name)
     change = similarity.difference(*results) if len(groups) == 2 else None
     if change or len(groups) < len(runs):
-        together = dict(runs=labels, values=results, difference=change)
+        together = dict(runs=list(groups), values=results, difference=change)
         write_json(path.with_suffix('.json'), similarity.plain(together))
     if texts:  # an anchored vocabulary leaves some studies without pieces
-        shares = [run.shares[0] for run, *_ in groups]
-        draw([pictures.Row(*row) for row in zip(labels, shares, results)], title, path)
+        shares = [run.shares[0] for run, *_ in groups.values()]
+        draw([pictures.Row(*row) for row in zip(groups, shares, results)], title, path)
         print(f'wrote {path}\n')
 
 
 def chosen_steps(run):
     """The steps of `steps` that a run has checkpoints of."""
     kept = list(checkpoint_paths(run.folder))
-    if steps == 'all':
-        return kept
     try:
-        wanted = sorted({int(step) for step in steps.strip('[]').split(',')})
+        chosen = kept if steps == 'all' else sorted({int(s) for s in steps.strip('[]').split(',')})
     except ValueError:
         raise ConfigError(f'steps must be all, or steps as in 100,200, not {steps!r}') from None
-    missing = [step for step in wanted if step not in kept]
-    if missing:
-        raise ConfigError(
-            f'{run.folder} has no checkpoint of step {missing[0]:,}, only of '
-            f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
-        )
-    return wanted
+    for step in set(chosen) - set(kept):
+        there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
+        raise ConfigError(f'{run.folder} has no checkpoint of step {step:,}, only of {there}')
+    return chosen
 
 
-def analyze_steps(name, runs):
+def analyze_steps(name, runs, groups):
     """Makes one study of checkpoints of the runs: prints tables, writes files of its main figures
     over training steps."""
-    study_run, _, _, figures_of = STUDIES[name]
-    series, last = {}, [run.steps for run in runs]
-    for number, group in enumerate(grouped(runs)):
-        label, figures = label_of(*group), []
-        chosen = sorted(set.intersection(*(set(chosen_steps(run)) for run in group)))
-        for step in tqdm(chosen, f'{group[0].name}: {name}', unit=' checkpoints', leave=False):
-            values = []
+    series, title = {}, f'{name} over training: {"; ".join(dict.fromkeys(r.pair for r in runs))}'
+    for number, (label, group) in enumerate(groups.items()):
+        chosen, series[label] = set.intersection(*(set(chosen_steps(run)) for run in group)), {}
+        for step in tqdm(sorted(chosen), f'{label}: {name}', unit=' checkpoints', leave=False):
             for trained in group:
-                trained.go_to(step)
-                values.append(study_run(trained))
-            figures.append(figures_of(similarity.over_seeds(values, number)))
-        series[label] = chosen, pictures.joined(figures)
-    for trained, step in zip(runs, last):
-        trained.go_to(step)
-    title = f'{name} over training: {"; ".join(dict.fromkeys(run.pair for run in runs))}'
+                state = read_checkpoint(checkpoint_paths(trained.folder)[step])
+                trained.model.load_state_dict(state['model'])
+                trained.steps = step
+            values = similarity.over_seeds([STUDIES[name].measure(run) for run in group], number)
+            series[label][step] = STUDIES[name].figures(values)
     print(f'{title} (±: half of the 90% interval)\n')
-    for label, (chosen, panels) in series.items():
-        for heading, lines in panels.items():
-            print(similarity.table_text(f'{label}: {heading}', lines, [f'{x:,}' for x in chosen]))
-    stem = '-'.join([name, 'steps'] + [run.name for run in runs if len(runs) > 1])
-    path = runs[0].folder / f'{stem}.png'
-    figures = {
-        label: dict(steps=chosen, figures=panels) for label, (chosen, panels) in series.items()
-    }
-    write_json(path.with_suffix('.json'), similarity.plain(figures))
-    if any(panels for _, panels in series.values()):
+    lines = {label: pictures.joined(figures.values()) for label, figures in series.items()}
+    for label, panels in lines.items():
+        for heading, rows in panels.items():
+            columns = [f'{step:,}' for step in series[label]]
+            print(similarity.table_text(f'{label}: {heading}', rows, columns))
+    path = path_of(runs, f'{name}-steps')
+    written = {label: dict(steps=list(series[label]), figures=lines[label]) for label in series}
+    write_json(path.with_suffix('.json'), similarity.plain(written))
+    if any(lines.values()):
         pictures.draw_steps(series, title, path)
         print(f'wrote {path}\n')
 
@@ -622,23 +558,23 @@ def main():
     runs = [Run(folder) for folder in out_dirs or [out_dir]]
     if len({trained.name for trained in runs}) < len(runs):
         raise ConfigError(f'the runs need folders of different names, not {", ".join(out_dirs)}')
-    for trained in runs:  # a mistake in the text is known before hours of work
-        if steps:
-            chosen_steps(trained)
-        if {'hidden', 'gradients'} & set(names):
-            trained.read_sequences()
-        if 'switch' in names:
-            try:
-                trained.read_contexts()
-            except ConfigError as error:
-                if study != 'all':
-                    raise
-                print(f'{error}; this study is left out')
-                names.remove('switch')
-        if 'matching' in names:
-            trained.read_sentences()
+    for name in list(names):  # a mistake in the text is known before hours of work
+        try:
+            for trained in runs:
+                getattr(trained, READS.get(name, 'pair'))
+            if name == 'word2vec':
+                load_gensim()
+        except ConfigError as error:
+            if study != 'all' or name not in ('switch', 'word2vec'):
+                raise
+            print(f'{error}; this study is left out')
+            names.remove(name)
+    for trained in runs if steps else ():
+        chosen_steps(trained)
+    pooled, single = grouped(runs), grouped(runs, alone=True)
     for name in names:
-        (analyze_steps if steps else analyze)(name, runs)
+        groups = single if name == 'matching' else pooled  # a matching has no mean
+        (analyze_steps if steps else analyze)(name, runs, groups)
 
 
 if __name__ == '__main__':

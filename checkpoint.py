@@ -100,7 +100,7 @@ def load_run(out):
 
     Raises ConfigError."""
     state = last_checkpoint(out)
-    require(state, f'there is no run in {out}: no checkpoint is there; train one first')
+    require(state, f'there is no run in {out}; make one with: python train.py CONFIG')
     chosen = DEFAULTS | state['settings']
     languages, entries = build_languages(*(chosen[key] for key in LANGUAGE_SETTINGS))
     if chosen.get('only'):

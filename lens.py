@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from model import CHUNK_LOGITS, PAD
-from similarity import residual_states, without_padding
+from similarity import batch_of
 
 # what stands before a text, in its own language or in the other one
 CONTEXTS = (
@@ -30,10 +30,9 @@ def groups_of(first, second, vocab_size):
     """The group of each entry, (V,) int64: 0 only of the `first` language, 1 only of the `second`,
     2 shared by both, 3 of neither. Padding is of neither."""
     has = np.zeros((2, vocab_size), bool)
-    for row, language in zip(has, (first, second)):
-        row[language.table] = True
+    has[0, first.table] = has[1, second.table] = True
     has[:, PAD] = False
-    return np.select([has.all(0), has[0], has[1]], [2, 0, 1], 3)
+    return np.array([3, 0, 1, 2])[has[0] + 2 * has[1]]
 
 
 def entries_alike(tables, spellings, vocab_size):
@@ -64,25 +63,22 @@ def lens(model, tokens, groups, alike):
 
     A model that spreads its probability evenly over two languages has a loss of log 2 = 0.69 more
     than `alike`; a larger difference means that it says most of it in the other language."""
-    tokens = torch.from_numpy(without_padding(tokens))
-    device = model.head.weight.device
-    targets, members = tokens[1:].to(device), torch.from_numpy(alike)[tokens[1:]].to(device)
-    count, rows = groups.max() + 1, max(1, CHUNK_LOGITS // len(groups))
-    measures = dict(mass=[], loss=[], alike=[])
-    for states in residual_states(model, tokens[:-1]):
+    tokens = batch_of(model, tokens)
+    targets = tokens[0, 1:]
+    members = torch.from_numpy(alike).to(tokens.device)[targets]
+    count, rows, measured = groups.max() + 1, max(1, CHUNK_LOGITS // len(groups)), []
+    for states in model.residual_stream(tokens[:, :-1]):
         mass, losses = np.zeros(count), []
-        for part in torch.arange(len(targets), device=device).split(rows):
-            logs = model.head(model.ln_f(states[part])).float().log_softmax(-1)
+        for part in torch.arange(len(targets), device=tokens.device).split(rows):
+            logs = model.head(model.ln_f(states[0, part])).float().log_softmax(-1)
             sums = logs.exp().sum(0).cpu().double().numpy()
             mass += np.bincount(groups, sums, count) / len(targets)
             own = logs.gather(1, targets[part, None])[:, 0]
             every = logs.gather(1, members[part].clamp(min=0))
             every = every.masked_fill(members[part] < 0, -torch.inf).logsumexp(1)
             losses.append(-torch.stack([own, every]))
-        loss, added = torch.cat(losses, 1).mean(1).tolist()
-        for name, value in dict(mass=mass, loss=loss, alike=added).items():
-            measures[name].append(value)
-    return {name: np.array(values) for name, values in measures.items()}
+        measured.append((mass, *torch.cat(losses, 1).mean(1).tolist()))
+    return dict(zip(('mass', 'loss', 'alike'), map(np.array, zip(*measured))))
 
 
 # --- a switch of language -------------------------------------------------------------------------
@@ -93,12 +89,12 @@ def losses_after(model, contexts, text):
     """Losses of a text (T,) after each of some contexts, nats: (contexts, T - 1).
 
     The first piece of the text does not count, since without a context nothing predicts it."""
-    sequences = [np.concatenate([context, text]) for context in contexts]
-    idx = np.full((len(contexts), max(map(len, sequences))), PAD, np.int64)
+    idx = np.full((len(contexts), max(map(len, contexts)) + len(text)), PAD, np.int64)
     targets = np.full_like(idx, PAD)  # which do not count
-    for row, target, context, sequence in zip(idx, targets, contexts, sequences):
-        row[: len(sequence)] = sequence
-        target[len(context) : len(sequence) - 1] = text[1:]
+    for row, target, context in zip(idx, targets, contexts):
+        end = len(context) + len(text)
+        row[:end] = np.concatenate([context, text])
+        target[len(context) : end - 1] = text[1:]
     idx, targets = (torch.from_numpy(x).to(model.head.weight.device) for x in (idx, targets))
     _, losses = model(idx, targets, per_token=True)
     return losses[targets != PAD].view(len(contexts), -1).float().cpu().numpy()

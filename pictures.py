@@ -1,8 +1,8 @@
 """The pictures of the studies of analyze.py.
 
-Most are panels of lines: {heading of a panel: {name of a line: Estimate (n,)}} over n places. The
-figures_of functions say which figures of a study, Estimates of single numbers, are drawn over
-shares of languages or over training steps.
+Most are panels of lines over blocks, bins, shares of languages or training steps. What is drawn at
+one place is called figures: {heading of a panel: {name of a line: Estimate of a number}}. The
+figures_of functions choose those of a study that are drawn over training steps.
 """
 
 import contextlib
@@ -15,12 +15,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import lens
-import similarity
 from figures import DPI, GREY, OTHERS, STYLE
-from similarity import Estimate
+from similarity import NAMES, TITLES, Estimate
 
 KINDS = ('input', 'output')  # of embeddings and of word vectors
 Row = namedtuple('Row', 'label share values')  # a run, or the mean of several seeds
+HEADINGS = dict(mass='mass on entries, {} read', lens='loss, {} read')  # {}: a language
+HEADINGS |= dict(switch='loss on {}', told='told by the context of {}')
 FREE_AXES = 'cosine', 'loss', 'saved', 'told'  # kinds of panels that do not go from 0 to 1
 MARKS = 'osD^vP'
 CONTROLS = {'same frequency', 'turned as well, same frequency', 'random', 'all pairs', 'chance'}
@@ -36,7 +37,8 @@ def picture(path, title, size, **layout):
         entries = [zip(*ax.get_legend_handles_labels()) for ax in axes.flat]
         handles = {label: handle for handle, label in itertools.chain(*entries)}
         if handles:
-            columns = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
+            most = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
+            columns = -(-len(handles) // -(-len(handles) // most))  # of about equal length
             place = dict(loc='outside lower center', ncols=columns)
             figure.legend(handles.values(), handles, **place)
         figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
@@ -45,235 +47,215 @@ def picture(path, title, size, **layout):
 
 
 def draw_lines(path, title, series, xlabel, x, ticks):
-    """A panel for each heading, with its lines. series: {label: (places, {heading: {line: Estimate
-    (n,)}})}; several series have a color each, and their lines a mark each.
+    """A panel for each heading, with its lines. series: {label: {place: figures}}; several series
+    have a color each, and their lines a mark each. x: {place: its position on the axis}; ticks:
+    {place: text} of those that are named.
 
     Lines stand a little beside each other. Cosines share their axis, and so do losses; shares, mass
-    and CKA go from 0 to 1. x, ticks: places and texts of the axis."""
-    title, span = f'{title}; bars: 90% intervals', max(x) - min(x) or 1
-    crowded = dict(rotation=30, ha='right') if len(''.join(map(str, ticks))) > 28 else {}
-    panels = [panel for _, panels in series.values() for panel in panels.items()]
-    headings = list(dict.fromkeys(heading for heading, _ in panels))
-    names = list(dict.fromkeys(name for _, lines in panels for name in lines))
-    looks = {}  # (label, name of a line) -> color, mark, place beside the others
-    for (number, label), (row, name) in itertools.product(enumerate(series), enumerate(names)):
-        color = OTHERS[(number if len(series) > 1 else row) % len(OTHERS)]
-        color = GREY if name in CONTROLS and len(series) == 1 else color
-        mark = MARKS[row % len(MARKS)] + (':' if name in CONTROLS else '-')
-        looks[label, name] = color, mark, number * len(names) + row
+    and CKA go from 0 to 1."""
+    parts = {label: joined(figures.values()) for label, figures in series.items()}
+    headings = list(dict.fromkeys(heading for panels in parts.values() for heading in panels))
+    lines_of = [lines for panels in parts.values() for lines in panels.values()]
+    names = list(dict.fromkeys(name for lines in lines_of for name in lines))
+    several, count, gaps = len(series) > 1, len(series) * len(names), np.diff(sorted(x.values()))
+    apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / count)])
     width = 1.8 + 3 * len(headings) if len(headings) > 2 else 2 + 4 * len(headings)
-    gaps = [np.diff(sorted(places)) for places, _ in series.values() if len(places) > 1]
-    apart = min(0.012 * span, 0.6 * min([span, *map(min, gaps)]) / len(looks))
-    with picture(path, title, (width, 4.4), ncols=len(headings)) as axes:
-        for label, (places, figures) in series.items():
-            for heading, lines in figures.items():
-                ax = axes[0][headings.index(heading)]
-                for name, estimate in lines.items():
-                    color, mark, number = looks[label, name]
-                    low, high = estimate.interval()
-                    bars = np.maximum([estimate.value - low, high - estimate.value], 0)
-                    beside = np.array(places) + apart * (number - (len(looks) - 1) / 2)
-                    look = dict(color=color, fmt=mark, ms=4, lw=1.2, capsize=2)
-                    label_of_line = ': '.join(filter(None, [label, name]))
-                    ax.errorbar(beside, estimate.value, bars, label=label_of_line, **look)
-        for heading, ax in zip(headings, axes[0]):
+    crowded = dict(rotation=30, ha='right') if len(''.join(ticks.values())) > 28 else {}
+    with picture(path, f'{title}; bars: 90% intervals', (width, 4.4), ncols=len(headings)) as axes:
+        axes = dict(zip(headings, axes[0]))
+        for number, (label, panels) in enumerate(parts.items()):
+            places = np.array([x[place] for place in series[label]])
+            for heading, name in [(h, name) for h in panels for name in panels[h]]:
+                value, (low, high) = panels[heading][name].value, panels[heading][name].interval()
+                bars, row = np.maximum([value - low, high - value], 0), names.index(name)
+                color = OTHERS[(number if several else row) % len(OTHERS)]
+                color = GREY if name in CONTROLS and not several else color
+                mark = MARKS[row % len(MARKS)] + (':' if name in CONTROLS else '-')
+                look = dict(color=color, fmt=mark, ms=4, lw=1.2, capsize=2)
+                look['label'] = ': '.join(filter(None, [label if several else '', name]))
+                beside = places + apart * (number * len(names) + row - (count - 1) / 2)
+                axes[heading].errorbar(beside, value, bars, **look)
+        kinds = [re.split(r'\W', heading)[0] for heading in headings]
+        for kind, (heading, ax) in zip(kinds, axes.items()):
             ax.set_title(textwrap.fill(heading, 38), parse_math=False)
             ax.set_xlabel(xlabel)
-            ax.set_xticks(x, ticks, **crowded)
-            ax.margins(x=0.5 / (len(x) + 1))
-        kinds = [re.split(r'\W', heading)[0] for heading in headings]
-        limits = {kind: [] for kind in kinds}
-        for kind, ax in zip(kinds, axes[0]):
-            limits[kind].append(ax.get_ylim() if kind in FREE_AXES else (-0.03, 1.03))
-        for kind, ax in zip(kinds, axes[0]):
-            low, high = np.transpose(limits[kind])
-            ax.set_ylim(min(low), max(high))
-
-
-def labelled(rows, parts):
-    """{label: part} of the parts of some runs; a single run needs no label."""
-    return dict(zip([row.label for row in rows] if len(rows) > 1 else [''], parts))
+            ax.set_xticks([x[place] for place in ticks], ticks.values(), **crowded)
+            ax.margins(x=0.5 / (len(ticks) + 1))
+            same = [other for other, its in zip(axes.values(), kinds) if its == kind]
+            limits = [other.get_ylim() for other in same] if kind in FREE_AXES else [(-0.03, 1.03)]
+            ax.set_ylim(min(limits)[0], max(high for _, high in limits))
 
 
 def joined(figures):
-    """The figures {heading: {line: Estimate}} of n runs or steps as one, with Estimates (n,)."""
-    keys = dict.fromkeys((h, line) for panels in figures for h in panels for line in panels[h])
-    result = {}
-    for heading, line in keys:
-        cells = [panels.get(heading, {}).get(line) for panels in figures]
+    """Figures at n places as one, with Estimates (n,), nan where there are none."""
+    figures, result = list(figures), {}
+    for heading, line in dict.fromkeys((h, line) for f in figures for h in f for line in f[h]):
+        cells = [part.get(heading, {}).get(line) for part in figures]
         result.setdefault(heading, {})[line] = Estimate.joined(cells)
     return result
 
 
+def draw_rows(rows, title, path, figures_by_place, xlabel):
+    """A series for each run; figures_by_place(values): {place: figures}. Places are numbers, or
+    bins like 4-7."""
+    series = {row.label: figures_by_place(row.values) for row in rows}
+    places = {place for figures in series.values() for place in figures}
+    places = sorted(places, key=lambda place: int(str(place).split('-')[0]))
+    texts = [f'{place:,}' if isinstance(place, int) else place for place in places]
+    shown = slice(None, None, 1 + len(places) // 13)
+    x, ticks = dict(zip(places, range(len(places)))), dict(zip(places[shown], texts[shown]))
+    draw_lines(path, title, series, xlabel, x, ticks)
+
+
+def draw_steps(series, title, path):
+    """Figures over training. series: {label: {step: figures}}."""
+    steps = sorted({step for figures in series.values() for step in figures})
+    doubling = steps[-1] > 20 * max(1, steps[0])  # these stand evenly
+    x = dict(zip(steps, np.log(steps) if doubling else steps))
+    ticks = {step: str(step) for step in steps[:: 1 + (len(steps) - 1) // 8]}
+    draw_lines(path, title, series, 'training steps', x, ticks)
+
+
 def figures_of_vectors(values):
     """Cosines and CSLS retrieval, as they are and after each step of compare_geometry."""
-    figures, names = {}, similarity.NAMES
+    figures = {}
     for kind in KINDS:
         plain, turned = values.get(kind, {}), values.get(f'{kind}_geometry', {})
-        cosines = {names[name]: cell['pairs'] for name, cell in turned.items()}
-        retrieval = {names[name]: cell['csls'] for name, cell in turned.items()}
-        if 'pairs' in plain:
-            cosines = {names['pairs']: plain['pairs']} | cosines
-        if 'csls' in plain:
-            retrieval = {names['pairs']: plain['csls']} | retrieval | dict(chance=plain['chance'])
+        kinds = {NAMES[name]: cells for name, cells in {'pairs': plain, **turned}.items()}
+        cosines = {name: cells['pairs'] for name, cells in kinds.items() if 'pairs' in cells}
+        retrieval = {name: cells['csls'] for name, cells in kinds.items() if 'csls' in cells}
+        if retrieval:
+            retrieval['chance'] = plain['chance']
         if 'frequency' in plain:
-            cosines[names['frequency']] = plain['frequency']
+            cosines[NAMES['frequency']] = plain['frequency']
         if turned:
-            cosines[f'{names["turned"]}, {names["frequency"]}'] = turned['turned']['frequency']
-        for measure in () if cosines else ('random', 'any'):
-            cosines |= {names.get(measure, measure): plain[measure]} if plain else {}
-        figures[similarity.TITLES[kind]] = cosines
-        figures[f'CSLS retrieval, {kind} vectors'] = retrieval
+            name = f'{NAMES["turned"]}, {NAMES["frequency"]}'
+            cosines[name] = turned['turned']['frequency']
+        if not cosines and plain:
+            cosines = {NAMES.get(name, name): plain[name] for name in ('random', 'any')}
+        figures |= {TITLES[kind]: cosines, f'CSLS retrieval, {kind} vectors': retrieval}
     return {heading: lines for heading, lines in figures.items() if lines}
 
 
 def draw_vectors(rows, title, path):
-    """Figures over the share of the first language; runs of equal shares get a place each."""
-    by_share = len({f'{row.share:.2f}' for row in rows}) == len(rows)
+    """Figures over the share of the first language; of one run, and of runs of equal shares,
+    over their names."""
+    by_share = 1 < len(rows) == len({f'{row.share:.2f}' for row in rows})
     rows = sorted((row for row in rows if row.values.get('input')), key=lambda row: row.share)
-    x, ticks, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
-    if by_share:
-        x, xlabel = [100 * row.share for row in rows], 'share of the first language, %'
-        ticks = [f'{value:.0f}' for value in x]
-    panels = joined([figures_of_vectors(row.values) for row in rows])
-    draw_lines(path, title, {'': (x, panels)}, xlabel, x, ticks)
+    x, names = [100 * row.share for row in rows], [f'{100 * row.share:.0f}' for row in rows]
+    xlabel = 'share of the first language, %'
+    if not by_share:
+        x, names, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
+    figures = dict(enumerate(figures_of_vectors(row.values) for row in rows))
+    draw_lines(path, title, {'': figures}, xlabel, dict(enumerate(x)), dict(enumerate(names)))
 
 
 def figures_of_frequency(values):
     """Cosine of corresponding vectors in each half decade."""
     return {
-        similarity.TITLES[kind]: {name: cosines['pairs'] for name, cosines in values[kind].items()}
+        TITLES[kind]: {name: cosines['pairs'] for name, cosines in values[kind].items()}
         for kind in KINDS
         if values[kind]  # anchored runs have none
     }
 
 
 def draw_frequency(rows, title, path):
-    names = {
-        name: int(name.split()[0].replace(',', '')) for row in rows for name in row.values['input']
-    }
-    bins, parts = sorted(names, key=names.get), []
-    for row in rows:
-        panels = {}
-        for kind, measure in itertools.product(KINDS, ('pairs', 'random')):
-            cells = [cosines[measure] for cosines in row.values[kind].values()]
-            if cells:
-                lines = panels.setdefault(similarity.TITLES[kind], {})
-                lines[similarity.NAMES.get(measure, measure)] = Estimate.joined(cells)
-        parts.append(([bins.index(name) for name in row.values['input']], panels))
-    xlabel, ticks = 'times that the rarer piece was read, at least', [f'{names[b]:,}' for b in bins]
-    draw_lines(path, title, labelled(rows, parts), xlabel, range(len(bins)), ticks)
+    """Cosines of corresponding and of random vectors in each half decade."""
+
+    def by_bin(values):
+        return {
+            int(name.split()[0].replace(',', '')): {
+                TITLES[kind]: {NAMES.get(key, key): e for key, e in values[kind][name].items()}
+                for kind in KINDS
+            }
+            for name in values['pieces']
+        }
+
+    draw_rows(rows, title, path, by_bin, 'times that the rarer piece was read, at least')
+
+
+def figures_at(values, kinds, place):
+    """Figures of what lens or switch measured after a block or in a bin."""
+    figures = {}
+    for kind in kinds:
+        for key, measured in values.get(kind, {}).items():
+            language, line = key.split(': ', 1)
+            if line != 'difference':
+                figures.setdefault(HEADINGS[kind].format(language), {})[line] = measured[place]
+    return figures
 
 
 def draw_blocks(rows, title, path):
     """What hidden and lens measured, over the blocks."""
-    parts = []
-    for row in rows:
-        panels = {  # real languages have no positions to compare
-            similarity.TITLES[measure]: {'': row.values[measure]}
-            for measure in similarity.TITLES
-            if isinstance(row.values.get(measure), Estimate)
+
+    def by_block(values):
+        measured = [name for name in TITLES if isinstance(values.get(name), Estimate)]
+        estimate, *_ = [values[name] for name in measured] or values['lens'].values()
+        return {
+            block + 1: {TITLES[name]: {'': values[name][block]} for name in measured}
+            | figures_at(values, ('mass', 'lens'), block)
+            for block in range(len(estimate.value))
         }
-        for kind, heading in dict(mass='mass on entries', lens='loss').items():
-            for key, estimate in row.values.get(kind, {}).items():
-                language, line = key.split(': ', 1)
-                if line != 'difference':
-                    panels.setdefault(f'{heading}, {language} read', {})[line] = estimate
-        blocks = max(
-            len(estimate.value) for lines in panels.values() for estimate in lines.values()
-        )
-        parts.append((range(1, blocks + 1), panels))
-    blocks = max(len(x) for x, _ in parts)
-    x = range(1, blocks + 1, 1 + blocks // 13)
-    draw_lines(path, title, labelled(rows, parts), 'block', x, x)
 
-
-def at_blocks(estimate, name='block'):
-    """{name of a block: Estimate} of the first, a middle and the last block."""
-    last = len(estimate.value) - 1
-    return {f'{name} {block + 1}': estimate[block] for block in sorted({0, last // 2, last})}
-
-
-def figures_of_hidden(values):
-    """Each measure after the first, a middle and the last block."""
-    return {
-        title: at_blocks(values[measure])
-        for measure, title in similarity.TITLES.items()
-        if measure in values
-    }
-
-
-def figures_of_lens(values):
-    """After some blocks the mass on the other language's entries and what the loss is less when
-    entries of any language count; and the loss."""
-    languages = list(dict.fromkeys(key.split(': ')[0] for key in values['lens']))
-    figures = {}
-    for language, other in zip(languages, languages[::-1]):
-        mass = values['mass'].get(f'{language}: {other}')  # anchored entries may all be shared
-        if mass:
-            figures[f'mass on {other}, {language} read'] = at_blocks(mass)
-        saved = values['lens'][f'{language}: difference']
-        figures[f'saved by any language, {language} read'] = at_blocks(saved)
-    losses = {f'{name} read': values['lens'][f'{name}: next piece'][-1] for name in languages}
-    return figures | {'loss on the next piece': losses}
-
-
-def switch_panels(values, kinds, cell_of):
-    """{heading: {context: cell_of its bins}} of what study_switch measured."""
-    panels, headings = {}, dict(switch='loss on', told='told by the context of')
-    for kind in kinds:
-        for key, cells in values[kind].items():
-            language, context = key.split(': ', 1)
-            panels.setdefault(f'{headings[kind]} {language}', {})[context] = cell_of(cells)
-    return panels
-
-
-def figures_of_switch(values):
-    """Losses after each context, and what it tells, over all positions."""
-    return switch_panels(values, ('switch', 'told'), lambda cells: cells['all'])
+    draw_rows(rows, title, path, by_block, 'block')
 
 
 def draw_switch(rows, title, path):
     """Losses, and what contexts tell, by how many pieces of the text were read; of several runs
     only the latter."""
-
-    def over_bins(cells):
-        return Estimate.joined([cell for name, cell in cells.items() if name != 'all'])
-
     kinds = ('switch', 'told') if len(rows) == 1 else ('told',)
-    panels = [switch_panels(row.values, kinds, over_bins) for row in rows]
-    bins = [list(next(iter(row.values['told'].values())))[:-1] for row in rows]
-    parts = [(range(len(names)), part) for names, part in zip(bins, panels)]
-    ticks = max(bins, key=len)
-    xlabel = 'pieces of the text that were read'
-    draw_lines(path, title, labelled(rows, parts), xlabel, range(len(ticks)), ticks)
+
+    def by_bin(values):
+        *bins, _ = next(iter(values['told'].values()))  # the last is all of them
+        return {name: figures_at(values, kinds, name) for name in bins}
+
+    draw_rows(rows, title, path, by_bin, 'pieces of the text that were read')
 
 
-def draw_steps(series, title, path):
-    """Figures over training. series: {label: (steps, figures)}."""
-    x = sorted({step for chosen, _ in series.values() for step in chosen})
-    shown_steps = x[:: 1 + (len(x) - 1) // 8]
-    scale = np.log if x[-1] > 20 * max(1, x[0]) else np.array  # steps that double stand evenly
-    parts = {label: (scale(chosen), figures) for label, (chosen, figures) in series.items()}
-    parts = parts if len(parts) > 1 else {'': next(iter(parts.values()))}
-    draw_lines(path, title, parts, 'training steps', scale(shown_steps), shown_steps)
+def figures_of_switch(values):
+    """Losses after each context, and what it tells, over all positions."""
+    return figures_at(values, ('switch', 'told'), 'all')
+
+
+def at_blocks(estimate):
+    """{name of a block: Estimate} of the first, a middle and the last block."""
+    last = len(estimate.value) - 1
+    return {f'block {block + 1}': estimate[block] for block in sorted({0, last // 2, last})}
+
+
+def figures_of_hidden(values):
+    """Each measure after the first, a middle and the last block."""
+    return {TITLES[name]: at_blocks(values[name]) for name in TITLES if name in values}
+
+
+def figures_of_lens(values):
+    """After some blocks the mass on the other language's entries and what the loss is less when
+    entries of any language count; and the loss."""
+    mass, losses, figures = values['mass'], values['lens'], {}
+    languages = list(dict.fromkeys(key.split(': ')[0] for key in losses))
+    for language, other in zip(languages, languages[::-1]):
+        if f'{language}: {other}' in mass:  # anchored entries may all be shared
+            figures[f'mass on {other}, {language} read'] = at_blocks(mass[f'{language}: {other}'])
+        saved = at_blocks(losses[f'{language}: difference'])
+        figures[f'saved by any language, {language} read'] = saved
+    last = {f'{name} read': losses[f'{name}: next piece'][-1] for name in languages}
+    return figures | {'loss on the next piece': last}
 
 
 def figures_of_gradients(values):
     """Cosines of tensors outside of the blocks, and mean over the kinds of some blocks."""
-    kinds = values['gradients'].values()
-    draws = np.mean([estimate.draws for estimate in kinds], axis=0)
-    blocks = Estimate(np.mean([estimate.value for estimate in kinds], axis=0), draws)
-    title = 'cosine of gradients'
-    return {title: values['tensors'], f'{title}, mean of the kinds of tensors': at_blocks(blocks)}
+    kinds, title = values['gradients'].values(), 'cosine of gradients'
+    draws = np.mean([kind.draws for kind in kinds], axis=0)
+    blocks = at_blocks(Estimate(np.mean([kind.value for kind in kinds], axis=0), draws))
+    return {title: values['tensors'], f'{title}, mean of the kinds of tensors': blocks}
 
 
 def draw_gradients(rows, title, path):
     """Heat maps, kinds of tensors x blocks, of each run and of the difference of two."""
     kinds, panels = list(rows[0].values['gradients']), {}
     for row in rows:
-        matrix = np.stack([estimate.value for estimate in row.values['gradients'].values()])
         macro = row.values['tensors']['macro average'].value
+        matrix = np.stack([estimate.value for estimate in row.values['gradients'].values()])
         panels[f'{row.label}\nmacro average {macro:.2f}'] = matrix
     if len(rows) == 2 and len({matrix.shape for matrix in panels.values()}) == 1:
         first, second = panels.values()
@@ -300,16 +282,22 @@ def draw_matching(rows, title, path):
     A line that ends at ... leads to a token before or after those that are shown."""
     first, end = rows[0].values['shown']
     texts = [tokens[first:end] for row in rows for tokens in row.values['tokens']]
-    width = max([30] + [sum(len(text) + 1.6 for text in line) for line in texts])  # characters
+    space = 1.6  # behind each token, characters
+    width = max([30] + [sum(len(text) + space for text in line) for line in texts])
     cosines = [cosine for row in rows for *_, cosine in row.values['matches']] or [0]
     scale, colors = plt.Normalize(min(cosines), max(cosines)), plt.get_cmap('viridis_r')
     size = 0.088 * width + 2.6, 0.8 + 2.8 * len(rows)
+    box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
+    look = dict(ha='center', va='center', fontsize=10, family='monospace', parse_math=False)
     with picture(path, title, size, nrows=len(rows)) as axes:
         for ax, row in zip(axes[:, 0], rows):
-            places = [
-                draw_tokens(ax, row.values['tokens'][i][first:end], first, width, y)
-                for i, y in ((0, 1), (1, 0))
-            ]
+            places = []  # of each side, {position: x}
+            for tokens, y in zip(row.values['tokens'], (1, 0)):
+                lengths = np.array([len(text) + space for text in tokens[first:end]])
+                x = (width - lengths.sum() - space) / 2 + np.cumsum(lengths) - lengths / 2
+                places.append(dict(enumerate(x, first)))
+                for position, x in places[-1].items():
+                    ax.text(x, y, tokens[position], bbox=box, zorder=5, **look)
             for *tokens, cosine in row.values['matches']:
                 if tokens[0] not in places[0] and tokens[1] not in places[1]:
                     continue
@@ -327,16 +315,3 @@ def draw_matching(rows, title, path):
             ax.axis('off')
         mapped = plt.cm.ScalarMappable(scale, colors)
         ax.figure.colorbar(mapped, ax=axes, label='mean cosine over the blocks', shrink=0.9)
-
-
-def draw_tokens(ax, tokens, first, width, y):
-    """Writes tokens from position `first` on in the middle of `width`; returns {position: x}."""
-    places = {}
-    x = (width - sum(len(text) + 1.6 for text in tokens)) / 2
-    box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
-    look = dict(ha='center', va='center', fontsize=10, family='monospace', parse_math=False)
-    for position, text in enumerate(tokens, first):
-        places[position] = x + len(text) / 2
-        ax.text(places[position], y, text, bbox=box, zorder=5, **look)
-        x += len(text) + 1.6
-    return places

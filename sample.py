@@ -70,18 +70,16 @@ def spoken(ids, languages, first):
 def marked(pairs, names, tokenizers, first, colour):
     """Text of what `spoken` returns; what is in another language than `first` is marked."""
     text = ''
-    kind = lambda pair: (pair[0], pair[1] == DOCUMENT_END)  # noqa: E731
-    for (number, ends), group in itertools.groupby(pairs, kind):
+    for (number, ends), group in itertools.groupby(pairs, lambda p: (p[0], p[1] == DOCUMENT_END)):
         tokens, pieces = [token for _, token in group], tokenizers[number]
         # SentencePiece leaves out the space before the first word of what it decodes.
-        space = ' ' if pieces.id_to_piece(tokens[0]).startswith('\u2581') else ''
-        part = '\n\n' if ends else pieces.decode(tokens)
+        text += ' ' if pieces.id_to_piece(tokens[0]).startswith('\u2581') else ''
+        begin, end = f'[{names[number]}: ', ']'
+        if colour:
+            begin, end = f'\033[{31 + number % 6}m', '\033[0m'
         if number == first or ends:
-            text += space + part
-        elif colour:
-            text += f'{space}\033[{31 + number % 6}m{part}\033[0m'
-        else:
-            text += f'{space}[{names[number]}: {part}]'
+            begin = end = ''
+        text += begin + ('\n\n' if ends else pieces.decode(tokens)) + end
     return text.removeprefix(' ')
 
 
@@ -94,23 +92,23 @@ def main():
     names = [lang.name for lang in languages]
     if language and language not in names:
         raise ConfigError(f'{out_dir} has no language {language!r}; it has {", ".join(names)}')
-    first = names.index(language) if language else 0
+    first = names.index(language or names[0])
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     text = Path(start).read_text('utf-8', 'replace') if start else prompt
     ids = torch.from_numpy(languages[first].table[tokenizers[first].encode(text.strip())]).long()
     if not 0 < len(ids) <= model.config.block_size:
         limit = f'the model reads 1 to {model.config.block_size:,}'
         raise ConfigError(f'the prompt has {len(ids):,} tokens; {limit}')
-    never = torch.ones(model.config.vocab_size, dtype=torch.bool)
-    never[np.concatenate([lang.table for lang in languages])] = False
-    never[PAD] = True
+    entries = np.concatenate([lang.table for lang in languages])
+    never = ~np.isin(np.arange(model.config.vocab_size), entries[entries != PAD])
     generator, count = torch.Generator().manual_seed(seed), Counter()
     with memory_advice('lower num_samples'):
         model.to(pick_device(device))
-        samples = generate(model, ids.repeat(num_samples, 1), max_new_tokens, never, generator)
+        ids = ids.repeat(num_samples, 1)
+        samples = generate(model, ids, max_new_tokens, torch.from_numpy(never), generator)
     for sample in samples.tolist():
         pairs = spoken(sample, languages, first)
-        count.update(names[number] for number, _ in pairs[len(ids) :])
+        count.update(names[number] for number, _ in pairs[ids.shape[1] :])
         print(marked(pairs, names, tokenizers, first, sys.stdout.isatty()), '-' * 20, sep='\n')
     shares = ', '.join(f'{name} {count[name] / count.total():.1%}' for name in names)
     print(f'languages of the {count.total():,} new tokens: {shares}')

@@ -63,12 +63,12 @@ class Estimate:
         index = index if isinstance(index, tuple) else (index,)
         return Estimate(self.value[index], self.draws[(slice(None), *index)])
 
+    def __sub__(self, other):
+        return Estimate(self.value - other.value, self.draws - other.draws)
+
     def interval(self):
         """Ends of the 90% interval: (2, ...)."""
         return np.percentile(self.draws, [5, 95], axis=0)
-
-    def __sub__(self, other):
-        return Estimate(self.value - other.value, self.draws - other.draws)
 
 
 def widening(n):
@@ -80,8 +80,7 @@ def over_seeds(results, group=0):
     """Results of a study of runs that differ in their seed alone, as those of one: a dict is gone
     through, an Estimate becomes that of the mean over the runs, the rest is that of the first run.
 
-    The runs are drawn anew besides the documents. group: a number of these runs; each group draws
-    its own seeds."""
+    The runs are drawn anew besides the documents; each `group`, a number, draws its own seeds."""
     first, n = results[0], len(results)
     if isinstance(first, dict):
         keys = [key for key in first if all(key in values for values in results)]
@@ -96,7 +95,7 @@ def over_seeds(results, group=0):
 
 
 def difference(first, second):
-    """What can be subtracted of two runs' results: {name: Estimate or dict}."""
+    """What can be subtracted of two runs' results: {name: Estimate or dict}, None for nothing."""
     if isinstance(first, dict) and isinstance(second, dict):
         parts = {key: difference(first[key], second[key]) for key in first if key in second}
         return {key: part for key, part in parts.items() if part is not None} or None
@@ -107,46 +106,43 @@ def difference(first, second):
 def plain(value):
     """`value` as JSON has it; an Estimate as its mean and the ends of its 90% interval."""
     if isinstance(value, Estimate):
-        low, high = value.interval()
-        return dict(mean=plain(value.value), low=plain(low), high=plain(high))
+        value = dict(zip(('mean', 'low', 'high'), (value.value, *value.interval())))
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+        return np.where(np.isfinite(value), value, None).tolist()
+    return value
 
 
 # --- hidden states --------------------------------------------------------------------------------
 
 
-def without_padding(tokens):
-    """(T,) int64 ids of a sequence without its padding. Raises ConfigError for an empty one."""
-    tokens = np.asarray(tokens.cpu() if torch.is_tensor(tokens) else tokens).astype(np.int64)
-    tokens = np.trim_zeros(tokens, 'b')
+def batch_of(model, tokens):
+    """(1, T) int64 ids of a sequence without its padding, where the model is. Raises ConfigError
+    for an empty one."""
+    tokens = np.trim_zeros(np.asarray(tokens, np.int64), 'b')
     if not len(tokens):
         raise ConfigError('a sequence is empty or all padding: there is no token to compare')
-    return tokens
+    return torch.from_numpy(tokens)[None].to(model.head.weight.device)
 
 
 @torch.no_grad()
 def residual_states(model, tokens):
-    """Yields the residual stream of one sequence after each block: (T, C) float32."""
-    idx = torch.from_numpy(without_padding(tokens))[None].to(next(model.parameters()).device)
-    for states in model.residual_stream(idx):
-        yield states[0].float()
+    """The residual stream of one sequence after each block: (L, T, C) float32."""
+    return model.hidden_states(batch_of(model, tokens))[:, 0].float()
 
 
 def cosines_of(states_1, states_2):
-    """(T1, T2) cosine of each state of one (T1, C) with each of the other (T2, C)."""
-    return F.normalize(states_1, dim=-1) @ F.normalize(states_2, dim=-1).T
+    """Cosine of each state of one (L, T1, C) with each of the other (L, T2, C): (L, T1, T2)."""
+    sides = zip(F.normalize(states_1, dim=-1), F.normalize(states_2, dim=-1))
+    return torch.stack([x @ y.T for x, y in sides]).cpu().numpy()
 
 
 def token_cosines(model, tokens_1, tokens_2):
     """Cosines of all pairs of tokens' hidden states after each block: (L, T1, T2)."""
-    states = zip(residual_states(model, tokens_1), residual_states(model, tokens_2))
-    return torch.stack([cosines_of(x, y) for x, y in states]).cpu().numpy()
+    return cosines_of(residual_states(model, tokens_1), residual_states(model, tokens_2))
 
 
 def match_tokens(cosines, threshold=0):
@@ -172,27 +168,24 @@ def compare_states(model, tokens_1, tokens_2, clones, threshold=0, places=None):
     (2, T), if they read it in orders that differ. Raises ConfigError for clones of unequal length.
 
     positions  mean cosine of the tokens at the same position (clones only)
-    matched    mean cosine of the tokens that the full matching on the mean cosine over all blocks
-               makes a pair
-    any        mean cosine of all pairs of tokens of the two: the control for anisotropy
-    retrieval  share of tokens whose nearest among the other sequence's tokens is the one at their
-               position (clones) or their match, both directions averaged; by chance 1 / T for
-               clones, but more for matches, which these same cosines have chosen: compare it
-               between runs
+    matched    the same of those that the full matching on the mean cosine over all blocks joins
+    any        the same of all pairs: the control for anisotropy
+    retrieval  share of tokens whose nearest in the other sequence is the one at their position
+               (clones) or their match, both directions averaged; by chance 1 / T for clones, but
+               more for matches, which these same cosines have chosen: compare it between runs
     share      share of the tokens matched above the threshold (if one is given)
     hsic       what linear CKA is made of, see `hsic_terms`, over the pairs of `retrieval`"""
-    states = [torch.stack(list(residual_states(model, tokens))) for tokens in (tokens_1, tokens_2)]
-    cosines = torch.stack([cosines_of(x, y) for x, y in zip(*states)]).cpu().numpy()
+    states = [residual_states(model, tokens) for tokens in (tokens_1, tokens_2)]
+    cosines = cosines_of(*states)
     rows, columns = match_tokens(cosines.mean(0))
     measures = dict(matched=cosines[:, rows, columns].mean(1), any=cosines.mean((1, 2)))
     if clones:
-        _, length_1, length_2 = cosines.shape
-        if length_1 != length_2:
+        _, length, other = cosines.shape
+        if length != other:
             raise ConfigError(
-                f'sequences of {length_1} and {length_2} tokens cannot be compared position by '
-                'position: only those of clones can'
+                f'clones need sequences of one length, not {length} and {other} tokens'
             )
-        rows, columns = places or [np.arange(length_1)] * 2
+        rows, columns = places or [np.arange(length)] * 2
         measures['positions'] = cosines[:, rows, columns].mean(1)
     measures['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
     if threshold:
@@ -223,12 +216,10 @@ def hsic_terms(x, y):
         return (states @ states.T).fill_diagonal_(0)
 
     def hsic(k, m):
-        n, sums = len(k), (k.sum(0), m.sum(0))
-        total = (k * m).sum() + sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
-        return (total - 2 * (sums[0] @ sums[1]) / (n - 2)).item() / (n * (n - 3))
+        n, k_sums, m_sums = len(k), k.sum(0), m.sum(0)
+        total = (k * m).sum() + k_sums.sum() * m_sums.sum() / ((n - 1) * (n - 2))
+        return (total - 2 * (k_sums @ m_sums) / (n - 2)).item() / (n * (n - 3))
 
-    if len(x) < 4:
-        return [float('nan')] * 3
     k, m = kernel(x), kernel(y)
     return [hsic(k, m), hsic(k, k), hsic(m, m)]
 
@@ -243,10 +234,9 @@ def cka(terms):
 
 def loss_gradients(model, tokens):
     """{parameter: gradient} of the mean next-token loss of one sequence."""
-    tokens = without_padding(tokens)
-    if len(tokens) < 2:
+    idx = batch_of(model, tokens)
+    if idx.shape[1] < 2:
         raise ConfigError('a sequence of one token has no next token to predict, so no gradient')
-    idx = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
     with torch.enable_grad():
         loss = model(idx[:, :-1], idx[:, 1:])
     names, parameters = zip(*model.named_parameters())
@@ -258,13 +248,13 @@ def gradient_similarity(model, tokens_1, tokens_2):
 
     The key bias gets 0: it adds the same to all scores of a query, which the softmax does not see,
     so its gradient is 0 and what a computer finds there is rounding."""
-    gradients_1, gradients_2 = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
-    cosines = {}
-    for name, x in gradients_1.items():
-        y = gradients_2[name]
-        norms = (x.norm() * y.norm()).clamp(min=1e-30)
-        is_zero = name.endswith('attn.k.bias')
-        cosines[name] = 0.0 if is_zero else (x.flatten() @ y.flatten() / norms).item()
+    first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
+    cosines = dict.fromkeys(first, 0.0)
+    for name in cosines:
+        if not name.endswith('attn.k.bias'):
+            x, y = first[name], second[name]
+            norms = (x.norm() * y.norm()).clamp(min=1e-30)
+            cosines[name] = (x.flatten() @ y.flatten() / norms).item()
     return cosines
 
 
@@ -276,9 +266,8 @@ def compare_vectors(first, second, paired=True, seed=0, times=None):
     one corresponds to row i of the other (Appendix C).
 
     pairs      of corresponding vectors
-    frequency  of vectors that do not correspond, but whose pieces were read about as often, if
-               `times` (m,), how often those of `second` were, is given: the control for what
-               vectors of frequent and of rare pieces have in common
+    frequency  of vectors that do not correspond, but whose pieces were read about as often; times:
+               how often those of `second` were, (m,), or None
     random     of random pairs that do not correspond
     any        of all pairs, n * m of them
     retrieval  share of vectors whose nearest in the other set is the corresponding one
@@ -287,28 +276,31 @@ def compare_vectors(first, second, paired=True, seed=0, times=None):
 
     With a single vector on a side there are no others: only `pairs` remains."""
     first, second = (F.normalize(torch.as_tensor(x).float(), dim=-1) for x in (first, second))
-    measures, rng = {}, np.random.default_rng(seed)
-    size = min(len(first), len(second))
+    measures, rng, size = {}, np.random.default_rng(seed), min(len(first), len(second))
+
+    def mean_cosine(rows, columns):
+        return Estimate.of((first[rows] * second[columns]).sum(-1).numpy())
+
+    everything = slice(None)
     if paired:
-        measures['pairs'] = Estimate.of((first * second).sum(-1).numpy())
+        measures['pairs'] = mean_cosine(everything, everything)
     if size == 1:
         return measures
-    if times is not None and paired:
-        others = second[alike_in_rank(times, rng)]
-        measures['frequency'] = Estimate.of((first * others).sum(-1).numpy())
-    rows, columns = rng.permutation(len(first))[:size], rng.permutation(len(second))[:size]
+    if paired and times is not None:
+        measures['frequency'] = mean_cosine(everything, alike_in_rank(times, rng))
+    rows, columns = (rng.permutation(len(vectors))[:size] for vectors in (first, second))
     if paired:
         columns = np.roll(rows, 1)  # the next in a circle is never a vector's own partner
-    measures['random'] = Estimate.of((first[rows] * second[columns]).sum(-1).numpy())
+    measures['random'] = mean_cosine(rows, columns)
     # The mean over all pairs is the product of the two mean vectors; its spread is the sum of
     # what the vectors of each side add to it.
     by_first = Estimate.of((first @ second.mean(0)).numpy())
     by_second = Estimate.of((second @ first.mean(0)).numpy())
-    value = by_first.value
-    measures['any'] = Estimate(value, by_first.draws + by_second.draws - value)
+    draws = by_first.draws + by_second.draws - by_first.value
+    measures['any'] = Estimate(by_first.value, draws)
     if paired:
         for name, nearest in zip(('retrieval', 'csls'), nearest_vectors(first, second)):
-            measures[name] = Estimate.of((nearest == torch.arange(len(first))).numpy())
+            measures[name] = Estimate.of((nearest == torch.arange(size)).numpy())
         measures['chance'] = Estimate(np.array(1 / size), np.full(RESAMPLES, 1 / size))
     return measures
 
@@ -320,9 +312,7 @@ def alike_in_rank(times, rng, most=5):
     apart = rng.integers(1, max(1, min(most, (n - 1) // 2)) + 1, n) * rng.choice([-1, 1], n)
     ranks = np.arange(n) + apart
     ranks = np.where((ranks < 0) | (ranks >= n), np.arange(n) - apart, ranks)
-    others = np.empty(n, int)
-    others[order] = order[ranks]
-    return others
+    return order[ranks][np.argsort(order)]
 
 
 def nearest_vectors(first, second, neighbours=10):
@@ -331,20 +321,12 @@ def nearest_vectors(first, second, neighbours=10):
 
     CSLS subtracts from a cosine the mean cosine of each of the two vectors to its ten nearest in
     the other set, so that a vector that is near to all of them is not the answer to every question
-    (Conneau et al. 2018)."""
-
-    def density(vectors, others):
-        count = min(neighbours, len(others))
-        parts = [(part @ others.T).topk(count)[0].mean(1) for part in vectors.split(1024)]
-        return torch.cat(parts)
-
-    # The density of the vector that asks is the same for all answers.
-    around, nearest = density(second, first), ([], [])
-    for part in first.split(1024):
-        cosines = part @ second.T
-        nearest[0].append(cosines.argmax(1))
-        nearest[1].append((2 * cosines - around).argmax(1))
-    return [torch.cat(parts) for parts in nearest]
+    (Conneau et al. 2018). That of the vector that asks is the same for all answers."""
+    count, parts = min(neighbours, len(first)), second.split(1024)
+    density = torch.cat([(part @ first.T).topk(count)[0].mean(1) for part in parts])
+    cosines = (part @ second.T for part in first.split(1024))
+    nearest = [(part.argmax(1), (2 * part - density).argmax(1)) for part in cosines]
+    return [torch.cat(parts) for parts in zip(*nearest)]
 
 
 def compare_geometry(first, second, seed=0, times=None):
@@ -358,18 +340,14 @@ def compare_geometry(first, second, seed=0, times=None):
     If the pieces of a half are fewer than the dimensions, the map is not determined, and what it
     finds is too little. Compare with pieces of the same frequency, whose part of the geometry can
     be turned, too."""
-    first, second = (torch.as_tensor(x).float() for x in (first, second))
-    n = len(first)
-    centred = [vectors - vectors.mean(0) for vectors in (first, second)]
-    turned = [torch.empty_like(vectors) for vectors in centred]
-    halves = np.array_split(np.random.default_rng(seed).permutation(n), 2)
+    sides = [torch.as_tensor(x).float() for x in (first, second)]
+    centred = [vectors - vectors.mean(0) for vectors in sides]
+    turned = [torch.empty_like(vectors) for vectors in sides]
+    halves = np.array_split(np.random.default_rng(seed).permutation(len(first)), 2)
     for fitted, tested in (halves, halves[::-1]):
-        sides = [
-            F.normalize(vectors - vectors[fitted].mean(0), dim=-1) for vectors in (first, second)
-        ]
-        turn, _ = orthogonal_procrustes(*(vectors[fitted].double().numpy() for vectors in sides))
-        turned[0][tested] = sides[0][tested] @ torch.from_numpy(turn).float()
-        turned[1][tested] = sides[1][tested]
+        x, y = (F.normalize(side - side[fitted].mean(0), dim=-1) for side in sides)
+        turn, _ = orthogonal_procrustes(x[fitted].double().numpy(), y[fitted].double().numpy())
+        turned[0][tested], turned[1][tested] = x[tested] @ torch.from_numpy(turn).float(), y[tested]
     results = {}
     for name, sides in dict(centred=centred, turned=turned).items():
         results[name] = compare_vectors(*sides, seed=seed, times=times)
@@ -419,13 +397,13 @@ def tables(labels, results):
         parts = {label: values[key] for label, values in zip(labels, results) if values.get(key)}
         if len(parts) == 2:
             parts['difference'] = difference(*parts.values())
+        parts = {label: part for label, part in parts.items() if part is not None}
         for label, part in list(parts.items()):
             cells = part.values() if isinstance(part, dict) else []
             if any(isinstance(cell, dict) or cell.value.ndim for cell in cells):
                 yield table_text(f'{label}: {title}', parts.pop(label))
-        rows = {label: part for label, part in parts.items() if isinstance(part, (dict, Estimate))}
-        if rows:
-            yield table_text(title, rows)
+        if parts:
+            yield table_text(title, parts)
     for label, values in zip(labels, results):
         if values.get('pieces'):
             counts = (f'{name}: {count:,}' for name, count in values['pieces'].items())
@@ -438,17 +416,15 @@ def table_text(title, rows, columns=None):
     names = dict.fromkeys(name for row in rows.values() if isinstance(row, dict) for name in row)
     if names:
         columns = [NAMES.get(name, name) for name in names]
-        cells = {label: [row.get(name) for name in names] for label, row in rows.items()}
-        rows = {label: Estimate.joined(estimates) for label, estimates in cells.items()}
-    elif columns is None:
-        columns = [str(block + 1) for block in range(max(len(row.value) for row in rows.values()))]
-    first = max([len(NAMES.get(label, label)) for label in rows] + [12])
-    width = max([len(column) + 2 for column in columns] + [8])
+        rows = {label: Estimate.joined(map(row.get, names)) for label, row in rows.items()}
+    blocks = max(len(row.value) for row in rows.values())
+    columns = columns or [str(block + 1) for block in range(blocks)]
+    rows = {NAMES.get(label, label): row for label, row in rows.items()}
+    first, width = max(12, *map(len, rows)), max(8, *(len(column) + 2 for column in columns))
     lines = [title, ' ' * first + ''.join(column.rjust(width) for column in columns)]
     for label, estimate in rows.items():
         low, high = estimate.interval()
-        label = NAMES.get(label, label)
         for name, sign, values in ((label, '', estimate.value), ('', '±', (high - low) / 2)):
-            numbers = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
-            lines.append(name.ljust(first) + ''.join(number.rjust(width) for number in numbers))
+            cells = ('-' if np.isnan(value) else f'{sign}{value:.3f}' for value in values)
+            lines.append(name.ljust(first) + ''.join(cell.rjust(width) for cell in cells))
     return '\n'.join(lines) + '\n'

@@ -219,7 +219,6 @@ def test_tokens_that_clones_read_in_another_order_are_compared_where_they_stand(
         run.model.wpe.weight.zero_()
         run.model.wte.weight[run.languages[1].table] = run.model.wte.weight[run.languages[0].table]
     run.languages[1].order = 'reversed'
-    run.read_sequences()
     np.testing.assert_allclose(analyze.study_hidden(run)['positions'].value, 1, atol=1e-5)
 
 
@@ -864,7 +863,7 @@ def test_with_a_threshold_the_matching_says_how_many_tokens_have_a_match(studied
         (dict(out_dir='out/even', study='hidden', parallel=['a', 'b', 'c']), 'one file or two'),
         (dict(out_dir='out/even', sentence_1='Ba de fi.', shown=[40, 60]), r'41 \(shown\) to 32'),
         (dict(out_dir='out/even', sentence_2='Ba de fi.'), 'give both'),
-        (dict(out_dir='out/nowhere'), 'no run'),
+        (dict(out_dir='out/nowhere'), 'no run in out/nowhere; .*python train.py CONFIG'),
         (dict(), 'what to analyze'),
         (dict(out_dirs=['out/even', 'out/even']), 'different names'),
         (dict(out_dir='out/even', study='colours'), 'embeddings'),
@@ -934,7 +933,7 @@ def test_what_a_language_makes_of_a_sequence_is_decided_in_one_place(
     def refuse(language, side):
         raise ConfigError(f'{language.name} reads nothing')
 
-    monkeypatch.setattr(analyze, 'ids_of', refuse)
+    monkeypatch.setattr(Language, 'ids', refuse)
     with pytest.raises(ConfigError, match='reads nothing'):
         studied(out_dir='out/even', study=name)
 

@@ -124,7 +124,7 @@ def test_a_text_is_continued_the_same_for_the_same_seed_and_marked(place):
         ([], ['--prompt=TEXT']),
         (['--start=nowhere.txt'], ['nowhere.txt']),
         (['--prompt=Papa', '--language=fr'], ["no language 'fr'", 'en1, en2']),
-        (['--prompt=Papa', '--out_dir=out/none'], ['no run in out/none']),
+        (['--prompt=Papa', '--out_dir=out/none'], ['no run in out/none', 'python train.py CONFIG']),
         (['--prompt=Papa', '--temperature=0'], ['temperature']),
     ],
 )
