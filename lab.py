@@ -114,8 +114,8 @@ def table():
     groups['french'] = law(OUT, 'fr', *LAB, *FR, lengths=LENGTHS[:-2])
     controls = {'50_50': ('en', 'fr'), '90_10': ('fr',), '10_90': ('en',)}
     for ratio, stages in (('90_10', skewed), ('50_50', even), ('10_90', turned)):
-        only = controls[ratio]
-        add('french', f'fr_anchored_{ratio}', [stages], *PAIR, ANCHORED, controls=only)
+        options = dict(controls=controls[ratio], seeds=(0, 1, 2) if ratio == '90_10' else (0,))
+        add('french', f'fr_anchored_{ratio}', [stages], *PAIR, ANCHORED, **options)
         add('french', f'fr_disjoint_{ratio}', [stages], *PAIR, controls=())
     # takeaways 5 and 8
     add('schedules', 'clones_90_10_then_10_90', [skewed, turned], controls=('en1', 'en2'))
