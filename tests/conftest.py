@@ -17,6 +17,13 @@ sys.path.insert(0, str(REPO))
 
 from model import GPT, GPTConfig  # noqa: E402
 
+# Arguments of train.py for a run of a moment, of two clones; later ones of the same name win.
+TINY = (
+    '--size= --n_layer=2 --n_head=2 --head_dim=8 --n_embd=16 --mlp_dim=32 --block_size=32 '
+    '--batch_size=8 --learning_rate=1e-2 --warmup_steps=4 --compile=False --eval_interval=0 '
+    '--corpora=[en,en] --languages=[en1,en2] --device=cpu'
+).split()
+
 
 def script(name, *args, cwd, env=None, timeout=300):
     """Runs `python REPO/NAME.py ARGS` in the folder `cwd`; returns the CompletedProcess."""

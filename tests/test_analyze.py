@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refused, script
+from conftest import TINY, refused, script
 from matplotlib import image
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,24 +35,6 @@ from similarity import (
     token_cosines,
 )
 
-TINY = [
-    '--size=',
-    '--n_layer=2',
-    '--n_head=2',
-    '--head_dim=8',
-    '--n_embd=16',
-    '--mlp_dim=32',
-    '--block_size=32',
-    '--batch_size=8',
-    '--learning_rate=1e-2',
-    '--warmup_steps=0',
-    '--compile=False',
-    '--eval_interval=0',
-    '--device=cpu',
-    '--corpora=[en,en]',
-    '--languages=[en1,en2]',
-    '--max_steps=20',
-]
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 
 
@@ -72,7 +54,15 @@ def trained(made_once, tmp_path_factory):
         disjoint=real,
         alone=['--corpora=[en]', '--languages=[en]', '--stages=[[1]]', '--max_steps=1'],
     ).items():
-        done = script('train', *TINY, *more, f'--out_dir=out/{name}', cwd=root)
+        done = script(
+            'train',
+            *TINY,
+            '--warmup_steps=0',
+            '--max_steps=20',
+            *more,
+            f'--out_dir=out/{name}',
+            cwd=root,
+        )
         assert done.returncode == 0, done.stderr
     for language in ('en', 'fr'):
         text = (made_once / f'text_{language}' / '0000.txt').read_text().split('.')
@@ -733,6 +723,7 @@ def test_ten_clones_that_share_some_pieces_in_two_stages(made_once, tmp_path, mo
         f'--languages={names}',
         f'--stages={stages}',
         '--cloned_fraction=0.5',
+        '--warmup_steps=0',
         '--max_steps=4',
         '--out_dir=out/ten',
         cwd=tmp_path,

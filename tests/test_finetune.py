@@ -12,7 +12,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, environment, invented_words, refused, script
+from conftest import REPO, TINY, environment, invented_words, refused, script
 from scipy import stats
 
 import finetune
@@ -23,24 +23,6 @@ from finetune import Classifier, Examples, encode, epoch_batches, interval, resa
 from glue import TASKS, read_task
 from model import GPT, PAD, GPTConfig
 
-TINY = [
-    '--size=',
-    '--n_layer=2',
-    '--n_head=2',
-    '--head_dim=8',
-    '--n_embd=16',
-    '--mlp_dim=32',
-    '--block_size=32',
-    '--batch_size=8',
-    '--learning_rate=1e-2',
-    '--warmup_steps=4',
-    '--compile=False',
-    '--eval_interval=0',
-    '--device=cpu',
-    '--corpora=[en,en]',
-    '--languages=[en1,en2]',
-    '--max_steps=30',
-]
 QUICK = dict(
     learning_rate=1e-2, batch_size=32, max_epochs=3, eval_interval=8, device='cpu', dtype='float32'
 )
@@ -64,7 +46,7 @@ def trained(made_once, tmp_path_factory):
     for name, more in dict(
         run=[], shared=['--cloned_fraction=0', '--max_steps=2', '--warmup_steps=1']
     ).items():
-        done = script('train', *TINY, *more, f'--out_dir=out/{name}', cwd=root)
+        done = script('train', *TINY, '--max_steps=30', *more, f'--out_dir=out/{name}', cwd=root)
         assert done.returncode == 0, done.stderr
     words, rng = invented_words(1), random.Random(0)
 

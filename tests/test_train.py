@@ -11,29 +11,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, environment, refused, script
+from conftest import REPO, TINY, environment, refused, script
 
 from checkpoint import checkpoint_paths, read_checkpoint
 from configurator import ConfigError
 from device import memory_advice
-
-TINY = [
-    '--size=',
-    '--n_layer=2',
-    '--n_head=2',
-    '--head_dim=8',
-    '--n_embd=16',
-    '--mlp_dim=32',
-    '--block_size=32',
-    '--batch_size=8',
-    '--learning_rate=1e-2',
-    '--warmup_steps=4',
-    '--compile=False',
-    '--eval_interval=0',
-    '--corpora=[en,en]',
-    '--languages=[en1,en2]',
-    '--device=cpu',
-]
 
 
 def train(*args, cwd, **kwargs):
@@ -44,6 +26,14 @@ def finished(*args, cwd, **kwargs):
     done = train(*args, cwd=cwd, **kwargs)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def two_processes(*args, cwd):
+    """Trains in two processes that share each step."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command += [str(REPO / 'train.py'), *TINY, *args]
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def start(*args, cwd):
@@ -251,24 +241,7 @@ def test_two_processes_give_the_losses_of_one(workplace, dtype, learning_rate, t
         f'--learning_rate={learning_rate}',
     ]
     finished(*args, '--out_dir=out/one', cwd=workplace)
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            str(REPO / 'train.py'),
-            *TINY,
-            *args,
-            '--out_dir=out/two',
-        ],
-        cwd=workplace,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    two_processes(*args, '--out_dir=out/two', cwd=workplace)
     one, two = log(workplace / 'out/one'), log(workplace / 'out/two')
     assert len(one) == len(two) == 20
     for a, b in zip(one, two):
@@ -587,24 +560,7 @@ def test_a_step_without_the_language_is_passed_over(workplace):
 def test_two_processes_give_the_control_of_one(workplace):
     args = ['--max_steps=40', '--only=en2', '--stages=[[0.7,0.3]]', '--dtype=float32']
     finished(*args, '--out_dir=out/one', cwd=workplace)
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            str(REPO / 'train.py'),
-            *TINY,
-            *args,
-            '--out_dir=out/two',
-        ],
-        cwd=workplace,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    two_processes(*args, '--out_dir=out/two', cwd=workplace)
     one, two = log(workplace / 'out/one'), log(workplace / 'out/two')
     assert [entry['step'] for entry in one] == [entry['step'] for entry in two]
     assert np.allclose(
