@@ -128,7 +128,9 @@ class Interpolation:
         x, y = self._lines()
         if y.ndim == 1:
             return plain(np.exp(on_lines(-np.log(ppl), -y, x)))
-        return np.exp([on_lines(at, -row, x) for at, row in zip(-np.log(ppl), y)])
+        log_tokens = [on_lines(at, -row, x) for at, row in zip(-np.log(ppl), y)]
+        with np.errstate(over='ignore'):  # infinite, far beyond the budgets
+            return np.exp(log_tokens)
 
     def fitted_again(self, log_ppl):
         return Interpolation(self.fitted_tokens, log_ppl)
