@@ -421,9 +421,10 @@ def law_panels(laws):
         if entry['runs']:
             key = group.corpus, *(getattr(group, name) for name in SCORED)
             texts.setdefault(key, {})[group] = entry
-    for (corpus, *_), models in sorted(texts.items(), key=lambda item: -len(item[1])):
+    for (corpus, order, *_), models in sorted(texts.items(), key=lambda item: -len(item[1])):
         lines, sizes = [], [size_of(group) for group in models]
-        with panel(panels, corpus, xlabel=TITLES['tokens'], ylabel=TITLES['ppl']) as axes:
+        title = f'{corpus}, {order}' if order else corpus
+        with panel(panels, title, xlabel=TITLES['tokens'], ylabel=TITLES['ppl']) as axes:
             for i, (group, entry) in enumerate(models.items()):
                 label = size_of(group) if sizes.count(size_of(group)) == 1 else label_of(group)
                 label = textwrap.fill(label + ('' if entry['law'] else ' (no law)'), 40)

@@ -219,21 +219,25 @@ TOLD = {  # (run, language): what the picture of transfer calls it
     ('clones_80_20', 'en2'): 'clones 80/20',
     ('clones_90_10', 'en2'): 'clones 90/10',
     ('clones_95_5', 'en2'): 'clones 95/5',
-    ('clones_90_10_half', 'en2'): '90/10, half of the tokens',
-    ('clones_90_10_twice', 'en2'): '90/10, twice the tokens',
-    ('width_128_90_10', 'en2'): '90/10, width 128',
-    ('width_64_50_50', 'en2'): '50/50, width 64',
-    ('width_64_90_10', 'en2'): '90/10, width 64',
-    ('width_64_aligned_90_10', 'en2'): '90/10, width 64, entries start alike',
-    ('narrow_90_10', 'en2'): '90/10, width 64, four layers, 12M tokens',
-    ('narrow_aligned_90_10', 'en2'): 'the same, entries start alike',
-    ('aligned_90_10', 'en2'): '90/10, entries start alike',
-    ('shared_pieces_90_10', 'en2'): '90/10, half of the pieces in common',
-    ('shared_all_90_10', 'en2'): '90/10, all pieces in common',
-    ('fr_disjoint_90_10', 'fr'): 'English 90, French 10, disjoint',
-    ('fr_anchored_90_10', 'fr'): 'English 90, French 10, anchored',
-    ('fr_disjoint_50_50', 'fr'): 'English 50, French 50, disjoint',
-    ('fr_anchored_50_50', 'fr'): 'English 50, French 50, anchored',
+    ('fr_disjoint_50_50', 'fr'): 'French 50% beside English, disjoint',
+    ('fr_disjoint_90_10', 'fr'): 'French 10% beside English, disjoint',
+    ('fr_anchored_90_10', 'fr'): 'French 10% beside English, anchored',
+    ('fr_disjoint_10_90', 'en'): 'English 10% beside French, disjoint',
+    ('reversed_90_10', 'en2'): 'reversed English 10%',
+    ('shuffled_8_90_10', 'en2'): 'English shuffled in eights 10%',
+    ('clones10_balanced', 'en2'): 'one of ten clones, 10% each',
+    ('clones10_main_50', 'en2'): 'one of nine clones beside a main one',
+    ('clones_90_10_then_10_90', 'en2'): '90/10, then 10/90: second clone',
+    ('clones_90_10_then_10_90', 'en1'): '90/10, then 10/90: first clone',
+    ('clones_90_10_half', 'en2'): 'clones 90/10, half of the tokens',
+    ('clones_90_10_twice', 'en2'): 'clones 90/10, twice the tokens',
+    ('width_64_50_50', 'en2'): 'width 64: clones 50/50',
+    ('width_64_90_10', 'en2'): 'width 64: clones 90/10',
+    ('narrow_90_10', 'en2'): 'width 64, four layers, 12M tokens: 90/10',
+    ('deep_90_10', 'en2'): 'width 256, four layers, 12M tokens: 90/10',
+    ('aligned_90_10', 'en2'): 'clones 90/10, entries start alike',
+    ('shared_pieces_90_10', 'en2'): 'clones 90/10, half of the pieces in common',
+    ('shared_all_90_10', 'en2'): 'clones 90/10, all pieces in common',
 }
 
 
@@ -332,8 +336,9 @@ def draw_axes(axes, rows):
         if row.get('transfer'):
             place = orders.index(order), shares.index(share)
             grid[place] = np.log(row['transfer'])
-            low, high = row['transfer_interval'] or (row['transfer'],) * 2
-            text = f'{row["transfer"]:.2f}\n[{low:.2f}, {high:.2f}]'
+            text = f'{row["transfer"]:.2f}'
+            if row['transfer_interval']:
+                text += '\n[{:.2f}, {:.2f}]'.format(*row['transfer_interval'])
             axes.text(*place[::-1], text, ha='center', va='center', fontsize=8)
     axes.imshow(grid, cmap='RdYlBu_r', vmin=-np.log(20), vmax=np.log(20), aspect='auto')
     axes.grid(False)
