@@ -29,7 +29,6 @@ from configurator import run as run_script
 from paper import load_paper_runs, paper_rows, read_csv
 from runs import (
     best_control,
-    controls_of,
     group_of,
     is_monolingual,
     label_of,
@@ -355,9 +354,9 @@ def analyse(runs, law_schedule=''):
             replicates.setdefault(run['run'], []).append(result['log_ppl'])
             if is_monolingual(run):
                 results[run['run']] = result
-            for control in controls_of(run, name, runs):
+            control = controls[run['run'], name] = best_control(run, name, runs)
+            if control:  # the others, of rates that lost, are noisier than what is compared
                 replicates[control['run']] = [control['languages'][name]['log_ppl']]
-            controls[run['run'], name] = best_control(run, name, runs)
     laws = {group: fitted(label_of(group), *members) for group, members in groups.items()}
     if law_schedule:
         use_schedule(laws, law_schedule)

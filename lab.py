@@ -233,6 +233,8 @@ TOLD = {  # (run, language): what the picture of transfer calls it
     ('clones_90_10_twice', 'en2'): 'clones 90/10, twice the tokens',
     ('width_64_50_50', 'en2'): 'width 64: clones 50/50',
     ('width_64_90_10', 'en2'): 'width 64: clones 90/10',
+    ('width_128_50_50', 'en2'): 'width 128: clones 50/50',
+    ('width_128_90_10', 'en2'): 'width 128: clones 90/10',
     ('narrow_90_10', 'en2'): 'width 64, four layers, 12M tokens: 90/10',
     ('deep_90_10', 'en2'): 'width 256, four layers, 12M tokens: 90/10',
     ('aligned_90_10', 'en2'): 'clones 90/10, entries start alike',

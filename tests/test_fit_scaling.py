@@ -579,6 +579,20 @@ def test_the_best_of_several_controls_counts_whatever_its_rate_and_seed(tmp_path
     assert stray_controls(load_runs(tmp_path)) == []
 
 
+@pytest.mark.parametrize('best, noise_from', [(3e-4, 'residuals'), (2e-3, 'replicates')])
+def test_only_the_best_control_has_a_say_in_the_noise(tmp_path, best, noise_from):
+    write_mono(tmp_path, SIX)
+    write_run(tmp_path, 'mix', NINETY, worth(2.0))
+    write_run(tmp_path, 'one_seed', NINETY, worth(1.2), only='en2', learning_rate=3e-4)
+    for seed, error in enumerate((0.9, 1.0, 1.1)):
+        teff = worth(error * (1.6 if best == 2e-3 else 0.8))
+        name = f'seed_{seed}'
+        write_run(tmp_path, name, NINETY, teff, only='en2', learning_rate=2e-3, seed=seed)
+    rows, [law] = rows_of(tmp_path)
+    assert rows['mix', 'en2']['control_learning_rate'] == best
+    assert law['noise_from'] == noise_from
+
+
 def test_copies_change_nothing(tmp_path, capsys):
     def write(folder, copies):
         write_mono(folder, SIX, noise=0.01, out_dir='a', device='cpu')
