@@ -102,10 +102,14 @@ def table():
     for order in ('reversed', 'shuffled_2', 'shuffled_8'):
         only = (*EN, f"--orders=['{order}']")
         both = f"--orders=['','{order}']"
-        add('differ', f'{order}_90_10', [skewed], both)
-        more = mix(f'{order}_90_10', LAB, [skewed], both, seeds=(1, 2))
+        add('differ', f'{order}_90_10', [skewed], both, rates=(5e-4,))
+        more = mix(f'{order}_90_10', LAB, [skewed], both, seeds=(1, 2), rates=(5e-4,))
         groups['differ'] |= {name: more[name] for name in more if '-only_' in name}  # for the noise
         groups['differ'] |= law(OUT, f'{order}_en', *LAB, *only, lengths=SHORTER)
+    # a frequent language that teaches no use of context, or another one
+    for order in ('reversed', 'shuffled_8', 'shuffled_64'):
+        both = f"--orders=['{order}','']"
+        add('neighbour', f'beside_{order}_90_10', [skewed], both, controls=())
     for pieces, fraction in (('half', 0.5), ('all', 0.0)):
         shared = f'--cloned_fraction={fraction}'
         if pieces == 'all':
@@ -118,6 +122,7 @@ def table():
     controls = {'50_50': ('en', 'fr'), '90_10': ('fr',), '10_90': ('en',)}
     for ratio, stages in (('90_10', skewed), ('50_50', even), ('10_90', turned)):
         options = dict(controls=controls[ratio], seeds=(0, 1, 2) if ratio == '90_10' else (0,))
+        options |= dict(rates=() if ratio == '50_50' else (5e-4,))
         add('french', f'fr_anchored_{ratio}', [stages], *PAIR, ANCHORED, **options)
         add('french', f'fr_disjoint_{ratio}', [stages], *PAIR, controls=())
     # takeaways 5 and 8
@@ -129,16 +134,18 @@ def table():
     stages = [skewed, turned, even, even]
     add('schedules', name, stages, *PAIR, ANCHORED, controls=('en', 'fr'))
     # takeaway 3
-    add('ten', 'clones10_balanced', [[0.1] * 10], *TEN)
-    add('ten', 'clones10_main_50', [[0.5] + [0.5 / 9] * 9], *TEN)
+    add('ten', 'clones10_balanced', [[0.1] * 10], *TEN, rates=(5e-4,))
+    add('ten', 'clones10_main_50', [[0.5] + [0.5 / 9] * 9], *TEN, rates=(5e-4,))
     # takeaways 4 and 7
     for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
         name, more = f'fr_anchored_{ratio}_twice', (*PAIR, ANCHORED, '--max_steps=4000')
-        add('data', name, stages, *more, controls=('fr',))
+        rates = (5e-4,) if ratio == '90_10' else ()
+        add('data', name, stages, *more, controls=('fr',), rates=rates)
     # by tokens
     for name, steps in (('half', 1000), ('twice', 4000)):
         for ratio, stages in (('90_10', [skewed]), ('50_50', [even])):
-            add('tokens', f'clones_{ratio}_{name}', stages, f'--max_steps={steps}')
+            rates = (5e-4,) if ratio == '90_10' else ()
+            add('tokens', f'clones_{ratio}_{name}', stages, f'--max_steps={steps}', rates=rates)
     groups['deep'] = groups.pop('deep')  # the dearest comes last
     return groups
 
@@ -225,6 +232,9 @@ TOLD = {  # (run, language): what the picture of transfer calls it
     ('fr_disjoint_10_90', 'en'): 'English 10% beside French, disjoint',
     ('reversed_90_10', 'en2'): 'reversed English 10%',
     ('shuffled_8_90_10', 'en2'): 'English shuffled in eights 10%',
+    ('beside_reversed_90_10', 'en2'): 'English 10% beside reversed English',
+    ('beside_shuffled_8_90_10', 'en2'): 'English 10% beside shuffled in eights',
+    ('beside_shuffled_64_90_10', 'en2'): 'English 10% beside shuffled in 64s',
     ('clones10_balanced', 'en2'): 'one of ten clones, 10% each',
     ('clones10_main_50', 'en2'): 'one of nine clones beside a main one',
     ('clones_90_10_then_10_90', 'en2'): '90/10, then 10/90: second clone',
