@@ -107,7 +107,7 @@ def table():
         groups['differ'] |= {name: more[name] for name in more if '-only_' in name}  # for the noise
         groups['differ'] |= law(OUT, f'{order}_en', *LAB, *only, lengths=SHORTER)
     # a frequent language that teaches no use of context, or another one
-    for order in ('reversed', 'shuffled_8', 'shuffled_64'):
+    for order in ('reversed', 'shuffled_8', 'shuffled_16'):
         both = f"--orders=['{order}','']"
         add('neighbour', f'beside_{order}_90_10', [skewed], both, controls=())
     for pieces, fraction in (('half', 0.5), ('all', 0.0)):
@@ -234,7 +234,7 @@ TOLD = {  # (run, language): what the picture of transfer calls it
     ('shuffled_8_90_10', 'en2'): 'English shuffled in eights 10%',
     ('beside_reversed_90_10', 'en2'): 'English 10% beside reversed English',
     ('beside_shuffled_8_90_10', 'en2'): 'English 10% beside shuffled in eights',
-    ('beside_shuffled_64_90_10', 'en2'): 'English 10% beside shuffled in 64s',
+    ('beside_shuffled_16_90_10', 'en2'): 'English 10% beside shuffled in sixteens',
     ('clones10_balanced', 'en2'): 'one of ten clones, 10% each',
     ('clones10_main_50', 'en2'): 'one of nine clones beside a main one',
     ('clones_90_10_then_10_90', 'en2'): '90/10, then 10/90: second clone',
