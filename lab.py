@@ -47,6 +47,7 @@ LENGTHS = (100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000)  # s
 SHORTER = (100, 150, 200, 300, 500, 800, 1200)
 LONGER = (150, 300, 600, 1000, 1800, 3000)  # the same where the base run has 3,000
 RATES = dict(narrow=1e-2, deep=2e-3)  # of more controls
+SEEDS = dict(narrow=(0, 1), deep=(0, 1, 2))
 
 
 # --- the table of runs ----------------------------------------------------------------------------
@@ -75,7 +76,8 @@ def table():
     for name in ('narrow', 'deep'):
         files = (*LAB, f'config/{name}.py')
         groups[name] = law(OUT, f'{name}_en', *files, *EN, lengths=LONGER)
-        add(name, f'{name}_90_10', [skewed], KEPT, files=files, seeds=(0, 1), rates=(RATES[name],))
+        options = dict(files=files, seeds=SEEDS[name], rates=(RATES[name],))
+        add(name, f'{name}_90_10', [skewed], KEPT, **options)
         add(name, f'{name}_aligned_90_10', [skewed], KEPT, ALIGNED, files=files, controls=())
     # where transfer begins: width, and tokens
     for width, files in WIDTHS.items():
