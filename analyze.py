@@ -41,8 +41,7 @@ from train import FREE
 
 out_dir = ''  # folder of a run of train.py, for example out/demo
 out_dirs = []  # instead: several runs, side by side; those that differ in seed alone are one row
-study = 'all'  # all, or some with commas: embeddings,frequency,hidden,gradients,lens,switch,
-# matching,word2vec
+study = 'all'  # or some of embeddings,frequency,hidden,gradients,lens,switch,matching,word2vec
 steps = ''  # all, or some with commas: kept checkpoints, over which studies are drawn; '': the last
 language_1 = ''  # the pair of languages that is compared; empty: the run's first two
 language_2 = ''  # the other one

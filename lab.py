@@ -178,14 +178,16 @@ def flops_per_second(jobs):
 
 
 def print_plan(chosen, jobs):
+    """Prints the runs of the chosen groups; `jobs` are those of all groups, for the speed."""
     speed = flops_per_second(jobs)
     print(f'{"group":<12}{"runs":>6}{"finished":>10}{"hours left":>12}')
     for group, runs in chosen.items():
         done = [name for name in runs if finished(name)]
         left = sum(jobs[name].cost for name in runs if name not in done)
         print(f'{group:<12}{len(runs):>6}{len(done):>10}{left / speed / 3600:>12.1f}')
-    left = [job.cost for name, job in jobs.items() if not finished(name)]
-    print(f'{len(jobs)} runs, {len(left)} to train, about {sum(left) / speed / 3600:.1f} hours')
+    names = {name for runs in chosen.values() for name in runs}
+    left = [jobs[name].cost for name in names if not finished(name)]
+    print(f'{len(names)} runs, {len(left)} to train, about {sum(left) / speed / 3600:.1f} hours')
 
 
 def summarise():
@@ -376,16 +378,13 @@ def main():
     if not set(groups) <= set(every):
         raise ConfigError(f'groups must be some of {", ".join(every)}, not {groups}')
     chosen = {group: runs for group, runs in every.items() if group in (groups or every)}
-    jobs = {
-        name: Job(OUT / name, arguments)
-        for runs in chosen.values()
-        for name, arguments in runs.items()
-    }
+    jobs = {name: Job(OUT / name, of) for runs in every.values() for name, of in runs.items()}
     print_plan(chosen, jobs)
     if plan:
         return
     make_corpora()
-    missing = {name: job for name, job in jobs.items() if not finished(name)}
+    names = [name for runs in chosen.values() for name in runs]
+    missing = {name: jobs[name] for name in names if not finished(name)}
     try:
         train_all(missing, when_finished=keep)
     finally:
