@@ -268,6 +268,17 @@ def test_the_micro_batch_size_and_the_compiler_change_the_losses_by_rounding_onl
     assert np.allclose(losses['whole'], losses['compiled'], atol=1e-4)
 
 
+def test_several_threads_give_the_same_losses_each_time(workplace):
+    sizes = '--n_embd=64 --batch_size=128 --block_size=64 --micro_batch_size=128'.split()
+    for name in ('one', 'two'):
+        more = ('--compile=True', '--max_steps=12', f'--out_dir=out/{name}', *sizes)
+        finished(*more, cwd=workplace, env={'OMP_NUM_THREADS': '2'})
+    losses = [
+        [entry['loss'] for entry in log(workplace / f'out/{name}')] for name in ('one', 'two')
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_float16_trains_with_a_scaler(workplace):
     finished('--max_steps=30', '--dtype=float16', '--out_dir=out/half', cwd=workplace)
     finished('--max_steps=30', '--dtype=float32', '--out_dir=out/full', cwd=workplace)
