@@ -220,6 +220,7 @@ def print_steps(steps):
 
 def main():
     torch_device = machine.pick_device(device)
+    machine.make_deterministic(torch_device)  # as train.py does
     compute_dtype = machine.pick_dtype(dtype, torch_device)
     if profile and not size:
         raise ConfigError(f'profile is of one training step: add --size={"|".join(SIZES)}')

@@ -30,6 +30,14 @@ def pick_device(name='auto'):
     return device
 
 
+def make_deterministic(device):
+    """The same numbers each time from any number of threads: on a CPU a compiled model would add up
+    the gradients of its entries in whatever order. Not on a GPU, where it costs speed."""
+    if device.type == 'cpu':
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it finds errors, and is slow
+
+
 def describe(device):
     """What the device is called, for logs."""
     if device.type == 'cuda':
@@ -181,6 +189,7 @@ class Signals:
 
     def remember(self, number, frame):
         self.number = number
-        os.write(2, b'\nstopping after this step; once more ends at once\n')  # print may not, here
+        # not print, which may be interrupted in the middle of its own work
+        os.write(2, b'\nstopping after this step; once more ends at once\n')
         for again in (signal.SIGTERM, signal.SIGINT):
             signal.signal(again, signal.SIG_DFL)

@@ -378,9 +378,7 @@ class Training:
             self.scaler.load_state_dict(state['scaler'])
         self.micro = self.pick_micro_batch(state)
         self.parallel = self.model
-        if device_.type == 'cpu':  # else threads add up gradients of entries in whatever order
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+        machine.make_deterministic(device_)
         if compile and machine.can_compile(device_):
             self.parallel = torch.compile(self.model)
             self.notes.append('the first step compiles, for up to a minute')
