@@ -26,18 +26,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import lens
-import pictures
-import similarity
-from checkpoint import checkpoint_paths, load_run, read_checkpoint, write_json
-from configurator import ConfigError, run
-from data import LanguageMix, sequence_pairs, test_sequences
-from device import memory_advice, pick_device
-from model import PAD
-from pictures import KINDS
-from runs import DEFAULTS
-from similarity import Estimate
-from train import FREE
+from data import LanguageMix
+from evaluate import load_run
+from lib import lens, similarity
+from lib import plots as pictures
+from lib.checkpoint import checkpoint_paths, read_checkpoint
+from lib.configurator import ConfigError, run
+from lib.files import write_json
+from lib.machine import memory_advice, pick_device
+from lib.parallel import sequence_pairs, test_sequences
+from lib.plots import KINDS
+from lib.runs import FREE, full_settings
+from lib.similarity import Estimate
+from lib.tokenizer import PAD
+from model import CHUNK_LOGITS
 
 out_dir = ''  # folder of a run of train.py, for example out/demo
 out_dirs = []  # instead: several runs, side by side; those that differ in seed alone are one row
@@ -69,8 +71,8 @@ class Run:
         self.folder, self.name = Path(folder), Path(folder).name
         self.model, languages, state = load_run(folder)
         self.model.to(pick_device(device))
-        self.settings, self.steps = DEFAULTS | state['settings'], state['step']
-        keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed', 'parallel_epochs'
+        self.settings, self.steps = full_settings(state['settings']), state['step']
+        keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
         self.mix = LanguageMix(languages, *(self.settings[key] for key in keys))
         self.languages = pair_of_languages({lang.name: lang for lang in languages}, folder)
         self.clones = self.languages[0].corpus is self.languages[1].corpus
@@ -191,8 +193,7 @@ def pair_of_languages(languages, folder):
 
 def spellings_of(language):
     """The pieces of a language's tokeniser as text."""
-    pieces = language.corpus.load_tokenizer()
-    return [pieces.id_to_piece(token) for token in range(len(pieces))]
+    return language.corpus.load_tokenizer().spellings()
 
 
 # --- the studies: what each measures of a run -----------------------------------------------------
@@ -298,7 +299,7 @@ def study_lens(run):
     for language in run.languages:
 
         def measure(side, _, language=language):
-            return lens.lens(run.model, language.ids(side), groups, alike)
+            return lens.lens(run.model, language.ids(side), groups, alike, CHUNK_LOGITS)
 
         sequences = test_sequences(language.corpus, pairs, run.longest)
         values = over_sequences(sequences, measure, f'{run.name}: lens, {language.name}')

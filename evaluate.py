@@ -1,47 +1,84 @@
-"""Perplexity of each language on its corpus's test set (Section 3).
+"""Opens a finished run, and measures the perplexity of each language on its test set (Section 3).
 
     python evaluate.py --out_dir=out/RUN
-    python evaluate.py --languini=model.pt --corpora=[books_en,books_en] --languages=[en1,en2]
 
-A window of block_size targets moves over the test stream by `last_n`, and only its last `last_n`
-targets are counted, so that each is predicted from a long context. The standard error is over
-documents, whose tokens are not independent.
+A window of block_size targets slides over the test stream by `last_n`, and only its last `last_n`
+targets are scored, so that each is predicted from a long context. The standard error is over
+documents, since the tokens of one document are not independent.
 """
 
 import math
+import re
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from checkpoint import load_run, write_json
-from configurator import ConfigError, run
-from data import DOCUMENT_END, build_languages
-from device import autocast, memory_advice, pick_device, pick_dtype
+from data import alone, build_languages
+from lib.checkpoint import last_checkpoint
+from lib.configurator import ConfigError, require, run
+from lib.files import write_json
+from lib.machine import autocast, memory_advice, pick_device, pick_dtype
+from lib.runs import full_settings
+from lib.tokenizer import DOCUMENT_END
 from model import GPT, GPTConfig
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
-languini = ''  # instead: a checkpoint of the paper's own code, for which the next five say the rest
-corpora = ['docs', 'docs']  # with languini: the corpus of each language
-languages = ['en1', 'en2']  # with languini: the names of the languages
-vocabulary = 'disjoint'  # with languini: disjoint or anchored
-cloned_fraction = 1.0  # with languini: share of the pieces that clones do not share
-head_dim = 64  # with languini: width of an attention head; the weights do not tell it
-last_n = 0  # targets counted in a window, and how far it moves; 0: a quarter of block_size
+last_n = 0  # targets scored in a window, and how far it slides; 0: a quarter of block_size
 max_windows = 0  # evaluate so many windows, spread evenly over the test set; 0: all of them
 batch_size = 0  # windows scored at once; 0: as many as are fast on the device
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'  # auto, bfloat16, float16, float32
 
 
+# --- opening a run --------------------------------------------------------------------------------
+
+
+def load_run(out):
+    """A run of train.py: (model on CPU in evaluation mode, list of Language, checkpoint dict).
+
+    Raises ConfigError without a whole checkpoint or with another corpus than it was trained on."""
+    state = last_checkpoint(out)
+    require(state, f'there is no run in {out}; make one with: python train.py CONFIG')
+    languages, _ = open_languages(full_settings(state['settings']))
+    check_corpora(state, languages, out)
+    model = GPT(GPTConfig(**state['model_config']))
+    model.load_state_dict(state['model'])
+    return model.eval(), languages, state
+
+
+def open_languages(settings):
+    """The languages that a run with these settings trains, and the embedding rows they need: (list
+    of Language, rows). A control run has one language. Raises ConfigError."""
+    names = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
+    languages, rows = build_languages(*(settings[name] for name in names))
+    return alone(languages, settings['only']) if settings['only'] else (languages, rows)
+
+
+def corpora_identity(languages):
+    """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of a run."""
+    corpora = [language.corpus for language in languages]
+    return {c.name: [c.tokenizer_hash, c.info['train']['fingerprint']] for c in corpora}
+
+
+def check_corpora(state, languages, out):
+    """Raises ConfigError when a corpus is not the one that the run in `out` was trained on."""
+    for name, identity in corpora_identity(languages).items():
+        same = state['corpora'].get(name) == identity
+        require(same, f'data/{name} is not the corpus of {out}; give that its name back')
+
+
+# --- perplexity -----------------------------------------------------------------------------------
+
+
 def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, quiet=True):
     """Losses of a token stream by sliding windows of the model's block_size.
 
-    stream: (N,) ids of the model's vocabulary. Returns (losses (W, last_n) float32 in nats, starts
-    (W,) of the windows); column j of window w is the loss of token starts[w] + block_size - last_n
-    + 1 + j. With torch.distributed the windows are shared among the processes, and all get all
-    losses. Raises ConfigError when the stream is shorter than a window."""
+    stream: (N,) token ids of the model. Returns (losses (W, last_n) float32 in nats, starts (W,) of
+    the windows); column j of window w is the loss of token starts[w] + block_size - last_n + 1 + j.
+    With torch.distributed the processes share the windows, and all get all losses. Raises
+    ConfigError when the stream is shorter than a window."""
     T = model.config.block_size
     if len(stream) < T + 1:
         raise ConfigError(
@@ -74,11 +111,11 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
 def perplexity(model, language, last_n=0, **how):
     """Perplexity of a language on its test set, as a dict. how: as of `window_losses`.
 
-    ppl, loss (nats a token) and their standard errors over documents; bits_per_byte; scored_tokens,
-    windows, last_n; and of each document with a scored token, in the order of the test set,
-    document_loss (sum, nats) and document_tokens, so that runs can be compared on the same
-    documents. The whole test set is put into the order of the language, so every token but those
-    at its ends is scored once, also where the language is reversed."""
+    ppl, loss (nats a token) and their standard errors over documents (nan for one document);
+    bits_per_byte; scored_tokens, windows, last_n; and for each document with a scored token, in the
+    order of the test set, document_loss (sum, nats) and document_tokens, so that runs can be
+    compared on the same documents. The whole test set is put into the order of the language, so
+    every token except at its ends is scored once, in a reversed language, too."""
     T, test, about = model.config.block_size, language.corpus.test, language.corpus.info['test']
     last_n = last_n or max(1, T // 4)
     if last_n % language.window:
@@ -116,77 +153,36 @@ def perplexity(model, language, last_n=0, **how):
 
 
 def perplexities(model, languages, **how):
-    """{language: perplexity dict}; `model` may be compiled."""
+    """{language: dict of perplexity()}; `model` may be compiled."""
     return {language.name: perplexity(model, language, **how) for language in languages}
 
 
 def table(scores):
-    """The perplexities as lines of text."""
-    lines = [
-        f'{"language":<12}{"PPL":>10}{"± s.e.":>9}{"bits/byte":>11}{"nats/token":>12}'
-        f'{"scored tokens":>15}{"documents":>11}'
-    ]
-    for name, s in scores.items():
-        lines.append(
-            f'{name:<12}{s["ppl"]:>10.2f}{s["ppl_se"]:>9.2f}{s["bits_per_byte"]:>11.3f}'
-            f'{s["loss"]:>12.4f}{s["scored_tokens"]:>15,}{s["documents"]:>11,}'
-        )
+    """The perplexities as lines of text; - where a number is unknown."""
+    columns = dict(ppl='10.2f', ppl_se='9.2f', bits_per_byte='11.3f', loss='12.4f')
+    columns |= dict(scored_tokens='15,', documents='11,')
+    heads = 'PPL', '± s.e.', 'bits/byte', 'nats/token', 'scored tokens', 'documents'
+    widths = [int(re.match(r'\d+', form)[0]) for form in columns.values()]
+    lines = ['language'.ljust(12) + ''.join(h.rjust(w) for h, w in zip(heads, widths))]
+    for name, score in scores.items():
+        cells = []
+        for (key, form), width in zip(columns.items(), widths):
+            known = score[key] is not None and math.isfinite(score[key])
+            cells.append(f'{score[key]:{form}}' if known else '-'.rjust(width))
+        lines.append(f'{name:<12}{"".join(cells)}')
     return '\n'.join(lines)
 
 
-def load_languini(path, corpora, names, vocabulary, cloned_fraction, head_dim):
-    """Model and languages of a checkpoint of the paper's own code, whose sizes are read off the
-    weights. Raises ConfigError."""
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f'there is no file {path}') from None
-    except Exception as error:
-        kind = type(error).__name__
-        raise ConfigError(f'{path} is not a checkpoint of weights ({kind})') from None
-    for key in ('model', 'model_state_dict', 'state_dict'):
-        state = state.get(key, state) if isinstance(state, dict) else {}
-    shape = {
-        name.rpartition('_orig_mod.')[2].removeprefix('module.'): tuple(tensor.shape)
-        for name, tensor in state.items()
-        if torch.is_tensor(tensor)
-    }
-    languages, entries = build_languages(corpora, names, vocabulary, cloned_fraction)
-    try:
-        V, C = shape['input_embedding.weight']
-        config = GPTConfig(
-            n_layer=sum(name.endswith('ln1.weight') for name in shape),
-            n_head=shape['layers.0.attn.linear_Q.weight'][0] // head_dim,
-            head_dim=head_dim,
-            n_embd=C,
-            mlp_dim=shape['layers.0.mlp.c_fc.weight'][0],
-            vocab_size=V,
-            block_size=shape['position_embedding.weight'][0],
-        )
-        model = GPT(config).load_languini(state)
-    except (KeyError, IndexError, ValueError) as error:
-        raise ConfigError(f"{path} is not a checkpoint of the paper's code: {error}") from None
-    if V != entries:
-        raise ConfigError(f'{path} has {V:,} vocabulary entries, these languages have {entries:,}')
-    return model.eval(), languages
-
-
 def main():
-    if bool(out_dir) == bool(languini):
-        raise ConfigError('say what to evaluate: --out_dir=out/RUN, or --languini=FILE')
-    if languini:
-        made = corpora, languages, vocabulary, cloned_fraction
-        model, built = load_languini(languini, *made, head_dim)
-    else:
-        model, built, _ = load_run(out_dir)
+    require(out_dir, 'say which run to evaluate: --out_dir=out/RUN')
+    model, languages, _ = load_run(out_dir)
     compute_device = pick_device(device)
     context = autocast(compute_device, pick_dtype(dtype, compute_device))
     how = dict(last_n=last_n, batch_size=batch_size, max_windows=max_windows, context=context)
     with memory_advice('lower batch_size'):
-        scores = perplexities(model.to(compute_device), built, **how, quiet=False)
+        scores = perplexities(model.to(compute_device), languages, **how, quiet=False)
     print(table(scores))
-    if out_dir:
-        write_json(f'{out_dir}/evaluation.json', scores)
+    write_json(f'{out_dir}/evaluation.json', scores)
 
 
 if __name__ == '__main__':

@@ -20,8 +20,8 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fit_scaling import UNIT, load_paper_laws, short
-from paper import SHAPES, kind_of, load_paper_runs, read_csv
-from runs import DEFAULTS, SCORED, Group, group_of, label_of, trained
+from lib.paper import SHAPES, kind_of, load_paper_runs, read_csv
+from lib.runs import DEFAULTS, SCORED, Group, group_of, label_of, trained
 
 # --- style ----------------------------------------------------------------------------------------
 

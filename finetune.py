@@ -30,12 +30,13 @@ import torch.nn.functional as F
 from scipy.stats import t as student_t
 from tqdm import tqdm
 
-from checkpoint import load_run, lock, write_json
-from configurator import ConfigError, run, settings_of
-from data import DOCUMENT_END
-from device import autocast, memory_advice, pick_device, pick_dtype
-from glue import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task, scores
-from model import PAD
+from evaluate import load_run
+from lib.configurator import ConfigError, run, settings_of
+from lib.files import lock, write_json
+from lib.machine import autocast, memory_advice, pick_device, pick_dtype
+from lib.tasks import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task, scores
+from lib.tokenizer import DOCUMENT_END, PAD
+from model import make_optimizer
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
 tasks = 'all'  # names of tasks (see glue.py) with commas between; all: those that glue_dir holds
@@ -206,9 +207,7 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Classifier(copy.deepcopy(gpt), len(task.labels), dropout).to(compute_device).train()
-    adam = dict(lr=learning_rate, betas=(0.9, 0.95), eps=1e-8)
-    fused = compute_device.type in ('cpu', 'cuda')
-    optimizer = torch.optim.Adam(model.parameters(), **adam, fused=fused)
+    optimizer = make_optimizer(model.parameters(), learning_rate)
     scaler = torch.amp.GradScaler(compute_device.type, enabled=compute_dtype == torch.float16)
     context = autocast(compute_device, compute_dtype)
     total = max_epochs * math.ceil(len(train.tokens) / batch_size)

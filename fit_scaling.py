@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from configurator import ConfigError
-from configurator import run as run_script
-from paper import load_paper_runs, paper_rows, read_csv
-from runs import (
+from lib.configurator import ConfigError
+from lib.configurator import run as run_script
+from lib.paper import load_paper_runs, paper_rows, read_csv
+from lib.runs import (
     best_control,
     group_of,
     is_monolingual,

@@ -7,15 +7,15 @@ comments: B sequences, T positions, C width (n_embd), V vocabulary entries, N = 
 
 import functools
 import math
-import re
 from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-PAD = 0  # the one padding id of all languages; a target of PAD does not count
-CHUNK_LOGITS = 64 << 20  # so many logits are held at once while a loss is computed
+from lib.tokenizer import PAD  # a target of PAD does not count
+
+CHUNK_LOGITS = 64 << 20  # at most this many logits are materialised at once
 
 SIZES = {  # non-embedding parameters: 10.5M, 85M, 302M
     'mini': dict(n_layer=4, n_head=8, head_dim=32, n_embd=512, mlp_dim=2048),
@@ -26,6 +26,8 @@ SIZES = {  # non-embedding parameters: 10.5M, 85M, 302M
 
 @dataclass
 class GPTConfig:
+    """Shape of a model. A new field needs a default, so that older checkpoints still open."""
+
     n_layer: int
     n_head: int
     head_dim: int
@@ -53,24 +55,19 @@ class Attention(nn.Module):
         self.v = nn.Linear(config.n_embd, width)
         self.o = nn.Linear(width, config.n_embd)
 
-    def forward(self, x, past=None):
-        """x: (B, T, C); returns the same. past: keys and values of the positions before x, a list
-        that is replaced by those up to the end of x; unless it is empty, T must be 1."""
-        # three tensors, since Figures 11-13 look at their gradients apart, but one matrix product
+    def forward(self, x):
+        """x: (B, T, C); returns the same."""
+        # separate weights (Figures 11-13 compare their gradients), one fused matmul
         weight = torch.cat([self.q.weight, self.k.weight, self.v.weight])
         bias = torch.cat([self.q.bias, self.k.bias, self.v.bias])
         qkv = F.linear(x, weight, bias).view(*x.shape[:2], 3, self.n_head, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
-        causal = not past
-        if past is not None:
-            past[:] = [torch.cat(pair, 2) for pair in zip(past, (k, v))] if past else [k, v]
-            k, v = past
         if x.device.type == 'cpu':  # where the backward pass of bf16 attention takes twice as long
             with torch.autocast('cpu', enabled=False):
                 q, k, v = q.float(), k.float(), v.float()
-                y = F.scaled_dot_product_attention(q, k, v, is_causal=causal).to(qkv.dtype)
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=True).to(qkv.dtype)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o(y.transpose(1, 2).flatten(2))
 
 
@@ -92,18 +89,17 @@ class Block(nn.Module):
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x, past=None):
-        x = x + self.attn(self.ln1(x), past)
+    def forward(self, x):
+        x = x + self.attn(self.ln1(x))
         return x + self.mlp(self.ln2(x))
 
 
 def chunk_gradients(hidden, targets, token_weights, weight, grad_weight):
-    """The loss of a chunk of n tokens and its gradients.
+    """Losses of a chunk of n tokens, and the gradients of their sum.
 
-    hidden: (n, C); targets: (n,); token_weights: (n,) of the losses in the gradient, or None;
-    weight: (V, C); grad_weight: (V, C) float32 that the gradient of the weight is added to in
-    place, or None. Returns (losses (n,) float32, gradient of their sum by
-    hidden, the same by weight (float32))."""
+    hidden: (n, C); targets: (n,); token_weights: (n,) weights of the losses in the gradient, or
+    None; weight: (V, C) of the head; grad_weight: (V, C) float32, the sum so far, or None. Returns
+    (losses (n,) float32, gradient by hidden (n, C), grad_weight with this chunk added)."""
     logits = (hidden @ weight.T).float()
     lse = logits.logsumexp(-1, keepdim=True)
     counts = (targets != PAD)[:, None]
@@ -124,11 +120,9 @@ def compiled_chunk_gradients():
 
 
 def chunks_of(hidden, targets, entries, token_weights=None):
-    """List of (hidden, targets, weights or None) of equally many tokens each, whose logits are at
-    most CHUNK_LOGITS.
+    """List of (hidden, targets, weights or None): chunks of at most CHUNK_LOGITS logits.
 
-    Padding fills up the last one: the chunks have one shape, for which one compiled function is
-    made."""
+    Padding fills the last one, so that all have one shape and one compiled function."""
     count = -(-len(targets) // max(1, CHUNK_LOGITS // entries))
     rows = -(-len(targets) // count)
     missing = count * rows - len(targets)
@@ -140,16 +134,15 @@ def chunks_of(hidden, targets, entries, token_weights=None):
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross entropy of a linear head that never holds all logits.
+    """Mean cross entropy of a linear head, without materialising all logits.
 
-    The gradients are made in the forward pass, while the logits of a chunk are there: logits are
-    neither kept nor computed twice. Returns the mean loss in nats over the targets that are not
-    PAD, and the loss of each token, (N,), which carries no gradient."""
+    The forward pass computes the gradients of a chunk while its logits exist, so logits are neither
+    stored nor recomputed. Returns the mean loss in nats over the targets that are not PAD, and the
+    loss of each token, (N,), without gradient."""
 
     @staticmethod
     def forward(hidden, weight, targets, token_weights, dtype, compiled):
-        # hidden (N, C); weight (V, C); targets (N,); token_weights (N,) or None; dtype: that of
-        # the matrix products
+        # hidden (N, C); weight (V, C); targets (N,); token_weights (N,) or None; dtype of products
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         chunk = compiled_chunk_gradients() if compiled else chunk_gradients
         losses, grad_hidden, grad_weight = [], [], None
@@ -166,7 +159,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # no zeros as large as the weight for what has no gradient
+        ctx.set_materialize_grads(False)  # else zeros as large as the weight
         ctx.save_for_backward(*output[2:])
         ctx.dtypes = [x.dtype for x in inputs[:2]]
 
@@ -181,12 +174,11 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 @torch.compiler.disable
 def cross_entropy(hidden, weight, targets, token_weights, compiled):
-    """(mean loss, (N,) losses) in nats of hidden (N, C), a head's weight (V, C) and targets (N,).
+    """(mean loss, losses (N,)) in nats of hidden (N, C), the head's weight (V, C), targets (N,).
 
     token_weights: (N,) of the losses in the mean, or None; its divisor stays the number of targets.
-
-    A graph of torch.compile would unroll the loop over chunks, and take longer to compile for
-    more of them: the loop stays outside, and what it calls is compiled if `compiled`."""
+    torch.compile would unroll the loop over chunks, so the loop stays outside of the graph, and the
+    function of a chunk is compiled by itself if `compiled`."""
     device, dtype = hidden.device.type, hidden.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -204,6 +196,8 @@ def cross_entropy(hidden, weight, targets, token_weights, compiled):
 
 
 class GPT(nn.Module):
+    """The model; all that decides its shape is its GPTConfig."""
+
     def __init__(self, config):
         super().__init__()
         self.config = config
@@ -220,43 +214,37 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / depth)
 
     def non_embedding_parameters(self):
-        """Number of parameters without the two embeddings and the head, as Section 3 counts."""
+        """Number of parameters without embeddings and head, as Section 3 counts them."""
         outside = sum(p.numel() for p in (self.wte.weight, self.wpe.weight, self.head.weight))
         return sum(p.numel() for p in self.parameters()) - outside
 
-    def embed(self, idx, start=0):
-        """idx: (B, T) ids of the positions from `start` on; returns (B, T, C)."""
-        end = start + idx.shape[1]
-        if end > self.config.block_size:
-            limit = self.config.block_size
-            raise ValueError(f'a sequence of {end} tokens is longer than block_size {limit}')
-        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[start:end]
+    def embed(self, idx):
+        """idx: (B, T) token ids of the model; returns (B, T, C)."""
+        length, limit = idx.shape[1], self.config.block_size
+        if length > limit:
+            raise ValueError(f'a sequence of {length} tokens is longer than block_size {limit}')
+        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:length]
 
-    def residual_stream(self, idx, cache=None):
+    def residual_stream(self, idx):
         """Yields the residual stream (B, T, C) after each block, one at a time."""
-        start = cache[0][0].shape[2] if cache and cache[0] else 0
-        x = self.embed(idx, start)
-        for block, past in zip(self.blocks, cache or [None] * len(self.blocks)):
-            x = block(x, past)
+        x = self.embed(idx)
+        for block in self.blocks:
+            x = block(x)
             yield x
 
     def hidden_states(self, idx):
         """Residual stream after each block, (n_layer, B, T, C)."""
         return torch.stack(list(self.residual_stream(idx)))
 
-    def new_cache(self):
-        """An empty cache of keys and values: a list for each block."""
-        return [[] for _ in self.blocks]
-
-    def forward(self, idx, targets=None, last_n=None, per_token=False, weights=None, cache=None):
-        """idx: (B, T) ids. Without targets: logits (B, T, V), or of the last `last_n` positions.
+    def forward(self, idx, targets=None, last_n=None, per_token=False, weights=None):
+        """idx: (B, T) token ids. Without targets: logits (B, T, V), or of the last `last_n`
+        positions.
 
         With targets (B, T): mean cross entropy in nats over the targets that are not PAD, of the
-        last `last_n` positions if given; with per_token also the (B, T or last_n) losses, which
-        carry no gradient. In training the sequences may have weights (B,) in that mean, whose
-        divisor stays the number of targets. With a cache idx follows what the cache holds, which
-        it is added to: at first many positions, later one at a time."""
-        *_, x = self.residual_stream(idx, cache)
+        last `last_n` positions if given; with per_token also the losses, (B, T or last_n), without
+        gradient. weights: (B,) of the sequences' losses in that mean, whose divisor stays the
+        number of targets; for training alone."""
+        *_, x = self.residual_stream(idx)
         x = self.ln_f(x if last_n is None else x[:, -last_n:])
         if targets is None:
             return self.head(x)
@@ -268,24 +256,9 @@ class GPT(nn.Module):
         loss, losses = cross_entropy(states, self.head.weight, targets.flatten(), weights, compiled)
         return (loss, losses.view(targets.shape)) if per_token else loss
 
-    def load_languini(self, state_dict):
-        """Takes the weights of a checkpoint of the paper's own code; returns the model.
 
-        Any prefix before the known names is ignored (`module._orig_mod.`). Raises ValueError when a
-        tensor is missing, unknown or of another shape."""
-        renamed = {}
-        for name, tensor in state_dict.items():
-            if not name.endswith('mask'):  # a buffer, not a weight
-                name = re.sub(r'^.*?\b(?=(\w+_embedding|layers|ln_f|linear)\.)', '', name)
-                parts = [LANGUINI_NAMES.get(part, part) for part in name.split('.')]
-                renamed['.'.join(parts)] = tensor
-        try:
-            self.load_state_dict(renamed)
-        except RuntimeError as error:
-            raise ValueError(' '.join(str(error).split())) from None
-        return self
-
-
-LANGUINI_NAMES = dict(input_embedding='wte', position_embedding='wpe', layers='blocks')
-LANGUINI_NAMES |= dict(linear_Q='q', linear_K='k', linear_V='v', linear_O='o')
-LANGUINI_NAMES |= dict(c_fc='fc', c_proj='proj', linear='head')
+def make_optimizer(parameters, learning_rate):
+    """The optimiser of the parameters that are trained: Adam without weight decay (Section 3)."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    fused = trained[0].device.type in ('cpu', 'cuda')
+    return torch.optim.Adam(trained, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)

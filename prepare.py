@@ -17,7 +17,6 @@ set, in one part. The file is read twice for that, first to count its pieces.
 
 import collections
 import hashlib
-import io
 import itertools
 import multiprocessing
 import os
@@ -26,13 +25,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 from tqdm import tqdm
 
-from checkpoint import lock, write_json
-from configurator import ConfigError, run, settings_of
-from data import DOCUMENT_END, UNKNOWN, Corpus, fingerprint, load_tokenizer, sha256
-from sources import documents, file_bytes, is_text_file
+from data import Corpus, fingerprint
+from lib.configurator import ConfigError, run, settings_of
+from lib.files import lock, write_json
+from lib.sources import documents, file_bytes, is_text_file
+from lib.tokenizer import DOCUMENT_END, Tokenizer
 
 corpus = 'docs'  # name of the corpus: it is made in data/NAME
 source = 'docs'  # a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
@@ -43,32 +42,6 @@ max_bytes = 0  # stop after so many bytes of text (UTF-8); 0: read all
 
 TOKENIZER_BYTES = 128 << 20  # a new tokeniser learns from at most so much text
 BATCH_BYTES = 1 << 20  # text sent to an encoding process at once
-
-
-def train_tokenizer(texts, pieces):
-    """Bytes of a new SentencePiece BPE model. Raises ConfigError when the text does not suffice.
-
-    Text comes back from its tokens as it was: nothing is normalised, and a character without a
-    piece (a line end, too) falls back to bytes. Only U+2581, SentencePiece's mark of a space, comes
-    back as a space."""
-    lines = (line for text in texts for line in text.splitlines())
-    parts = (line[i : i + 4000] for line in lines for i in range(0, len(line), 4000))
-    model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
-    kind = dict(model_type='bpe', vocab_size=pieces, byte_fallback=True, max_sentence_length=16000)
-    exact = dict(normalization_rule_name='identity', remove_extra_whitespaces=False)
-    special = dict(pad_id=0, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
-    # The model stores its number of threads: the same number on all machines makes the same file.
-    quiet = dict(num_threads=16, minloglevel=2)
-    try:
-        train(sentence_iterator=parts, model_writer=model, **kind, **exact, **special, **quiet)
-    except (RuntimeError, OSError) as error:
-        advice = str(error).strip().splitlines()[-1]
-        if most := re.search(r'value <= (\d+)', str(error)):
-            advice = f'this text supports at most {int(most[1]):,} pieces: --vocab_size={most[1]}'
-        elif least := re.search(r'\d+ vs (\d+)', str(error)):
-            advice = f'its characters and bytes need at least {least[1]}: --vocab_size={least[1]}'
-        raise ConfigError(f'no tokeniser of {pieces:,} pieces can be trained: {advice}') from None
-    return model.getvalue()
 
 
 # --- encoding on all cores ------------------------------------------------------------------------
@@ -90,7 +63,7 @@ class WordEncoder(dict):
 
     def __init__(self, pieces):
         self.pieces = pieces
-        spelled = [pieces.id_to_piece(i) for i in range(len(pieces))]
+        spelled = pieces.spellings()
         self.by_words = not any(' ' in piece or '\u2581' in piece[1:] for piece in spelled)
         self.by_words = self.by_words and self(self.PROBE) == _bytes(pieces.encode(self.PROBE))
 
@@ -112,7 +85,7 @@ class WordEncoder(dict):
 
 def _start_worker(model):
     global _encoder
-    _encoder = WordEncoder(load_tokenizer(model))
+    _encoder = WordEncoder(Tokenizer(model))
 
 
 def _encode(batch):
@@ -276,7 +249,7 @@ def describe(about):
 def make(folder, settings):
     """Writes the files of the corpus into `folder`; returns what corpus.json says."""
     if tokenizer:
-        load_tokenizer(tokenizer)  # a bad one is refused before any text is read
+        Tokenizer(tokenizer)  # a bad one is refused before any text is read
     first, others = split(limited(documents(source), max_bytes), training_pieces())
     model = folder / 'tokenizer.model'
     if tokenizer:
@@ -284,12 +257,13 @@ def make(folder, settings):
     else:
         print(f'training a tokeniser of {vocab_size:,} pieces')
         texts = (text for part, text in first if part == 'train')
-        model.write_bytes(train_tokenizer(texts, vocab_size))
+        model.write_bytes(Tokenizer.train(texts, vocab_size))
     read = sum(len(text.encode()) for _, text in first)
     total = read if read < TOKENIZER_BYTES else text_size()  # all of a small corpus is read by now
     about = dict(corpus=corpus, settings=settings)
     about |= write_shards(itertools.chain(first, others), folder, total)
-    about['tokenizer'] = dict(pieces=len(load_tokenizer(model)), sha256=sha256(model))
+    made = Tokenizer(model)
+    about['tokenizer'] = dict(pieces=made.size, sha256=made.hash)
     write_json(folder / 'corpus.json', about)
     return about
 

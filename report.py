@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment
 
-from configurator import ConfigError
-from configurator import run as run_script
 from figures import ALL_BUT_RATIO, FIGURES, cases_of, draw, grouped, mixes, standard, stitch
 from fit_scaling import analyse, cell, describe, short
-from paper import load_paper_runs
-from runs import load_runs
+from lib.configurator import ConfigError
+from lib.configurator import run as run_script
+from lib.paper import load_paper_runs
+from lib.runs import load_runs
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
 law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own

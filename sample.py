@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from tqdm import trange
 
-from checkpoint import load_run
-from configurator import ConfigError, run
-from data import DOCUMENT_END
-from device import memory_advice, pick_device
-from model import PAD
+from evaluate import load_run
+from lib.configurator import ConfigError, run
+from lib.machine import memory_advice, pick_device
+from lib.tokenizer import DOCUMENT_END, PAD
 
 out_dir = ''  # folder of a run of train.py
 language = ''  # of the prompt; empty: the first one of the run
@@ -73,7 +72,7 @@ def marked(pairs, names, tokenizers, first, colour):
     for (number, ends), group in itertools.groupby(pairs, lambda p: (p[0], p[1] == DOCUMENT_END)):
         tokens, pieces = [token for _, token in group], tokenizers[number]
         # SentencePiece leaves out the space before the first word of what it decodes.
-        text += ' ' if pieces.id_to_piece(tokens[0]).startswith('\u2581') else ''
+        text += ' ' if pieces.spelling(tokens[0]).startswith('\u2581') else ''
         begin, end = f'[{names[number]}: ', ']'
         if colour:
             begin, end = f'\033[{31 + number % 6}m', '\033[0m'

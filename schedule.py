@@ -1,4 +1,4 @@
-"""What the step alone decides: learning rate and mix of languages (Sections 3 and 4.5)."""
+"""What the step alone decides: learning rate and language probabilities (Sections 3 and 4.5)."""
 
 import math
 
@@ -6,11 +6,11 @@ import math
 def learning_rate(
     step, max_steps, peak=6e-4, floor=6e-6, warmup_steps=500, shape='cosine', decay_fraction=0.2
 ):
-    """Learning rate of one step: linear warm-up to `peak`, then down to `floor` at `max_steps`.
+    """Learning rate of one step: linear warm-up to `peak`, then decay to `floor` at `max_steps`.
 
-    step: 0 <= step < max_steps. shape 'cosine' falls over all steps after the warm-up (Section 3);
-    'wsd' stays at the peak and falls linearly over the last `decay_fraction` of the run, so that
-    runs of different length are the same until they begin to fall."""
+    step: 0 <= step < max_steps. shape 'cosine' decays over all steps after the warm-up (Section 3).
+    'wsd' (warm-up, stable, decay) stays at the peak and decays linearly over the last
+    `decay_fraction` of the run, so that runs of different length share their steps until then."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     start = warmup_steps
@@ -23,12 +23,12 @@ def learning_rate(
 
 
 def decay_start(max_steps, decay_fraction=0.2):
-    """First step of a 'wsd' run at which the learning rate may be below its peak."""
+    """First step of a 'wsd' run whose learning rate may be below the peak."""
     return max_steps - round(decay_fraction * max_steps)
 
 
 def language_probabilities(step, max_steps, stages):
-    """p(language) at a step (tuple of floats): the run is cut into equally long stages, a row of
-    `stages` for each."""
+    """p(language) at a step (tuple of floats). The run is cut into equally long stages; `stages`
+    has a row of probabilities for each."""
     stage = min(len(stages) - 1, step * len(stages) // max_steps)
     return tuple(stages[stage])

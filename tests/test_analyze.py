@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import networkx as nx
 import numpy as np
 import pytest
+import similarity
 import torch
 import torch.nn.functional as F
 from conftest import TINY, refused, script
@@ -15,11 +16,9 @@ from matplotlib import image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import analyze
-import similarity
-from configurator import ConfigError, settings_of
 from data import DOCUMENT_END, Language, aligned_lines, pack, sequence_pairs
-from model import GPT, GPTConfig
-from similarity import (
+from lib.configurator import ConfigError, settings_of
+from lib.similarity import (
     Estimate,
     cka,
     compare_states,
@@ -34,6 +33,7 @@ from similarity import (
     tables,
     token_cosines,
 )
+from model import GPT, GPTConfig
 
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 

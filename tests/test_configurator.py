@@ -8,13 +8,13 @@ import sys
 import pytest
 from conftest import REPO, environment, refused, script
 
-from configurator import ConfigError, read_settings, run_name
+from lib.configurator import ConfigError, read_settings, run_name
 
 SMALL_SCRIPT = '''
 """A script with a setting of each kind."""
 import json
 
-from configurator import run
+from lib.configurator import run
 
 steps = 10  # how many
 rate = 0.5  # how fast

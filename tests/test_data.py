@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configurator import ConfigError
 from data import Language, LanguageMix, alone, build_languages
+from lib.configurator import ConfigError
 
 VOCAB = 500  # pieces of each of the corpora en and fr
 

@@ -9,6 +9,7 @@ import sys
 import time
 import types
 
+import glue
 import numpy as np
 import pytest
 import torch
@@ -16,11 +17,10 @@ from conftest import REPO, TINY, environment, invented_words, refused, script
 from scipy import stats
 
 import finetune
-import glue
-from configurator import ConfigError, settings_of
 from data import DOCUMENT_END, Language, build_languages
 from finetune import Classifier, Examples, encode, epoch_batches, interval, resampled
-from glue import TASKS, read_task
+from lib.configurator import ConfigError, settings_of
+from lib.tasks import TASKS, read_task
 from model import GPT, PAD, GPTConfig
 
 QUICK = dict(

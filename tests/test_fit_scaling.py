@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from conftest import refused, script
+from interval_coverage import study_coverage
 
 import fit_scaling
 from fit_scaling import (
@@ -19,9 +20,8 @@ from fit_scaling import (
     measure,
     recompute_paper,
 )
-from interval_coverage import study_coverage
-from paper import kind_of, load_paper_runs, paper_rows
-from runs import load_runs, stray_controls
+from lib.paper import kind_of, load_paper_runs, paper_rows
+from lib.runs import load_runs, stray_controls
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
 SIXTEEN = [

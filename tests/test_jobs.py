@@ -2,12 +2,12 @@
 
 import json
 
+import demo
 import pytest
 from conftest import REPO, refused, script
-
-import demo
-import lab
 from jobs import Job, law, mix
+
+import lab
 
 TINY = (
     '--size= --n_layer=1 --n_head=1 --head_dim=8 --n_embd=8 --mlp_dim=8 --block_size=8 '
@@ -17,7 +17,7 @@ TINY = (
 
 QUEUE = """
 import json, sys
-from configurator import run
+from lib.configurator import run
 from jobs import Job, train_all
 
 def main():

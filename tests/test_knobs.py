@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import REPO, refused, script
 
-from checkpoint import checkpoint_paths, read_checkpoint
 from data import DOCUMENT_END, LanguageMix, alone, build_languages, entry_pairs, own_entries
 from evaluate import perplexity, window_losses
+from lib.checkpoint import checkpoint_paths, read_checkpoint
 from model import GPT, GPTConfig
 
 TINY = dict(size='', n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)
@@ -35,8 +35,9 @@ def trained(cwd, out, **settings):
 @pytest.fixture
 def training_of(monkeypatch, workplace):
     """training_of(setting=value, ...): a Training of train.py in this process."""
-    import train as script_of_train
     from device import Processes
+
+    import train as script_of_train
 
     monkeypatch.chdir(workplace)
 
@@ -362,6 +363,7 @@ def test_a_run_of_a_time_without_the_knobs_goes_on_and_refuses_them(workplace):
 
 def test_what_later_settings_count_as_is_what_they_are_by_default():
     import runs
+
     import train
 
     assert {name: getattr(train, name) for name in runs.DEFAULTS} == runs.DEFAULTS

@@ -1,11 +1,11 @@
 """lens.py: the logit lens by language and losses after a switch of language, against loops."""
 
+import lens
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-import lens
 from data import Language
 from model import GPT, PAD, GPTConfig
 

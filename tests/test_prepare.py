@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+import sources
 from conftest import (
     REPO,
     environment,
@@ -34,10 +35,9 @@ from conftest import (
 )
 
 import prepare
-import sources
-from configurator import ConfigError
 from data import Corpus, aligned_lines
-from sources import documents
+from lib.configurator import ConfigError
+from lib.sources import documents
 
 AWKWARD = [
     'a',

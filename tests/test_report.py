@@ -19,9 +19,9 @@ from test_fit_scaling import EN, FOUR, SIX, SMALL, write_mono, write_run
 import analyze
 import figures as panels
 import report
-from configurator import ConfigError, read_settings, run_name, settings_of
 from figures import FIGURES, mix_panels
 from fit_scaling import PowerLaw, analyse, load_paper_laws, load_runs
+from lib.configurator import ConfigError, read_settings, run_name, settings_of
 from report import findings, read_commands, sentence
 
 TINY = dict(

@@ -13,9 +13,9 @@ import pytest
 import torch
 from conftest import REPO, TINY, environment, refused, script
 
-from checkpoint import checkpoint_paths, read_checkpoint
-from configurator import ConfigError
-from device import memory_advice
+from lib.checkpoint import checkpoint_paths, read_checkpoint
+from lib.configurator import ConfigError
+from lib.machine import memory_advice
 
 
 def train(*args, cwd, **kwargs):
@@ -484,8 +484,9 @@ def test_the_folder_is_named_after_the_configs_and_the_overrides(workplace):
 
 def training_of(monkeypatch, workplace, **settings):
     """A Training of train.py in this process, with the settings of TINY and others."""
-    import train as script_of_train
     from device import Processes
+
+    import train as script_of_train
 
     monkeypatch.chdir(workplace)
     tiny = dict(

@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment
 
-from configurator import ConfigError
+from lib.configurator import ConfigError
 
 # --- means and their intervals --------------------------------------------------------------------
 

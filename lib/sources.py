@@ -32,9 +32,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configurator import ConfigError
+from lib.configurator import ConfigError
 
-REQUIREMENTS = Path(__file__).with_name('requirements.txt')
+REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
 PIECE = 16384  # characters: where one text file is cut
 ELTEC_URL = 'https://github.com/COST-ELTeC/ELTeC-{}/archive/HEAD.tar.gz'
 

@@ -7,12 +7,14 @@ import re
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from configurator import ConfigError, require
+from lib.configurator import ConfigError, require
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
@@ -108,6 +110,31 @@ def largest_micro_batch(config, compute_dtype, device, parameters):
     # Larger passes are not faster on a CPU, whose caches are small.
     most = float('inf') if cuda else 16384 / config.block_size
     return max(1, int(min(free / per_sequence, most)))
+
+
+def micro_batch_of(counts, largest):
+    """Micro-batch size for steps of `counts` sequences, at most `largest`.
+
+    All micro-batches are padded to this one size, so that one compiled graph serves them. A
+    constant count gets its largest divisor; other counts get the size of least total cost, where
+    each micro-batch costs two sequences on top."""
+    sizes = np.arange(1, min(largest, counts.max()) + 1)
+    if counts.min() == counts.max():
+        return int(sizes[counts.max() % sizes == 0].max())
+    parts = np.ceil(counts[:, None] / sizes).sum(0)
+    return int(sizes[(parts * (sizes + 2)).argmin()])
+
+
+def prefetch(make, items):
+    """Generator of make(item); a thread makes each while the device works on the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        following = None
+        for item in items:
+            ready, following = following, pool.submit(make, item)
+            if ready:
+                yield ready.result()
+        if following:
+            yield following.result()
 
 
 def synchronize(device):

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import device as machine
-from checkpoint import write_json
-from configurator import ConfigError, run
 from data import Language, LanguageMix, open_shard
 from evaluate import window_losses
-from model import GPT, SIZES, GPTConfig
+from lib import machine
+from lib.configurator import ConfigError, run
+from lib.files import write_json
+from model import GPT, SIZES, GPTConfig, make_optimizer
 
 size = ''  # one training step of this size only; empty: all cases
 vocab_size = 32768  # entries of the model's vocabulary
@@ -69,8 +69,7 @@ def training_step(torch_device, compute_dtype):
     torch.manual_seed(0)
     config = GPTConfig(**SIZES[size], block_size=block_size, vocab_size=vocab_size)
     model = GPT(config).to(torch_device)
-    fused = torch_device.type in ('cpu', 'cuda')
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=fused)
+    optimizer = make_optimizer(model.parameters(), 1e-4)
     compiled = compile and machine.can_compile(torch_device)
     trained = torch.compile(model) if compiled else model
     tokens = torch.randint(1, vocab_size, (micro_batch_size, block_size + 1), device=torch_device)

@@ -14,9 +14,9 @@ from collections import namedtuple
 import numpy as np
 from matplotlib import pyplot as plt
 
-import lens
 from figures import DPI, GREY, OTHERS, STYLE
-from similarity import NAMES, TITLES, Estimate
+from lib import lens
+from lib.similarity import NAMES, TITLES, Estimate
 
 KINDS = ('input', 'output')  # of embeddings and of word vectors
 Row = namedtuple('Row', 'label share values')  # a run, or the mean of several seeds

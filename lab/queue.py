@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import train
-from configurator import ConfigError, read_settings
+from lib.configurator import ConfigError, read_settings
 from model import SIZES, GPTConfig
 from schedule import decay_start
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from configurator import ConfigError
-from sources import hub, is_text
+from lib.configurator import ConfigError
+from lib.sources import hub, is_text
 
 
 @dataclass

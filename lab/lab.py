@@ -18,15 +18,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from jobs import HERE, Job, cores, law, mix, train_all
 from matplotlib import pyplot as plt
 
-from configurator import ConfigError, run
-from device import measure_peak, pick_device, pick_dtype
 from figures import DPI, GREY, OTHERS, STYLE
 from fit_scaling import analyse, draw_figure5
-from jobs import HERE, Job, cores, law, mix, train_all
-from paper import load_paper_runs
-from runs import load_runs
+from lib.configurator import ConfigError, run
+from lib.machine import measure_peak, pick_device, pick_dtype
+from lib.paper import load_paper_runs
+from lib.runs import load_runs
 from train import FREE
 
 groups = []  # train these groups of runs only, see --plan=True; empty: all

@@ -9,8 +9,8 @@ sequence is given as ids of that vocabulary, 1-D.
 import numpy as np
 import torch
 
-from model import CHUNK_LOGITS, PAD
-from similarity import batch_of
+from lib.similarity import batch_of
+from lib.tokenizer import PAD
 
 # what stands before a text, in its own language or in the other one
 CONTEXTS = (
@@ -53,7 +53,7 @@ def entries_alike(tables, spellings, vocab_size):
 
 
 @torch.no_grad()
-def lens(model, tokens, groups, alike):
+def lens(model, tokens, groups, alike, chunk_logits=64 << 20):
     """What the final norm and head make of the residual stream after each block of one sequence.
 
     mass   probability of each group of entries, mean over the positions: (L, number of groups)
@@ -66,7 +66,7 @@ def lens(model, tokens, groups, alike):
     tokens = batch_of(model, tokens)
     targets = tokens[0, 1:]
     members = torch.from_numpy(alike).to(tokens.device)[targets]
-    count, rows, measured = groups.max() + 1, max(1, CHUNK_LOGITS // len(groups)), []
+    count, rows, measured = groups.max() + 1, max(1, chunk_logits // len(groups)), []
     for states in model.residual_stream(tokens[:, :-1]):
         mass, losses = np.zeros(count), []
         for part in torch.arange(len(targets), device=tokens.device).split(rows):

@@ -53,6 +53,16 @@ def settings_of(script):
     return comments
 
 
+def defaults_of(script):
+    """{name: value} of the settings of a script, without running it."""
+    names, values = settings_of(script), {}
+    for node in ast.parse(Path(script).read_text(encoding='utf-8')).body:
+        name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ''
+        if name in names:
+            values[name] = ast.literal_eval(node.value)
+    return values
+
+
 def _checked(name, value, default):
     """`value` in the type of `default`; raises ConfigError where that would lose something."""
     kind = type(default)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-RESULTS = Path(__file__).resolve().parent / 'results'
+from lib.runs import DEFAULTS, FREE, SEED, comparable, differing
+
+RESULTS = Path(__file__).resolve().parent.parent / 'results'
 SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_layer, n_embd)
 
 
@@ -55,29 +57,32 @@ def kind_of(name, corpus):
     return next((kind for kind, names in kinds.items() if words & names), '')
 
 
+# The paper's settings are the defaults of train.py; these make the rows of its tables.
+VARIED = {'corpora', 'languages', 'vocabulary', 'stages', 'max_steps', 'dtype', 'warmup_steps'}
+VARIED |= {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'size'}
+
+
 def paper_rows(run):
-    """The published runs that a run repeats: equal languages, vocabulary, size, steps, stages."""
-    settings, model, languages = run['settings'], run['model'], run['languages']
+    """The published runs that a run repeats: equal settings, languages, vocabulary, size, steps and
+    stages. Raises LookupError, TypeError or ValueError where the run is damaged."""
+    settings, languages = comparable(run), run['languages']
+    shape, steps = (settings['n_layer'], settings['n_embd']), settings['max_steps']
     columns = [i for i, name in enumerate(languages) if languages[name]['tokens_seen'] > 0]
     names = [list(languages)[i] for i in columns]
     corpora = [languages[name]['corpus'] for name in names]
     kinds = [kind_of(name, corpus) for name, corpus in zip(names, corpora)]
-    turned = [settings.get(key) for key in ('only', 'loss_weights', 'start_entries')]
-    turned += [settings.get('trainable', 'all') != 'all', *settings.get('orders', ())]
-    if len(corpora) > len(set(corpora)):  # clones that share pieces are Figure 8
-        turned.append(settings.get('cloned_fraction', 1) != 1)
-    if any(turned) or len(set(corpora)) != len(set(kinds)):
-        return []
     stages = np.array(settings['stages'], float)[:, columns]
-    size = SHAPES.get((model['n_layer'], model['n_embd']))
-    ours = settings.get('batch_size'), model['block_size'], kinds, size, settings.get('max_steps')
+    other = differing(settings, DEFAULTS, FREE | SEED | VARIED)
+    if set(other) - {'orders'} or any(settings['orders']) or len(set(corpora)) != len(set(kinds)):
+        return []
 
     def same(row):
         theirs = np.array(row['stages'])
         length = math.lcm(len(theirs), len(stages))
         pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, theirs)]
-        known = row['vocabulary'] in ('-', settings.get('vocabulary'))
+        known = row['vocabulary'] in ('-', settings['vocabulary'])
         return known and np.allclose(*pair, rtol=0, atol=1e-5)
 
-    like = [r for r in load_paper_runs() if ours == (128, 512, r['kinds'], r['size'], r['steps'])]
+    ours = kinds, SHAPES.get(shape), steps
+    like = [r for r in load_paper_runs() if ours == (r['kinds'], r['size'], r['steps'])]
     return [row for row in like if same(row)]

@@ -1,0 +1,94 @@
+"""Interventions that bring languages together or keep them apart; train.py has their settings.
+
+loss_weights change the share of a language in the gradient, init_embeddings where its embeddings
+start, and train_only freezes all but them. Control runs ignore all of these.
+"""
+
+import numpy as np
+import torch
+
+from lib.configurator import require
+from lib.tokenizer import PAD, UNKNOWN
+
+EMBEDDINGS = ('wte.weight', 'head.weight')  # parameters with a row for each token id of the model
+
+
+def scaled_loss_weights(loss_weights, stages, languages):
+    """The weight of each language's loss, (languages,) float32; None without loss_weights.
+
+    They are scaled so that the mean weight of a sequence is 1: the sum over languages of expected
+    share (from `stages`) times weight. That does not depend on the batch. Weights change the
+    gradient as shares change the data (Xin et al. 2022, Choi et al. 2023). Raises ConfigError."""
+    if not loss_weights:
+        return None
+    shares = np.mean(stages, axis=0)
+    valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
+    require(
+        valid and len(loss_weights) == len(languages) and np.dot(shares, loss_weights),
+        f'loss_weights must have a number of at least 0 for each of the {len(languages)} '
+        f'languages, and one above 0 for a language that is drawn, not {loss_weights}',
+    )
+    return np.float32(loss_weights) / np.float32(np.dot(shares, loss_weights))
+
+
+def own_rows(languages, name):
+    """The embedding rows of a language that no other language uses, without padding: (n,) int32."""
+    (own,) = (language.table for language in languages if language.name == name)
+    others = [language.table for language in languages if language.name != name]
+    return np.setdiff1d(own, np.concatenate([[PAD], *others]))
+
+
+def row_pairs(languages):
+    """Pairs (row, source row) for initialising embeddings: (n, 2) int.
+
+    Every token of a later language is paired with the token of the first language that is spelled
+    the same (as FOCUS does, Dobler and de Melo 2023); for a clone these are all of its tokens. Rows
+    that the first language shares are left out. Raises ConfigError when there is no pair."""
+    first, pairs = languages[0], {}
+    spellings, shared = first.corpus.load_tokenizer().spellings(), set(first.table.tolist())
+    for language in languages[1:]:
+        token_of = {
+            s: token for token, s in enumerate(language.corpus.load_tokenizer().spellings())
+        }
+        for source, spelling in enumerate(spellings):
+            token = token_of.get(spelling, UNKNOWN)
+            row = int(language.table[token])
+            if UNKNOWN not in (source, token) and row not in shared:
+                pairs.setdefault(row, int(first.table[source]))
+    require(pairs, 'init_embeddings: no token of a later language is spelled as one of the first')
+    return np.array(list(pairs.items()))
+
+
+def init_embeddings(model, pairs, noise):
+    """Copies the source row of each pair, plus Gaussian noise: `noise` times the standard deviation
+    of the copied rows in each dimension."""
+    for name in EMBEDDINGS:
+        weight = model.state_dict()[name]
+        rows = weight[pairs[:, 1]]
+        weight[pairs[:, 0]] = rows + noise * rows.std(0, correction=0) * torch.randn(rows.shape)
+
+
+def copy_known(model, languages, train_only, source, source_languages, folder):
+    """Copies the body, and the embeddings of the languages known there, from the run in `folder`.
+
+    Returns the names of these languages. Raises ConfigError unless they are all of `languages`
+    except train_only, and the bodies have the same shape."""
+    known = {(lang.name, lang.corpus.name, lang.order): lang.table for lang in source_languages}
+    tables = [known.get((lang.name, lang.corpus.name, lang.order)) for lang in languages]
+    copied = [(lang, table) for lang, table in zip(languages, tables) if table is not None]
+    names = [language.name for language, _ in copied]
+    missing = ', '.join(sorted({lang.name for lang in languages} - {train_only, *names}))
+    require(
+        not missing,
+        f'{folder} has no language {missing}, and only the language train_only={train_only} may '
+        'be new',
+    )
+    same = vars(source.config) | dict(vocab_size=0) == vars(model.config) | dict(vocab_size=0)
+    require(same, f'the model in {folder} has another shape: {vars(source.config)}')
+    weights = source.state_dict()
+    for name in EMBEDDINGS:
+        rows, weights[name] = weights[name], model.state_dict()[name]
+        for language, table in copied:
+            weights[name][language.table] = rows[table]
+    model.load_state_dict(weights)
+    return names

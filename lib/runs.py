@@ -1,0 +1,213 @@
+"""The table of settings, which decides what is compared with what; and the finished runs.
+
+The table names, for each kind of comparison, the settings that may differ. It is closed by default:
+a setting that it does not name must be equal. So whoever adds a setting to train.py gets runs that
+resume, replicates, laws and controls keep apart, without another edit. A stored run that lacks a
+setting has its default, so the default of a new setting must be what the code did before.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lib.configurator import defaults_of, require
+
+# --- the table ------------------------------------------------------------------------------------
+
+FREE = {'out_dir', 'device', 'compile', 'micro_batch_size', 'log_interval', 'wandb_project'}
+FREE |= {'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval'}
+FREE |= {'keep_checkpoints'}  # none of these changes the weights: they may change on resume
+SEED = {'seed'}  # replicates
+INTERVENTIONS = {'loss_weights', 'init_embeddings', 'init_noise', 'train_only'}
+VOCABULARY = {'vocabulary', 'cloned_fraction'}
+# One law measures a language in all mixtures with one model and one optimisation.
+MIX = {'corpora', 'languages', 'stages', 'orders', 'only'} | INTERVENTIONS | VOCABULARY
+LENGTH = {'max_steps', 'init_from'}  # the points of one law
+RATES = {'learning_rate', 'min_learning_rate'}  # tuned in control runs
+BRANCH = {'max_steps', 'init_from', 'decay_fraction', 'min_learning_rate'}  # of a trunk
+LAW = FREE | SEED | MIX | LENGTH
+# A control run has one language and its vocabulary, so it ignores what acts between languages.
+CONTROL = FREE | SEED | RATES | VOCABULARY | INTERVENTIONS | {'only', 'init_from'}
+
+DEFAULTS = defaults_of(Path(__file__).resolve().parent.parent / 'train.py')
+# Settings of older runs: what they are called now, their values, and what is gone.
+RENAMED = dict(start_entries='init_embeddings', start_noise='init_noise', trainable='train_only')
+REVALUED = dict(init_embeddings={'clones': 'spelling'}, train_only={'all': ''})
+RETIRED = dict(parallel_epochs=False, warmup_fraction=0.0)  # the only values that are still run
+# On what a perplexity was measured; beside the settings, a law and a control must share it.
+SCORED = ('order', 'tokenizer', 'test', 'windows', 'last_n')
+
+
+def full_settings(stored):
+    """The settings of a stored run under today's names; what it lacks has its default."""
+    settings = dict(DEFAULTS)
+    for name, value in stored.items():
+        name = RENAMED.get(name, name)
+        known = REVALUED.get(name, {})
+        value = known.get(value, value) if isinstance(value, str) else value
+        if RETIRED.get(name, ...) != value:
+            settings[name] = value
+    return settings
+
+
+def differing(first, second, may_differ):
+    """Names of the settings outside of `may_differ` whose values differ; one that only one of the
+    two has differs, too."""
+    names = (first.keys() | second.keys()) - may_differ
+    return sorted(name for name in names if first.get(name, ...) != second.get(name, ...))
+
+
+def refuse_other_settings(stored, settings, out, may_differ=FREE):
+    """Raises ConfigError when the run in `out` was made with settings that must be equal."""
+    stored = full_settings(stored)
+    differ = '; '.join(
+        f'{name} is {stored.get(name)!r} there and {settings.get(name)!r} now'
+        for name in differing(stored, settings, may_differ)
+    )
+    require(not differ, f'{out} is a run of other settings: {differ}; choose another out_dir')
+
+
+def comparable(run):
+    """The settings of a finished run by their effect: the shape instead of its name, the number
+    format that `auto` chose, and the default where a setting had no effect."""
+    settings = full_settings(run['settings'])
+    settings |= {name: value for name, value in run['model'].items() if name in settings}
+    settings |= dict(size='', dtype=run.get('dtype') or settings['dtype'])
+    idle = dict(decay_fraction=settings['lr_schedule'] == 'cosine')
+    idle |= dict(init_noise=not settings['init_embeddings'], init_from=not settings['train_only'])
+    return settings | {name: DEFAULTS[name] for name in idle if idle[name]}
+
+
+def key_of(run, language, may_differ):
+    """Text that is equal for results of a language that were measured on the same text by runs
+    whose settings differ in `may_differ` alone."""
+    result = run['languages'][language]
+    same = {k: v for k, v in comparable(run).items() if k not in may_differ}
+    return _text([same, result['corpus'], [result.get(name) or '' for name in SCORED]])
+
+
+def _text(value):
+    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)  # 1 is 1.0
+
+
+def caption(settings, usual):
+    """The settings that differ from the `usual` ones, as text, without those that are FREE."""
+    differ = differing(settings, usual, FREE)
+    return ' '.join(f'{name}={settings[name]}' for name in differ if name in settings)
+
+
+# --- finished runs --------------------------------------------------------------------------------
+
+
+def load_runs(folder):
+    """The finished runs of `folder`: each results.json as a dict. Exact copies are left out, and
+    replicates (seeds) are pooled into one run with the name of the first.
+
+    A damaged or foreign file is left out with a warning."""
+    originals, copies, replicates = {}, [], {}
+    for path in sorted(Path(folder).glob('*/results.json')):
+        try:
+            run = checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name)
+            original = originals.setdefault(identity(run), run)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            text = 'is no results.json of train.py, or is damaged; it is left out'
+            print(f'warning: {path} {text}', file=sys.stderr)
+            continue
+        if original is not run:
+            copies.append(f'{run["run"]} (of {original["run"]})')
+    if copies:
+        print(f'left out, as copies of another run: {", ".join(copies)}')
+    for run in originals.values():
+        replicates.setdefault(identity(run, SEED), []).append(run)
+    return [pool(members) if members[1:] else members[0] for members in replicates.values()]
+
+
+def checked(run, name):
+    """A run from its results.json, with its folder's name as `run`, its seed in `seeds`, and of
+    each language order, log_ppl: [one value a seed] and arrays document_loss, document_tokens (D,).
+
+    Raises ValueError, LookupError or TypeError where the file is damaged."""
+    languages, settings = {}, full_settings(run['settings'])
+    orders = dict(zip(settings['languages'], settings['orders']))
+    for key, language in run['languages'].items():
+        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se') or 0.0, language['tokens_seen']
+        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0 and seen >= 0):
+            raise ValueError
+        documents = [language.get(f'document_{what}') or [1.0] for what in ('loss', 'tokens')]
+        documents = np.array(documents, float)
+        documents = documents[:, documents[1] > 0]
+        if not np.isfinite(documents[0]).all():
+            documents = np.ones((2, 1))
+        language = language | dict(zip(('document_loss', 'document_tokens'), documents))
+        ppl_se = ppl_se if math.isfinite(ppl_se) else 0.0
+        order, log_ppl = orders.get(key, ''), [math.log(ppl)]
+        languages[key] = language | dict(ppl_se=ppl_se, order=order, log_ppl=log_ppl)
+    run = run | dict(run=name, settings=settings, languages=languages, seeds=[settings['seed']])
+    stages = np.array(settings['stages'], float)  # raises where it is no matrix
+    if not trained(run) or stages.shape[1] != len(settings['languages']):
+        raise ValueError
+    comparable(run)  # raises where something that it needs is missing
+    return run
+
+
+def pool(members):
+    """One run of replicates: means of tokens seen, log perplexity and each document's loss."""
+    languages = {}
+    for name, first in members[0]['languages'].items():
+        results = [member['languages'][name] for member in members]
+        log_ppl = [value for result in results for value in result['log_ppl']]
+        languages[name] = first | dict(ppl=float(np.exp(np.mean(log_ppl))), log_ppl=log_ppl)
+        for key in ('tokens_seen', 'document_loss'):
+            languages[name][key] = np.mean([result[key] for result in results], axis=0)
+    seeds = [seed for member in members for seed in member['seeds']]
+    return members[0] | dict(languages=languages, seeds=seeds)
+
+
+def identity(run, may_differ=frozenset()):
+    """Text that is equal for runs of equal settings, but for `may_differ`, and equal text."""
+    return _text([key_of(run, name, FREE | may_differ) for name in run['languages']])
+
+
+def trained(run):
+    """Names of the languages that a run has seen; a monolingual run and a control have one."""
+    return [name for name, language in run['languages'].items() if language['tokens_seen'] > 0]
+
+
+def is_monolingual(run):
+    """Whether a run has seen one language from scratch, and is not a control."""
+    settings = run['settings']
+    return len(trained(run)) == 1 and not settings['only'] and not settings['train_only']
+
+
+def group_of(run, language):
+    """The group of results that one law measures, as text: equal text, test set, model and
+    optimisation. The vocabulary is not part of it, since clones need a larger one."""
+    return key_of(run, language, LAW)
+
+
+def label_of(run, language):
+    """What a group is called."""
+    s, result = comparable(run), run['languages'][language]
+    text = ' '.join(filter(None, (result['corpus'], result['order'])))
+    tokenizer = f' (tokeniser {result["tokenizer"][:6]})' if result.get('tokenizer') else ''
+    return (
+        f'{text}{tokenizer}, {s["n_layer"]} layers of {s["n_embd"]}, {s["batch_size"]} x '
+        f'{s["block_size"]} tokens a step, {s["lr_schedule"]} from {s["learning_rate"]:g}'
+    )
+
+
+def controls_of(run, name, runs):
+    """The control runs of language `name` of a run: trained on its sequences in the same steps,
+    without the other languages. Their learning rates are their own."""
+    key = key_of(run, name, CONTROL)
+    found = (r for r in runs if r['settings']['only'] == name and name in r['languages'])
+    return [other for other in found if key_of(other, name, CONTROL) == key]
+
+
+def best_control(run, name, runs):
+    """The control run of language `name` of a run with the lowest perplexity, or None."""
+    candidates = controls_of(run, name, runs)
+    return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
