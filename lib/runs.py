@@ -24,13 +24,15 @@ SEED = {'seed'}  # replicates
 INTERVENTIONS = {'loss_weights', 'init_embeddings', 'init_noise', 'train_only'}
 VOCABULARY = {'vocabulary', 'cloned_fraction'}
 # One law measures a language in all mixtures with one model and one optimisation.
-MIX = {'corpora', 'languages', 'stages', 'orders', 'only'} | INTERVENTIONS | VOCABULARY
+MIX = {'corpora', 'languages', 'stages', 'orders', 'only', 'epochs', 'control_batch'}
+MIX |= INTERVENTIONS | VOCABULARY
 LENGTH = {'max_steps', 'init_from'}  # the points of one law
 RATES = {'learning_rate', 'min_learning_rate'}  # tuned in control runs
 BRANCH = {'max_steps', 'init_from', 'decay_fraction', 'min_learning_rate'}  # of a trunk
 LAW = FREE | SEED | MIX | LENGTH
 # A control run has one language and its vocabulary, so it ignores what acts between languages.
-CONTROL = FREE | SEED | RATES | VOCABULARY | INTERVENTIONS | {'only', 'init_from'}
+CONTROL = FREE | SEED | RATES | VOCABULARY | INTERVENTIONS
+CONTROL |= {'only', 'init_from', 'epochs', 'control_batch', 'orders'}  # SCORED has its own order
 
 DEFAULTS = defaults_of(Path(__file__).resolve().parent.parent / 'train.py')
 # Settings of older runs: what they are called now, their values, and what is gone.
