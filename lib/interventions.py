@@ -4,10 +4,11 @@ loss_weights change the share of a language in the gradient, init_embeddings whe
 start, and train_only freezes all but them. Control runs ignore all of these.
 """
 
+from lib.configurator import require
+
 import numpy as np
 import torch
 
-from lib.configurator import require
 from lib.tokenizer import PAD, UNKNOWN
 
 EMBEDDINGS = ('wte.weight', 'head.weight')  # parameters with a row for each token id of the model
@@ -36,6 +37,25 @@ def own_rows(languages, name):
     (own,) = (language.table for language in languages if language.name == name)
     others = [language.table for language in languages if language.name != name]
     return np.setdiff1d(own, np.concatenate([[PAD], *others]))
+
+
+def freeze_body(model, languages, name):
+    """Freezes all but the own embeddings of a language.
+
+    Returns a function to call after each step: it undoes what the optimiser did to frozen rows."""
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad_(key in EMBEDDINGS)
+    weights = [model.get_parameter(key) for key in EMBEDDINGS]
+    frozen = torch.ones(len(weights[0]), dtype=torch.bool, device=weights[0].device)
+    frozen[own_rows(languages, name)] = False
+    before = [weight.detach()[frozen] for weight in weights]
+
+    @torch.no_grad()
+    def restore():
+        for weight, rows in zip(weights, before):
+            weight[frozen] = rows
+
+    return restore
 
 
 def row_pairs(languages):

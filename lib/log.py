@@ -1,14 +1,30 @@
 """The log of a training run: a line of JSON a step, and Weights & Biases."""
 
 import contextlib
+import hashlib
 import json
 import math
 import time
 
+from lib.configurator import ConfigError, require
+
 import numpy as np
 
-from lib.configurator import ConfigError, require
 from lib.files import write_file
+
+
+def open_wandb():
+    """The optional package wandb, logged in. Raises ConfigError without it or without a key."""
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError('wandb_project needs wandb: pip install wandb') from None
+    try:
+        wandb.login()
+    except wandb.Error as error:
+        text = str(error).splitlines()[0]
+        raise ConfigError(f'wandb_project: {text} (or set WANDB_MODE=offline)') from None
+    return wandb
 
 
 class Log:
@@ -32,16 +48,13 @@ class Log:
                     kept.append(line + '\n')
         write_file(self.path, lambda file: file.write(''.join(kept).encode()))
         if settings['wandb_project']:
-            try:
-                import wandb
-            except ImportError:
-                raise ConfigError('wandb_project needs wandb: pip install wandb') from None
-            about = dict(name=out.name, id=out.name, config=settings, resume='allow')
-            self.wandb = wandb.init(project=settings['wandb_project'], **about)
+            folder = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+            about = dict(name=out.name, id=folder, config=settings, resume='allow')
+            self.wandb = open_wandb().init(project=settings['wandb_project'], **about)
 
     def add(self, step, losses, drawn, **more):
         """A step: the loss of each sequence (rows,) in nats a token, the language of each, and
-        `more` numbers to log."""
+        `more` numbers to log (a number on a device stays there until `flush`)."""
         self.pending.append(dict(step=step, losses=losses, drawn=drawn, more=more))
 
     def write(self, entry):
@@ -71,5 +84,13 @@ class Log:
                 f'the loss of step {entry["step"]} ({", ".join(losses)}) is {self.loss}; the last '
                 'checkpoint before it is kept: lower learning_rate or look at the data',
             )
-            line = dict(step=entry['step'], loss=self.loss, losses=losses, **entry['more'])
+            more = {name: float(value) for name, value in entry['more'].items()}
+            line = dict(step=entry['step'], loss=self.loss, losses=losses, **more)
             self.write(line | dict(tokens_per_second=round(self.speed)))
+
+    def close(self, results):
+        """Gives Weights & Biases the results of the run: {language: dict} with ppl."""
+        if self.wandb:
+            known = {f'ppl/{name}': score['ppl'] for name, score in results.items()}
+            self.wandb.summary.update(known)
+            self.wandb.finish()

@@ -18,7 +18,7 @@ from lib.configurator import defaults_of, require
 # --- the table ------------------------------------------------------------------------------------
 
 FREE = {'out_dir', 'device', 'compile', 'micro_batch_size', 'log_interval', 'wandb_project'}
-FREE |= {'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval'}
+FREE |= {'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval', 'data_dir'}
 FREE |= {'keep_checkpoints'}  # none of these changes the weights: they may change on resume
 SEED = {'seed'}  # replicates
 INTERVENTIONS = {'loss_weights', 'init_embeddings', 'init_noise', 'train_only'}

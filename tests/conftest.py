@@ -1,21 +1,30 @@
 """What the tests share: scripts run as a user runs them, on text that is made up here."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from lib.configurator import read_settings, run, settings_of
 
 import numpy as np
 import pytest
 import torch
 
-REPO = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPO))
-
-from model import GPT, GPTConfig  # noqa: E402
+import train
+from lib.machine import Processes
+from model import GPT, GPTConfig
 
 # Arguments of train.py for a run of a moment, of two clones; later ones of the same name win.
 TINY = (
@@ -26,9 +35,11 @@ TINY = (
 
 
 def script(name, *args, cwd, env=None, timeout=300):
-    """Runs `python REPO/NAME.py ARGS` in the folder `cwd`; returns the CompletedProcess."""
+    """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
+    the CompletedProcess."""
+    called = ['-m', name] if '.' in name else [str(REPO / f'{name}.py')]
     return subprocess.run(
-        [sys.executable, str(REPO / f'{name}.py'), *map(str, args)],
+        [sys.executable, *called, *map(str, args)],
         cwd=cwd,
         text=True,
         capture_output=True,
@@ -37,14 +48,33 @@ def script(name, *args, cwd, env=None, timeout=300):
     )
 
 
+def in_process(name, *args, cwd):
+    """As `script`, in this process, which has imported torch: seconds quicker."""
+    module, out, err, code = importlib.import_module(name), io.StringIO(), io.StringIO(), 0
+    settings = {key: vars(module)[key] for key in settings_of(module.__file__)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    argv = mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, args)])
+    with argv, contextlib.chdir(cwd):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                run(vars(module), module.main)
+            except SystemExit as stop:
+                code = stop.code
+            finally:
+                vars(module).update(settings)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+
 def environment(**more):
     """os.environ for a script that shall use one core of a machine that others use too."""
     return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO), **more}
 
 
 def refused(done, *words):
-    """A script failed with one sentence that holds `words`, no traceback; returns the sentence."""
-    assert done.returncode != 0, done.stdout
+    """A script failed with one sentence that has `words` in it, no traceback; returns it."""
+    assert done.returncode == 1, done.stdout
     assert 'Traceback' not in done.stderr, done.stderr
     sentence = done.stderr.strip().splitlines()[-1]
     for word in words:
@@ -120,6 +150,46 @@ def workplace(made_once, tmp_path):
 
 
 @pytest.fixture(scope='session')
+def tiny_run(made_once):
+    """The folder of a finished run of TINY that kept a checkpoint; to be read only."""
+    args = '--max_steps=20', '--keep_checkpoints=[10]', '--out_dir=out/tiny'
+    done = in_process('train', *TINY, *args, cwd=made_once)
+    assert done.returncode == 0, done.stderr
+    return made_once / 'out/tiny'
+
+
+@pytest.fixture
+def tiny_model():
+    """tiny_model(rows): a GPT with so many embedding rows and weights that tell them apart."""
+
+    def call(rows, block_size=16):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
+        for parameter in model.parameters():
+            parameter.data.mul_(3)
+        return model.eval()
+
+    return call
+
+
+@pytest.fixture
+def training_of(monkeypatch, made_once, tmp_path):
+    """training_of(setting=value, ...): a Training of train.py of TINY, in this process."""
+    monkeypatch.chdir(made_once)
+    defaults = dict(vars(train))
+
+    def call(**settings):
+        given = [f'--{name}={value}' for name, value in settings.items()]
+        values, *_ = read_settings(train.__file__, defaults, [*TINY, '--max_steps=30', *given])
+        for name, value in values.items():
+            monkeypatch.setattr(train, name, value)
+        train.check_settings()
+        return train.Training(values, tmp_path / 'none', Processes('cpu'))
+
+    return call
+
+
+@pytest.fixture(scope='session')
 def reference():
     """{name: array} of reference.npz: what the paper's own code computes, in float32, with a
     random model of 3 blocks, 122 entries (two clones of 61) and 32 positions.
@@ -164,9 +234,6 @@ def reference_model(reference):
     model = GPT(GPTConfig(**shape))
     parameters = [dict(model.named_parameters())[name] for name in reference['names']]
     flat = torch.from_numpy(reference['weights']).split([p.numel() for p in parameters])
-    return model.load_languini(
-        {
-            'module._orig_mod.' + languini_name(name): values.view(parameter.shape)
-            for name, values, parameter in zip(reference['names'], flat, parameters)
-        }
-    )
+    for parameter, values in zip(parameters, flat):
+        parameter.data = values.view(parameter.shape)
+    return model
