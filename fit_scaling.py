@@ -86,7 +86,9 @@ def law_of(label, results, replicates=(), resamples=RESAMPLES, branches=False):
     are. branches: the runs share trunks, and with them noise."""
     results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
     runs, values = list(results), list(results.values())
-    columns = (np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl', 'ppl_se'))
+    columns = (
+        np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl', 'ppl_se')
+    )
     law = Law(label, runs, *columns)
     law.trunks = max((len(v['log_ppl']) for v in values), default=0)
     law.problem = determines_none(law.tokens, law.ppl)
@@ -333,8 +335,8 @@ def controls_of(member, name, runs):
     def best(candidates):
         return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
 
-    once = [control for control in every if control['settings'].get('epochs', 0) <= 1]
-    rereading = any(control['settings'].get('epochs', 0) > 1 for control in every)
+    once = [control for control in every if control['settings']['epochs'] <= 1]
+    rereading = any(control['settings']['epochs'] > 1 for control in every)
     cheap = [c for c in every if rereading and tokens_read(c) <= MARGIN * read]
     return dict(all=every, once=once, cheap=cheap, best=[best(once), best(cheap)])
 
@@ -357,7 +359,7 @@ def row_of(member, name, group, law, controls):
         row[key] = result.get(key)
     row |= {key: None for name in MEASURES for key in (name, f'{name}_interval')}
     row |= dict(control='', reread_control='', controls_tried=0, rates_tried=0)
-    row |= dict(reading='', budgets=0, trunks=0, largest_budget=None, note='')
+    row |= dict(reading='', budgets=0, trunks=0, largest_budget=None, add_budgets=[], note='')
     if not seen:
         return finished(row | dict(note='the run never saw this language'), member, name)
     once, reread = controls['best'] if controls else (None, None)
@@ -398,16 +400,16 @@ def hole_notes(row, law, results):
     """Notes on readings between two budgets that leave the curve open; takes the intervals of what
     rests on them away."""
     rests = ('teff', 'mlte'), ('control_teff', 'transfer', 'tau'), ('reread_teff', 'gain')
-    notes, broken = [], set()
+    notes, broken, wanted = [], set(), []
     for result, names in zip(results, rests):
         hole = result and law.curve.hole(result['ppl'])
         if hole is None:
             continue
         broken |= set(names) | ({'transfer', 'gain', 'tau'} if result is results[0] else set())
-        ends, middle = ' and '.join(map(short, hole)), short(math.sqrt(hole[0] * hole[1]))
-        notes.append(f'perplexity falls fast between the budgets {ends}: add {middle}')
-    for name in broken:
-        row[f'{name}_interval'] = None
+        wanted.append(math.sqrt(hole[0] * hole[1]))
+        ends = ' and '.join(map(short, hole))
+        notes.append(f'the law is open between the budgets {ends}: add {short(wanted[-1])}')
+    row |= {f'{name}_interval': None for name in broken} | dict(add_budgets=sorted(set(wanted)))
     return dict.fromkeys(notes)
 
 
@@ -543,16 +545,14 @@ def write_csv(path, rows):
                 columns[low], columns[high] = value or (None, None)
             elif key == 'shares':
                 columns[key] = ' > '.join(f'{share:g}' for share in value)
-            elif not isinstance(value, dict) and key != 'group':
+            elif not isinstance(value, (dict, list)) and key != 'group':
                 columns[key] = value
         flat.append(columns)
     with Path(path).open('w', newline='') as file:
         writer = csv.DictWriter(file, flat[0])
         writer.writeheader()
         for line in flat:
-            writer.writerow(
-                {k: f'{v:.5g}' if isinstance(v, float) else v for k, v in line.items()}
-            )
+            writer.writerow({k: f'{v:.5g}' if isinstance(v, float) else v for k, v in line.items()})
 
 
 def load_scaling(folder):

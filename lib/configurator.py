@@ -54,7 +54,8 @@ def settings_of(script):
     """{name: comment} of the settings of a script: its lower-case globals above its first function
     or class.
 
-    A comment stands behind its setting; indented comment lines may follow and belong to it."""
+    A comment stands behind its setting; indented comment lines may follow and belong to it. The
+    setting print_ is --print on the command line."""
     return {name: comment for name, (comment, _) in _assignments(script).items()}
 
 
@@ -136,6 +137,7 @@ def read_settings(script, defaults, arguments):
             continue
         name, equals, text = argument.removeprefix('--').partition('=')
         name = name.replace('-', '_')
+        name = f'{name}_' if f'{name}_' in values else name  # a builtin's name: print_
         valid = argument.startswith('--') and name
         require(valid, f'{argument} is neither a config file nor --key=value')
         _require_known(name, values, 'command line')
@@ -146,7 +148,7 @@ def read_settings(script, defaults, arguments):
         name = f'-m lab.{path.stem}' if path.parent.name == 'lab' else path.name
         print(f'usage: python {name} [CONFIG.py ...] [--key=value ...]\n')
         for name, comment in comments.items():
-            print(f'  --{name}={values[name]!r}\n        {comment}')
+            print(f'  --{name.rstrip("_")}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
     stems = [Path(path).stem for path in files]
     overrides = {name: value for name, value in values.items() if value != of_files[name]}
