@@ -77,7 +77,7 @@ def fit(log_tokens, log_ppl):
 # --- interpolation --------------------------------------------------------------------------------
 
 HOLE = math.log(1.34)  # neighbouring budgets further apart leave a hole in the curve ...
-OPEN = 0.03  # ... where they also leave log tokens open by so much in both directions
+OPEN = 0.04  # ... where they also leave log tokens open by so much in both directions
 BEND = 2.0  # slopes of neighbouring segments that differ more have a bend between them
 
 
