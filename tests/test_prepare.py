@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-import sources
 from conftest import (
     REPO,
     environment,
@@ -35,9 +34,12 @@ from conftest import (
 )
 
 import prepare
-from data import Corpus, aligned_lines
+from data import Corpus
+from lib import sources
 from lib.configurator import ConfigError
+from lib.parallel import aligned_lines
 from lib.sources import documents
+from lib.tokenizer import Tokenizer
 
 AWKWARD = [
     'a',
@@ -104,7 +106,7 @@ def tuned(
 ):
     """prepare.py with other constants: little text takes all the paths that much text takes."""
     code = (
-        f'import os, signal, sys\nimport prepare, configurator\nos.cpu_count = lambda: {cores}\n'
+        f'import os, signal, sys\nimport prepare\nfrom lib import configurator\nos.cpu_count = lambda: {cores}\n'
         # A shell starts a background job deaf to Ctrl-C, and its children inherit that.
         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
         f'vars(prepare).update({constants!r})\n{code}\n'
@@ -432,9 +434,9 @@ def test_hf_without_its_package_says_what_to_install(monkeypatch):
 def pieces(tmp_path_factory):
     path = tmp_path_factory.mktemp('tokenizer') / 'x.model'
     path.write_bytes(
-        prepare.train_tokenizer((text + ' <D> <unk> <0x41>' for text in some_texts(100)), 450)
+        Tokenizer.train((text + ' <D> <unk> <0x41>' for text in some_texts(100)), 450)
     )
-    return prepare.load_tokenizer(path)
+    return Tokenizer(path)
 
 
 @pytest.mark.parametrize('text', AWKWARD + [' ', '   ', '\n', '\r', '\x00'], ids=ascii)
@@ -469,12 +471,12 @@ def test_random_text_comes_back_from_its_tokens_as_it_was(pieces):
 
 
 def test_a_tokeniser_has_the_pieces_that_were_asked_for(pieces):
-    assert len(pieces) == 450
-    assert [pieces.id_to_piece(i) for i in range(3)] == [
+    assert pieces.size == 450
+    assert pieces.spellings()[:3] == [
         '<pad>',
         '<unk>',
         '<D>',
-    ] and pieces.unk_id() == 1
+    ] and pieces.model.unk_id() == 1
     usual = ' '.join(some_texts(3))
     assert len(pieces.encode(usual)) < 0.6 * len(usual)
 
@@ -485,10 +487,10 @@ def test_the_size_that_a_refusal_advises_is_possible():
         with pytest.raises(
             ConfigError, match=f'{wrong:,} pieces.*{words}.*--vocab_size='
         ) as refusal:
-            prepare.train_tokenizer(iter(texts), wrong)
+            Tokenizer.train(iter(texts), wrong)
         advised = int(str(refusal.value).rpartition('=')[2])
         assert sentencepiece.SentencePieceProcessor(
-            model_proto=prepare.train_tokenizer(iter(texts), advised)
+            model_proto=Tokenizer.train(iter(texts), advised)
         )
 
 
@@ -530,7 +532,7 @@ def test_encoding_word_by_word_is_encoding_as_sentencepiece_does(tmp_path, setti
     model = other_tokenizer(
         tmp_path / 'x.model', pad_id=0, unk_id=1, eos_id=2, bos_id=-1, **settings
     )
-    pieces, rng = prepare.load_tokenizer(model), random.Random(0)
+    pieces, rng = Tokenizer(model), random.Random(0)
     encode = prepare.WordEncoder(pieces)
     alphabet = [' ', ' ', '  ', *'\n\té🙂▁\u0301\u00a0\u3000', '<D>', 'ba', 'da', 'ka', 'the', '12']
     made_up = [''.join(rng.choices(alphabet, k=rng.randint(1, 30))) for _ in range(500)]
@@ -684,7 +686,7 @@ def test_the_end_of_a_single_text_file_is_its_test_set_in_one_part(tmp_path, suf
             and len(test) == round(0.2 * len(train + test)) > 1
         )
         assert (''.join(train + test) == text) == (name == 'whole')
-        assert corpus.load_tokenizer().piece_to_id('字') == 1  # it learns from training text alone
+        assert corpus.load_tokenizer().model.piece_to_id('字') == 1  # it learns from training text alone
 
 
 def test_a_short_text_file_keeps_one_piece_for_testing_and_needs_another(here, monkeypatch):
@@ -778,8 +780,18 @@ def test_shards_do_not_depend_on_the_processes_and_test_text_teaches_the_tokenis
         text for text in texts if prepare.test_number(text) < 0.2
     ]
     assert (
-        any('字' in text for text in texts[:20]) and corpus.load_tokenizer().piece_to_id('字') == 1
+        any('字' in text for text in texts[:20]) and corpus.load_tokenizer().model.piece_to_id('字') == 1
     )
+
+
+def test_neither_prepare_nor_its_workers_import_torch(tmp_path):
+    (tmp_path / 'fake').mkdir()
+    (tmp_path / 'fake' / 'torch.py').write_text('raise RuntimeError("torch was imported")')
+    text = write_documents(tmp_path / 'text', 20, length=100)
+    arguments = ['--corpus=x', f'--source={text}', '--vocab_size=300']
+    done = tuned(tmp_path, *arguments, path=tmp_path / 'fake', BATCH_BYTES=1000)
+    assert done.returncode == 0, done.stderr
+    assert sys.modules['torch'] and Corpus('x', tmp_path / 'data').info['train']['documents']
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -1089,7 +1101,7 @@ def other_corpus(name):
 @pytest.mark.parametrize(
     'name, damage, words',
     [
-        ('train.bin', cut, 'train.bin has .* bytes where .* belong'),
+        ('train.bin', cut, 'train.bin has .* bytes, not '),
         ('test.bin', cut, 'test.bin has .* bytes'),
         ('train.bin', change_first, 'is not the shard'),
         ('train.bin', change_last, 'is not the shard'),
