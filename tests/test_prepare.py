@@ -433,9 +433,7 @@ def test_hf_without_its_package_says_what_to_install(monkeypatch):
 @pytest.fixture(scope='module')
 def pieces(tmp_path_factory):
     path = tmp_path_factory.mktemp('tokenizer') / 'x.model'
-    path.write_bytes(
-        Tokenizer.train((text + ' <D> <unk> <0x41>' for text in some_texts(100)), 450)
-    )
+    path.write_bytes(Tokenizer.train((text + ' <D> <unk> <0x41>' for text in some_texts(100)), 450))
     return Tokenizer(path)
 
 
@@ -472,11 +470,7 @@ def test_random_text_comes_back_from_its_tokens_as_it_was(pieces):
 
 def test_a_tokeniser_has_the_pieces_that_were_asked_for(pieces):
     assert pieces.size == 450
-    assert pieces.spellings()[:3] == [
-        '<pad>',
-        '<unk>',
-        '<D>',
-    ] and pieces.model.unk_id() == 1
+    assert pieces.spellings()[:3] == ['<pad>', '<unk>', '<D>'] and pieces.model.unk_id() == 1
     usual = ' '.join(some_texts(3))
     assert len(pieces.encode(usual)) < 0.6 * len(usual)
 
@@ -686,7 +680,9 @@ def test_the_end_of_a_single_text_file_is_its_test_set_in_one_part(tmp_path, suf
             and len(test) == round(0.2 * len(train + test)) > 1
         )
         assert (''.join(train + test) == text) == (name == 'whole')
-        assert corpus.load_tokenizer().model.piece_to_id('字') == 1  # it learns from training text alone
+        assert (
+            corpus.load_tokenizer().model.piece_to_id('字') == 1
+        )  # it learns from training text alone
 
 
 def test_a_short_text_file_keeps_one_piece_for_testing_and_needs_another(here, monkeypatch):
@@ -780,7 +776,8 @@ def test_shards_do_not_depend_on_the_processes_and_test_text_teaches_the_tokenis
         text for text in texts if prepare.test_number(text) < 0.2
     ]
     assert (
-        any('字' in text for text in texts[:20]) and corpus.load_tokenizer().model.piece_to_id('字') == 1
+        any('字' in text for text in texts[:20])
+        and corpus.load_tokenizer().model.piece_to_id('字') == 1
     )
 
 
