@@ -187,7 +187,7 @@ def report(folder, about):
         print()
     print(f'left out of the source: {in_words(about.get("left_out", {}))}')
     if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
-        reason = f'the test set has {texts} documents, {tokens / total:.0%} of the tokens'
+        reason = f'documents in the test set: {texts}, {tokens / total:.0%} of all tokens'
         advice = f'(test_fraction {test_fraction}); more and shorter documents help'
         print(f'warning: {reason} {advice}', file=sys.stderr)
     incomplete = about.get('incomplete')

@@ -23,6 +23,7 @@ CHUNK = 1 << 16  # bytes that are read at once; the first ones decide what a fil
 FIELDS = 'text', 'complete_text'  # of a row, unless a source names another
 COMPRESSED = r'\.(gz|bz2|xz|zst)$'
 MARK = rb'(\xef\xbb\xbf)?\s*'  # a byte-order mark
+XML = 'XML or HTML (eltec:FOLDER reads TEI)'
 KINDS = {  # what a file begins with, and what it is then
     rb'\x1f\x8b': 'gzip',
     rb'BZh[1-9](1AY&SY|\x17rE8P\x90)': 'bzip2',
@@ -33,7 +34,7 @@ KINDS = {  # what a file begins with, and what it is then
     rb'%PDF|%!PS|\{\\rtf': 'a PDF, PostScript or RTF file (save it as text)',
     rb'7z\xbc\xaf|Rar!': 'a 7-Zip or RAR archive (unpack it)',
     rb'version https://git-lfs': 'a pointer of Git LFS (git lfs pull fetches the file)',
-    rb'\xff\xfe<\0|\xfe\xff\0<|%s(?i:<(\?xml|!doctype|html|tei|tmx)\b)' % MARK: 'xml',
+    rb'\xff\xfe<\0|\xfe\xff\0<|%s(?i:<(\?xml|!doctype|html|tei|tmx)\b)' % MARK: XML,
     rb'\xff\xfe|\xfe\xff': 'UTF-16 text (convert it: iconv -f UTF-16 -t UTF-8)',
     rb'%s\{[ \t]*"' % MARK: 'rows',
     rb'%s(\{\s*"|\[\s*\{)' % MARK: 'JSON, but not one object a line (jq -c .[] converts a list)',
@@ -55,7 +56,7 @@ def kind_of(head, name):
         tarfile.TarInfo.frombuf(head[:512], 'utf-8', 'replace')
         return 'tar'
     if b'\0' in head:
-        return 'binary, not text'
+        return 'binary, or in UTF-16 (iconv converts it)'
     return NAMES.get(Path(re.sub(COMPRESSED, '', name.lower())).suffix, 'text')
 
 
@@ -78,14 +79,13 @@ class _Stream(io.RawIOBase):
 
 def opened(file, name):
     """(kind, binary file without compression) of a binary file. Raises ConfigError."""
-    plain = file
     while True:
         head = file.read(CHUNK)
         chunks = itertools.chain([head], iter(functools.partial(file.read, CHUNK), b''))
         kind = kind_of(head, name)
         if kind in ('zip', 'parquet'):  # their libraries move about in the file
-            require(file is plain, f'{name} is compressed twice ({kind}); unpack it first')
-            return kind, plain
+            on_disk = isinstance(getattr(file, 'raw', None), io.FileIO)
+            return kind, file if on_disk else io.BytesIO(b''.join(chunks))
         if kind in DECODERS:
             chunks = _decompressed(chunks, kind, name)
         file = io.BufferedReader(_Stream(chunks), CHUNK)
@@ -135,7 +135,7 @@ def intact(name):
 
 def in_words(left_out):
     """How much was left out, by kind."""
-    found = [f'{number:,} {kind}' for kind, number in sorted(left_out.items()) if number]
+    found = [f'{number:,} {kind}' for kind, number in sorted(left_out.items())]
     return ', '.join(found) or 'nothing'
 
 

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from lib.configurator import ConfigError, require
-from lib.formats import TABLE, intact, lines, opened
+from lib.formats import TABLE, XML, intact, lines, opened
 from lib.sources import path_of, sentences
 from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 
@@ -47,13 +47,13 @@ def _holds_pairs(source):
     if source.startswith('hf:'):
         return False
     with open(path_of(source)[0], 'rb') as file:
-        return opened(file, source)[0] in ('xml', TABLE)
+        return opened(file, source)[0] in (XML, TABLE)
 
 
 def _pairs(source, names):
     with intact(source), open(path_of(source)[0], 'rb') as file:
         kind, file = opened(file, source)
-        if kind == 'xml':
+        if kind == XML:
             yield from _tmx_pairs(file, source, names)
             return
         for number, line in enumerate(lines(file, source), 1):

@@ -106,10 +106,17 @@ def paths_of(path, left_out):
             seen.add(os.path.realpath(folder))
             waiting += sorted(p for p in (Path(folder, name) for name in inner) if p.is_symlink())
             paths += [Path(folder, name) for name in names]
-    paths = [name for name in sorted(paths) if is_read(str(name.relative_to(path)), left_out)]
-    tei = f'; eltec:{path} reads TEI files' if left_out['.xml'] else ''
-    require(paths, f'{path} holds no text, JSON lines or archive, but {in_words(left_out)}{tei}')
+    readable = [name for name in sorted(paths) if name.is_file()]
+    if len(readable) < len(paths):
+        left_out['broken links'] += len(paths) - len(readable)
+    paths = [name for name in readable if is_read(str(name.relative_to(path)), left_out)]
+    require(paths, no_text(path, left_out))
     return paths
+
+
+def no_text(path, left_out):
+    tei = f'; eltec:{path} reads TEI files' if left_out['.xml'] else ''
+    return f'{path} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
 
 
 def _raise(error):
@@ -140,12 +147,15 @@ def _read(file, name, field, left_out, read_text, nested=False):
     kind, file = opened(file, name)
     if kind in ('zip', 'tar'):
         require(not nested, f'{name} is an archive ({kind}); unpack it first')
+        found = False
         for member, open_member in members(file, kind):
             if not open_member:
                 left_out['links'] += 1
             elif is_read(member, left_out):
+                found = True
                 inner = f'{name}: {member}'
                 yield from _read(open_member(), inner, field, left_out, _whole, nested=True)
+        require(found, no_text(name, left_out))
     elif kind in ('rows', 'parquet'):
         for place, row in rows(file, kind, name, field):
             yield text_of(row, field, place, left_out)
