@@ -304,11 +304,11 @@ def hugging_face(name, notes):
     owner, *rest = name.split('/')
     repository, left_out = '/'.join([owner, *rest[:1]]), notes.setdefault('left_out', Counter())
     with hub(name, 'save it as .jsonl and give that file') as datasets:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # if the hub is out of reach, the next call says so
             import huggingface_hub
 
-            about = huggingface_hub.dataset_info(repository, revision=revision or None)
-            notes['revision'] = revision = about.sha
+            revision = huggingface_hub.dataset_info(repository, revision=revision or None).sha
+        notes['revision'] = revision or 'unknown'
         pinned = dict(revision=revision) if revision else {}
         loaded = datasets.load_dataset(
             repository, *rest[1:], split='train', streaming=True, **pinned

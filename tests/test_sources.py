@@ -583,7 +583,9 @@ def test_hf_streams_the_text_column_or_the_one_that_is_named_of_one_revision(mon
         notes = {}
         fake_datasets(monkeypatch, rows, revision)
         assert list(documents('hf:PleIAs/French-PD-Books', notes)) == ['one', '']
-        assert notes.get('revision', '') == revision and notes['left_out'] == {'null texts': 1}
+        assert notes['revision'] == (revision or 'unknown') and notes['left_out'] == {
+            'null texts': 1
+        }
         assert list(documents('hf:PleIAs/French-PD-Books:other')) == ['x', 'y']
     fake_datasets(monkeypatch, rows, 'abc123')
     assert list(documents('hf:PleIAs/French-PD-Books@abc123:other')) == ['x', 'y']
