@@ -76,7 +76,7 @@ def _tmx_pairs(file, source, names):
                 languages = [_letters(v.get(LANGUAGE) or v.get('lang') or '') for v in versions]
                 texts = dict(zip(languages[::-1], [_text(v.find('seg')) for v in versions[::-1]]))
                 codes = codes or _codes(languages, names, source)
-                yield tuple(texts.get(code, '') for code in codes or names)
+                yield tuple(texts.get(code, '') for code in codes) or ('',) * len(names)
                 body.clear()  # of what has been read
     except ElementTree.ParseError as error:
         raise ConfigError(f'{source} is not a whole TMX file: {error}') from None
