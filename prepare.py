@@ -87,16 +87,14 @@ def limited(texts, limit):
 
 
 def arrived(texts, notes):
-    """Passes documents on. If the hub fails after some, they are all, and notes['incomplete'] has
-    the reason."""
+    """Passes documents on. If the hub fails after some, notes['incomplete'] becomes the reason."""
     some = False
     try:
         for text in texts:
             yield text
             some = True
     except ConfigError as error:
-        if not some or not source.startswith('hf:'):
-            raise
+        require(some and source.startswith('hf:'), str(error))
         notes['incomplete'] = str(error)
 
 
@@ -180,16 +178,15 @@ def report(folder, about):
     for part in ('train', 'test'):
         tokens, texts, size = (about[part][key] for key in ('tokens', 'documents', 'bytes'))
         print(f'{part}: {tokens / total:.1%} of them, {texts:,} documents, {size:,} bytes', end='')
-        foreign = about[part].get('byte_or_unknown')  # older corpora do not have it
-        if foreign is not None:
+        if 'byte_or_unknown' in about[part]:  # not in older corpora
+            foreign = about[part]['byte_or_unknown']
             print(f', {foreign / tokens:.2%} byte pieces or unknown characters', end='')
             warn_of_foreign(f'the {part} text', foreign, tokens)
         print()
     print(f'left out of the source: {in_words(about.get("left_out", {}))}')
     if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
-        reason = f'documents in the test set: {texts}, {tokens / total:.0%} of all tokens'
-        advice = f'(test_fraction {test_fraction}); more and shorter documents help'
-        print(f'warning: {reason} {advice}', file=sys.stderr)
+        odd = f'{texts} documents, {tokens / total:.0%} of all tokens, not {test_fraction:.0%}'
+        print(f'warning: test set of {odd}; more and shorter documents help', file=sys.stderr)
     incomplete = about.get('incomplete')
     require(not incomplete, f'{folder} has only the part of {source} that arrived: {incomplete}')
 
@@ -227,10 +224,7 @@ def main():
     settings = {name: value for name, value in globals().items() if name in names}
     folder, making = Path(data_dir, corpus), Path(data_dir, f'.{corpus}.making')
     making.mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock(making)
-    except ConfigError:
-        raise ConfigError(f'another process is making {folder}; wait for it to end') from None
+    held = lock(making)
     try:
         if folder.exists():
             about = Corpus(corpus, data_dir).info

@@ -112,13 +112,13 @@ DECODERS |= dict(gzip=functools.partial(zlib.decompressobj, 31))
 def _decompressed(chunks, kind, name):
     decoder = DECODERS[kind]()
     for chunk in chunks:
-        while chunk:
+        while chunk := chunk.lstrip(b'\0') if decoder.eof else chunk:
             decoder = DECODERS[kind]() if decoder.eof else decoder  # files may have several parts
             try:
                 yield decoder.decompress(chunk)
             except Exception as error:  # of a class that each library has for itself
                 raise ConfigError(f'{name} is damaged ({kind}: {error})') from None
-            chunk = decoder.unused_data.lstrip(b'\0') if decoder.eof else b''
+            chunk = decoder.unused_data
     require(decoder.eof, f'{name} is cut short: its {kind} data does not end')
 
 

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from lib.configurator import ConfigError, require
-from lib.formats import TABLE, XML, intact, lines, opened
+from lib.formats import XML, intact, lines, opened
 from lib.sources import path_of, sentences
 from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 
@@ -26,7 +26,8 @@ def aligned_lines(sources, names=('', '')):
     sources: one for each language, or one of pairs. Raises ConfigError for a missing or empty
     source, and for sources of unequal length. Files are counted before the first sentence is given,
     since those after a gap would be wrong pairs."""
-    if len(sources) == 1 and (len(names) == 2 or _holds_pairs(sources[0])):
+    has_pairs = len(names) == 2 or re.search(r'\.(tsv|tmx)(\.\w+)?$', sources[0], re.I)
+    if len(sources) == 1 and has_pairs:
         yield from _pairs(sources[0], names)
         return
     counted = []
@@ -43,13 +44,6 @@ def aligned_lines(sources, names=('', '')):
         yield tuple(map(str.strip, texts))
 
 
-def _holds_pairs(source):
-    if source.startswith('hf:'):
-        return False
-    with open(path_of(source)[0], 'rb') as file:
-        return opened(file, source)[0] in (XML, TABLE)
-
-
 def _pairs(source, names):
     with intact(source), open(path_of(source)[0], 'rb') as file:
         kind, file = opened(file, source)
@@ -58,10 +52,10 @@ def _pairs(source, names):
             return
         for number, line in enumerate(lines(file, source), 1):
             columns = line.strip('\r\n').split('\t') if line.strip() else ['', '']
-            found = (
-                f'{source}, line {number}, has {len(columns)} columns, not two separated by a tab'
-            )
-            require(len(columns) == 2, f'{found}; or give two files: --parallel=[FILE.en,FILE.fr]')
+            if len(columns) != 2:
+                found = f'{source}, line {number}, has {len(columns)} columns'
+                advice = 'give two files: --parallel=[FILE.en,FILE.fr]'
+                raise ConfigError(f'{found}, not two separated by a tab; or {advice}')
             yield tuple(map(str.strip, columns[: len(names)]))
 
 
@@ -87,21 +81,19 @@ def _letters(name):
     return re.match('[a-z]*', name.lower())[0]
 
 
-def _codes(languages, names, source):
+def _codes(found, names, source):
     """The codes of the languages `names` among those of a translation unit; [] if it has one.
 
     A name begins with the code (en, en1); other languages follow in the order of the file."""
-    codes = [code if code in languages else '' for code in map(_letters, names)]
-    others = [code for code in dict.fromkeys(languages) if code not in codes]
-    if len(set(languages)) < 2:
+    codes = [code if code in found else '' for code in map(_letters, names)]
+    others = [code for code in dict.fromkeys(found) if code not in codes]
+    if len(set(found)) < 2:
         return []
-    missing = codes.count('')
-    require(
-        missing in (0, len(others)) or len(names) == 1,
-        f'{source} has the languages {", ".join(languages)}: which is {" and which ".join(names)}? '
-        'Name the languages of the run by their codes',
-    )
-    codes = [code or others.pop(0) for code in codes]
+    if len(names) == 1 or codes.count('') in (0, len(others)):
+        codes = [code or others.pop(0) for code in codes]
+    distinct = '' not in codes and len(set(codes)) == len(names)
+    languages = f'{source} has the languages {", ".join(found)}'
+    require(distinct, f'{languages}; it cannot be told which are {" and ".join(names)}')
     print(f'{source}: {", ".join(f"{name} is its {code}" for name, code in zip(names, codes))}')
     return codes
 

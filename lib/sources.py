@@ -33,8 +33,8 @@ from lib.workers import in_order
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
 PIECE = 16384  # characters: where one text file is cut
-READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|tgz)(\.(gz|bz2|xz|zst))?$'  # names, in a folder
-PACKED = r'\.(gz|bz2|xz|zst|zip|tgz|parquet)$'  # files that may hold more text than bytes
+READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|t[gbx]z2?)(\.(gz|bz2|xz|zst))?$'  # in a folder
+PACKED = r'\.(gz|bz2|xz|zst|zip|t[gbx]z2?|parquet)$'  # files that may hold more text than bytes
 
 
 def documents(source, notes=None):

@@ -17,7 +17,6 @@ def cores():
 
 
 def _start(start, arguments):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent stops
     # A worker waits for work forever, also when its parent was killed.
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -41,7 +40,12 @@ def in_order(function, items, start=tuple, *arguments):
     pending = collections.deque()
     try:
         for item in items:
-            pending.append(pool.submit(function, item))
+            # Ctrl-C reaches all processes. New ones start with it blocked; the parent stops them.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                pending.append(pool.submit(function, item))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(pending) == 3 * len(first):
                 yield pending.popleft().result()
         while pending:

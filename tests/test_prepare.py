@@ -29,41 +29,13 @@ from lib.tokenizer import Tokenizer
 
 PARTS = 'train', 'test'
 DEFAULTS = {name: getattr(prepare, name) for name in settings_of(prepare.__file__)}
-AWKWARD = [
-    'a',
-    ' a',
-    '  a',
-    'a ',
-    'a  ',
-    '\na',
-    'a\n',
-    'a\n\n\nb',
-    '\n \n a \n ',
-    '\ta\tb\t',
-    'a  b   c    d',
-    '-' * 100,
-    'x' + ' ' * 100 + 'x',
-    '🙂 👩\u200d👩\u200d👧 \U0010ffff',
-    'e\u0301 é E\u0301',
-    '中文字、日本語',
-    'a\x00b\x01\x7f\x0b\x0c\x1c\x85',
-    '\u2028a\u2029b',
-    '\u00a0x\u3000y\u200b',
-    '\ufeffx',
-    'ﬁ A\u030a \u212b ſ ½',
-    'a\rb',
-    'a\r\nb',
-    '<D>',
-    'a<D>b',
-    ' <D> ',
-    '<0x41> <unk> <pad> <s> </s>',
-    '⁇',
-    'a ⁇ b',
-    '\ufffd',
-    'it\'s "so"',
-    '\\n',
-    '{"text": "x"}',
-]
+# Separated by |, which is in none of them.
+AWKWARD = (
+    'a| a|  a|a |a  |\na|a\n|a\n\n\nb|\n \n a \n |\ta\tb\t|a  b   c    d|it\'s "so"|\\n'
+    '|{"text": "x"}|🙂 👩\u200d👩\u200d👧 \U0010ffff|e\u0301 é E\u0301|中文字、日本語'
+    '|a\x00b\x01\x7f\x0b\x0c\x1c\x85|\ufffd|\u2028a\u2029b|\u00a0x\u3000y\u200b|\ufeffx'
+    '|ﬁ A\u030a \u212b ſ ½|a\rb|a\r\nb|<D>|a<D>b| <D> |<0x41> <unk> <pad> <s> </s>|⁇|a ⁇ b'
+).split('|') + ['-' * 100, f'x{" " * 100}x']
 
 
 def documents_of(corpus, part):
@@ -162,23 +134,7 @@ def test_text_comes_back_from_its_tokens_as_it_was(pieces, text):
 
 def test_random_text_comes_back_from_its_tokens_as_it_was(pieces):
     rng = random.Random(0)
-    alphabet = [
-        ' ',
-        '  ',
-        '\n',
-        '\t',
-        'é',
-        '🙂',
-        '<D>',
-        'ba',
-        'da ',
-        'ka',
-        '\u0301',
-        '字',
-        '.',
-        '\r\n',
-        '\x00',
-    ]
+    alphabet = ' |  |\n|\t|é|🙂|<D>|ba|da |ka|\u0301|字|.|\r\n|\x00'.split('|')
     for _ in range(300):
         text = ''.join(rng.choices(alphabet, k=rng.randint(1, 40)))
         assert pieces.decode(pieces.encode(text)) == text
@@ -224,12 +180,7 @@ def other_tokenizer(path, **settings):
         dict(normalization_rule_name='nmt_nfkc_cf', remove_extra_whitespaces=False),
         dict(split_by_unicode_script=False),
         dict(allow_whitespace_only_pieces=True, remove_extra_whitespaces=False),
-        dict(
-            max_sentencepiece_length=3,
-            split_digits=True,
-            byte_fallback=True,
-            remove_extra_whitespaces=False,
-        ),
+        dict(max_sentencepiece_length=3, split_digits=True, remove_extra_whitespaces=False),
     ],
     ids=str,
 )
@@ -598,25 +549,16 @@ def test_a_source_without_a_corpus_in_it_gets_one_sentence_and_leaves_nothing(
     nothing_made(here)
 
 
-@pytest.mark.parametrize(
-    'argument',
-    [
-        '--vocab_size=65536',
-        '--vocab_size=0',
-        '--vocab_size=20000',
-        '--vocab_size=50',
-        '--test_fraction=0',
-        '--test_fraction=1',
-        '--test_fraction=0.9999999',
-        '--max_bytes=-1',
-        '--corpus=../x',
-        '--corpus=',
-        '--corpus=.x',
-    ],
-)
+BAD_SETTINGS = (
+    'vocab_size=65536 vocab_size=0 vocab_size=20000 vocab_size=50 test_fraction=0 test_fraction=1 '
+    'test_fraction=0.9999999 max_bytes=-1 corpus=../x corpus= corpus=.x'
+).split()
+
+
+@pytest.mark.parametrize('argument', BAD_SETTINGS)
 def test_a_bad_setting_gets_one_sentence_and_leaves_nothing(prepare_py, here, argument):
     write_jsonl(here / 'x.jsonl', ['document a of two', 'document b of two'])
-    refused(prepare_py('--source=x.jsonl', argument), argument[2:].partition('=')[0])
+    refused(prepare_py('--source=x.jsonl', f'--{argument}'), argument.partition('=')[0])
     nothing_made(here)
 
 
@@ -758,7 +700,7 @@ def test_a_second_process_for_the_same_corpus_gets_one_sentence_and_the_first_lo
 ):
     first = hanging(5)
     try:
-        refused(prepare_py('--source=text', '--vocab_size=300'), 'data/x')
+        refused(prepare_py('--source=text', '--vocab_size=300'), 'another process', 'x')
         done = prepare_py('--corpus=y', '--source=text', '--vocab_size=300')
         assert done.returncode == 0, done.stderr
         (here / 'go_on').touch()

@@ -97,7 +97,7 @@ def read(tmp_path, name, content, field=''):
         'a.jsonl.xz': lzma.compress(ROWS),
         'a.jsonl.zst': lambda: zstandard(ROWS),
         'b.jsonl.zst': lambda: zstandard(ROWS[:50]) + zstandard(ROWS[50:]),
-        'two parts.gz': gzip.compress(ROWS[:99]) + gzip.compress(ROWS[99:]) + b'\0' * 512,
+        'two parts.gz': gzip.compress(ROWS[:99]) + gzip.compress(ROWS[99:]) + bytes(99_999),
         'two layers.xz': lzma.compress(gzip.compress(ROWS)),
         'dump.txt': ROWS,
         'no name': b' \n' + ROWS,
