@@ -138,7 +138,7 @@ def split(texts, training=None):
     if len(first) == 1:  # a long one
         first += itertools.islice(texts, 1)
     require(first, f'{source} is empty: there is no text in it')
-    needed = 'at least two are needed, one of them for the test set'
+    needed = 'two are needed, one for the test set (a plain text file is cut into several)'
     require(len(first) > 1, f'{source} is a single document; {needed}')
     lowest = min(map(test_number, first))
 

@@ -47,8 +47,9 @@ def _tei_of_archive(place):
     try:
         with open(place, 'rb') if local else urllib.request.urlopen(url, timeout=60) as response:
             kind, file = opened(response, url)
+            require(kind in ('zip', 'tar'), f'it is {kind}')
             for name, open_member in members(file, kind):
-                level = open_member and re.search(r'/level([01])/[^/]*\.xml$', name, re.I)
+                level = open_member and re.search(r'\blevel([01])/[^/]*\.xml$', name, re.I)
                 if level and level[1] == '1':
                     found = True
                     yield name, open_member().read()

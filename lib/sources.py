@@ -56,8 +56,7 @@ def documents(source, notes=None):
 
 
 def path_of(source):
-    """The path of a source, and the field of its rows ('' where it names none). Raises
-    ConfigError."""
+    """The path of a source and the field that it names, or ''. Raises ConfigError."""
     path, _, field = source.rpartition(':')
     if os.path.exists(source) or not os.path.exists(path):
         path, field = source, ''
@@ -160,9 +159,8 @@ def _read(file, name, field, left_out, read_text, nested=False):
         for place, row in rows(file, kind, name, field):
             yield text_of(row, field, place, left_out)
     else:
-        require(
-            kind == 'text', f'{name} is {kind}; text, JSON lines, Parquet, tar and zip are read'
-        )
+        read = 'text, JSON lines, Parquet, tar and zip are read'
+        require(kind == 'text', f'{name} is {kind}; {read}')
         yield from read_text(file, name)
 
 
@@ -206,9 +204,9 @@ def docs(requirements=REQUIREMENTS):
         tqdm(desc='reading', total=len(paths), unit=' modules') as progress,
     ):
         for paragraphs in itertools.chain.from_iterable(modules):
+            progress.update()
             new = dict.fromkeys(text for text in paragraphs if text not in seen)
             seen.update(new)
-            progress.update()
             if new:
                 yield '\n\n'.join(new) + '\n'
 

@@ -357,19 +357,18 @@ NOVEL = """<?xml version="1.0" encoding="UTF-8"?>
   <p>He sang <quote><l>la la</l></quote> and slept.</p>
   <div><div><p>Deep. Wonderful!</p></div></div><milestone/><trailer>The end</trailer>
  </div></body><back><div><p>nor that</p></div></back></text></TEI>"""
-NOVEL_LINES = [
-    'The Title',
-    'I. A Beginning',
-    'It was a wonderful day, she said & left.',
-    'The été began, and ended.',
-    'One line,',
-    'another line.',
-    'He sang',
-    'la la',
-    'and slept.',
-    'Deep. Wonderful!',
-    'The end',
-]
+NOVEL_TEXT = """The Title
+I. A Beginning
+It was a wonderful day, she said & left.
+The été began, and ended.
+One line,
+another line.
+He sang
+la la
+and slept.
+Deep. Wonderful!
+The end
+"""
 
 
 def tei(text):
@@ -407,7 +406,7 @@ def test_a_local_copy_of_eltec_gives_the_body_a_line_for_each_paragraph_verse_an
     )
     (tmp_path / 'level1' / 'x.xml').mkdir()
     first, second = documents(f'eltec:{tmp_path}')
-    assert second == '\n'.join(NOVEL_LINES) + '\n'
+    assert second == NOVEL_TEXT
     assert first == second.replace('Deep.', 'First.')
 
 
@@ -479,32 +478,21 @@ def test_eltec_that_breaks_off_says_the_way_out(monkeypatch):
 # --- docs -----------------------------------------------------------------------------------------
 
 
-def make_package(site, name, requires=(), **modules):
+def make_package(site, name, requires, **modules):
     """A package as pip leaves it in a folder of sys.path; its modules cannot be imported."""
-    (site / name).mkdir(parents=True)
-    record = []
-    for module, source in modules.items():
-        (site / name / f'{module}.py').write_text(
-            source + '\nraise RuntimeError("imported")\n', encoding='utf-8'
-        )
-        record.append(f'{name}/{module}.py,,\n')
     info = site / f'{name}-1.0.dist-info'
-    info.mkdir()
+    for folder in (info, site / name):
+        folder.mkdir(parents=True)
+    for module, text in modules.items():
+        text = text if isinstance(text, bytes) else text.encode()
+        (site / name / f'{module}.py').write_bytes(text + b'\nraise RuntimeError("imported")\n')
     lines = ''.join(f'Requires-Dist: {requirement}\n' for requirement in requires)
     (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{lines}')
-    (info / 'RECORD').write_text(''.join(sorted(record, reverse=True)) + f'{name}/data.csv,,\n')
+    record = [f'{name}/{module}.py,,\n' for module in sorted(modules, reverse=True)]
+    (info / 'RECORD').write_text(''.join(record) + f'{name}/data.csv,,\n')
 
 
-def test_docs_are_the_prose_of_the_required_packages_in_a_fixed_order_and_once(
-    tmp_path, monkeypatch
-):
-    site = tmp_path / 'site'
-    needed = ['Apple_pkg>=1', 'hiddenpkg; extra == "test"', 'not-installed-pkg; python_version>"3"']
-    make_package(
-        site,
-        'zebrapkg',
-        needed,
-        b='''"""This module is about zebras and where they may be found.
+DOCUMENTED = '''"""This module is about zebras and where they may be found.
 
     >>> zebra()
     this is the output of the code and not prose at all
@@ -522,28 +510,31 @@ class Zebra:
         "A paragraph that stands in two of the packages is read once."
     if True:
         async def g(self):
-            \'\'\'Even a function in a condition in a class is documented here.\'\'\'
+            """Even a function in a condition in a class is documented here."""
 add_docstr(f, "A documentation string that is passed to a function, which is an unusual way of it")
 print("A text that is passed to a function which does not document anything, so it is left out")
-''',
-        a='"""The first module of the package comes before the second one."""',
-        empty='"""Short."""',
-        broken='def (:\n"""A module that is not Python is left out of all this."""',
+'''
+
+
+def test_docs_are_the_prose_of_the_required_packages_in_a_fixed_order_and_once(
+    tmp_path, monkeypatch
+):
+    needed = ['Apple_pkg>=1', 'hiddenpkg; extra == "test"', 'not-installed-pkg; python_version>"3"']
+    first = '"""The first module of the package comes before the second one."""'
+    broken = 'def (:\n"""A module that is not Python is left out of all this."""'
+    latin = '"""A module that is not UTF-8 is left out, too, and that is all, café."""'.encode(
+        'latin-1'
     )
-    make_package(
-        site,
-        'apple_pkg',
-        ['zebrapkg'],
-        one='def f():\n    """A paragraph that stands in two of the packages is read once."""',
-    )
-    make_package(
-        site, 'hiddenpkg', h='"""Nobody has asked for this package and so nobody reads it."""'
-    )
-    monkeypatch.syspath_prepend(str(site))
+    modules = dict(b=DOCUMENTED, a=first, empty='"""Short."""', broken=broken, latin=latin)
+    make_package(tmp_path, 'zebrapkg', needed, **modules)
+    again = 'def f():\n    """A paragraph that stands in two of the packages is read once."""'
+    make_package(tmp_path, 'apple_pkg', ['zebrapkg'], one=again)
+    nobody = '"""Nobody has asked for this package and so nobody reads it."""'
+    make_package(tmp_path, 'hiddenpkg', [], h=nobody)
+    monkeypatch.syspath_prepend(str(tmp_path))
     requirements = tmp_path / 'requirements.txt'
     requirements.write_text('# a comment\nzebrapkg==1.0\n')
-    found = list(sources.docs(requirements))
-    assert found == [
+    assert list(sources.docs(requirements)) == [
         'A paragraph that stands in two of the packages is read once.\n',
         'The first module of the package comes before the second one.\n',
         'This module is about zebras and where they may be found.\n\n'
