@@ -20,6 +20,7 @@ from pathlib import Path
 from lib.configurator import ConfigError, require
 
 CHUNK = 1 << 16  # bytes that are read at once; the first ones decide what a file is
+PIECE = 16384  # characters: where a text file is cut
 FIELDS = 'text', 'complete_text'  # of a row, unless a source names another
 COMPRESSED = r'\.(gz|bz2|xz|zst)$'
 MARK = rb'(\xef\xbb\xbf)?\s*'  # a byte-order mark
@@ -163,6 +164,28 @@ def lines(file, name, newline='\n'):
             raise ConfigError(f'{name}, line {number}, is no text: {reason}')
         yield line
         number += line.endswith('\n')
+
+
+def whole(file, name):
+    """A text as one document."""
+    yield ''.join(lines(file, name, None))
+
+
+def pieces(file, name):
+    """A text cut at the first line end after PIECE characters, a longer line at a space."""
+    piece = line = ''
+    for part in lines(file, name, None):
+        line += part
+        while len(line) > 4 * PIECE:
+            cut = line.rfind(' ', 1, PIECE) + 1 or PIECE
+            yield piece + line[:cut]
+            piece, line = '', line[cut:]
+        if line.endswith('\n'):
+            piece, line = piece + line, ''
+        if len(piece) >= PIECE:
+            yield piece
+            piece = ''
+    yield piece + line
 
 
 def members(file, kind):

@@ -16,6 +16,7 @@ Files may be compressed (.gz, .bz2, .xz, .zst). formats.py knows what a file is.
 
 import ast
 import contextlib
+import functools
 import importlib.metadata
 import inspect
 import itertools
@@ -28,11 +29,10 @@ from tqdm import tqdm
 
 from lib.configurator import ConfigError, require
 from lib.eltec import eltec
-from lib.formats import in_words, intact, lines, members, opened, rows, text_of
+from lib.formats import in_words, intact, lines, members, opened, pieces, rows, text_of, whole
 from lib.workers import in_order
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
-PIECE = 16384  # characters: where one text file is cut
 READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|t[gbx]z2?)(\.(gz|bz2|xz|zst))?$'  # in a folder
 PACKED = r'\.(gz|bz2|xz|zst|zip|t[gbx]z2?|parquet)$'  # files that may hold more text than bytes
 
@@ -82,14 +82,14 @@ def file_bytes(source):
     return None if packed else sum(path.stat().st_size for path in paths)
 
 
-def is_read(name, left_out):
+def is_read(path, left_out, folder=None):
     """Whether a file of a folder or an archive is read, by its name; if not, it is counted."""
-    hidden = any(part.startswith('.') for part in Path(name).parts)
-    if not hidden and re.search(READ, name, re.I):
-        return True
-    ending = re.search(r'(\.\w+(\.(gz|bz2|xz|zst))?)?$', name.lower())[0]
-    left_out['hidden' if hidden else ending or 'without ending'] += 1
-    return False
+    name = str(path.relative_to(folder) if folder else Path(path)).lower()
+    kind = re.search(r'(\.\w+(\.(gz|bz2|xz|zst))?)?$', name)[0] or 'without ending'
+    kind = 'hidden' if re.search(r'(^|/)\.', name) else kind
+    read = kind != 'hidden' and re.search(READ, name)
+    left_out.update([] if read else [kind])
+    return bool(read)
 
 
 def paths_of(path, left_out):
@@ -98,17 +98,16 @@ def paths_of(path, left_out):
         return [path]
     waiting, seen, paths = [path], set(), []
     for start in waiting:
-        for folder, inner, names in os.walk(start, onerror=_raise):
+        for folder, inner, names in os.walk(start, onerror=functools.partial(require, False)):
             if os.path.realpath(folder) in seen:
                 inner.clear()
                 continue
             seen.add(os.path.realpath(folder))
             waiting += sorted(p for p in (Path(folder, name) for name in inner) if p.is_symlink())
             paths += [Path(folder, name) for name in names]
-    readable = [name for name in sorted(paths) if name.is_file()]
-    if len(readable) < len(paths):
-        left_out['broken links'] += len(paths) - len(readable)
-    paths = [name for name in readable if is_read(str(name.relative_to(path)), left_out)]
+    broken = [name for name in paths if not name.is_file()]
+    left_out.update(['broken links'] * len(broken))
+    paths = [name for name in sorted({*paths} - {*broken}) if is_read(name, left_out, path)]
     require(paths, no_text(path, left_out))
     return paths
 
@@ -118,15 +117,11 @@ def no_text(path, left_out):
     return f'{path} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
 
 
-def _raise(error):
-    raise error
-
-
 def files(source, left_out):
     """Documents of a file or of a folder of files."""
     path, field = path_of(source)
     for name in paths_of(path, left_out):
-        read_text = _pieces if name == path else _whole
+        read_text = pieces if name == path else whole
         with intact(name), open(name, 'rb') as file:
             yield from _read(file, str(name), field, left_out, read_text)
 
@@ -144,7 +139,12 @@ def sentences(source):
 def _read(file, name, field, left_out, read_text, nested=False):
     """Documents of a binary file; read_text(file, name) gives those of a text."""
     kind, file = opened(file, name)
-    if kind in ('zip', 'tar'):
+    if kind == 'text':
+        yield from read_text(file, name)
+    elif kind in ('rows', 'parquet'):
+        for place, row in rows(file, kind, name, field):
+            yield text_of(row, field, place, left_out)
+    elif kind in ('zip', 'tar'):
         require(not nested, f'{name} is an archive ({kind}); unpack it first')
         found = False
         for member, open_member in members(file, kind):
@@ -153,36 +153,10 @@ def _read(file, name, field, left_out, read_text, nested=False):
             elif is_read(member, left_out):
                 found = True
                 inner = f'{name}: {member}'
-                yield from _read(open_member(), inner, field, left_out, _whole, nested=True)
+                yield from _read(open_member(), inner, field, left_out, whole, nested=True)
         require(found, no_text(name, left_out))
-    elif kind in ('rows', 'parquet'):
-        for place, row in rows(file, kind, name, field):
-            yield text_of(row, field, place, left_out)
     else:
-        read = 'text, JSON lines, Parquet, tar and zip are read'
-        require(kind == 'text', f'{name} is {kind}; {read}')
-        yield from read_text(file, name)
-
-
-def _whole(file, name):
-    yield ''.join(lines(file, name, None))
-
-
-def _pieces(file, name):
-    """Cuts a text at the first line end after PIECE characters; a longer line at a space."""
-    piece = line = ''
-    for part in lines(file, name, None):
-        line += part
-        while len(line) > 4 * PIECE:
-            cut = line.rfind(' ', 1, PIECE) + 1 or PIECE
-            yield piece + line[:cut]
-            piece, line = '', line[cut:]
-        if line.endswith('\n'):
-            piece, line = piece + line, ''
-        if len(piece) >= PIECE:
-            yield piece
-            piece = ''
-    yield piece + line
+        raise ConfigError(f'{name} is {kind}; text, JSON lines, Parquet, tar and zip are read')
 
 
 # --- docs: prose that every installation has ------------------------------------------------------

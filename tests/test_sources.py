@@ -132,6 +132,8 @@ def test_members_of_an_archive_are_documents_and_others_are_counted(tmp_path, na
 def test_members_may_be_compressed_or_hold_rows(tmp_path):
     members = [('1.txt.gz', gzip.compress(b'one')), ('2.jsonl.xz', lzma.compress(ROWS))]
     assert read(tmp_path, 'a.tar', tar(members)) == (['one', *TEXTS], {})
+    absolute = [('/a/1.txt', b'one'), ('../2.txt', b'hidden'), ('./3.txt', b'three')]
+    assert read(tmp_path, 'b.tar', tar(absolute)) == (['one', 'three'], {'hidden': 1})
     assert read(tmp_path, 'a.zip.gz', gzip.compress(zipped(members))) == (['one', *TEXTS], {})
 
 
@@ -316,9 +318,9 @@ def test_a_text_file_is_cut_into_documents_without_losing_a_character(tmp_path, 
     path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
     parts = list(documents(str(path)))
     assert ''.join(parts) == text
-    assert all(len(part) < 6 * sources.PIECE for part in parts) and len(parts) > 20
+    assert all(len(part) < 6 * formats.PIECE for part in parts) and len(parts) > 20
     for part in parts[:5]:
-        assert sources.PIECE <= len(part) < 2 * sources.PIECE and part.endswith('\n')
+        assert formats.PIECE <= len(part) < 2 * formats.PIECE and part.endswith('\n')
     path.write_bytes(text.replace('\n', '\r').encode())  # as an old Mac ends lines
     assert list(documents(str(path))) == parts
 
@@ -336,8 +338,8 @@ def test_a_line_without_an_end_is_read_in_parts():
             buffer[:] = b'x' * len(buffer)
             return len(buffer)
 
-    pieces = sources._pieces(io.BufferedReader(Endless()), 'x')
-    assert len(next(pieces)) == len(next(pieces)) == sources.PIECE
+    pieces = formats.pieces(io.BufferedReader(Endless()), 'x')
+    assert len(next(pieces)) == len(next(pieces)) == formats.PIECE
 
 
 # --- ELTeC ----------------------------------------------------------------------------------------
