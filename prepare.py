@@ -183,7 +183,8 @@ def report(folder, about):
             print(f', {foreign / tokens:.2%} byte pieces or unknown characters', end='')
             warn_of_foreign(f'the {part} text', foreign, tokens)
         print()
-    print(f'left out of the source: {in_words(about.get("left_out", {}))}')
+    if 'left_out' in about:
+        print(f'left out of the source: {in_words(about["left_out"])}')
     if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
         odd = f'{texts} documents, {tokens / total:.0%} of all tokens, not {test_fraction:.0%}'
         print(f'warning: test set of {odd}; more and shorter documents help', file=sys.stderr)
@@ -213,7 +214,7 @@ def make(folder, settings):
     about |= write_shards(itertools.chain(first, others), folder, total)
     made = Tokenizer(model)
     about['tokenizer'] = dict(pieces=made.size, sha256=made.hash)
-    about |= {key: value for key, value in notes.items() if value}
+    about |= notes
     write_json(folder / 'corpus.json', about)
     return about
 
