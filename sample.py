@@ -19,7 +19,7 @@ from tqdm import trange
 from evaluate import load_run
 from lib.configurator import ConfigError, run
 from lib.machine import memory_advice, pick_device
-from lib.tokenizer import DOCUMENT_END, PAD
+from lib.tokenizer import DOCUMENT_END, PAD, warn_of_foreign
 
 out_dir = ''  # folder of a run of train.py
 language = ''  # of the prompt; empty: the first one of the run
@@ -94,7 +94,9 @@ def main():
     first = names.index(language or names[0])
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     text = Path(start).read_text('utf-8', 'replace') if start else prompt
-    ids = torch.from_numpy(languages[first].table[tokenizers[first].encode(text.strip())]).long()
+    tokens = tokenizers[first].encode(text.strip())
+    warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))
+    ids = torch.from_numpy(languages[first].table[tokens]).long()
     if not 0 < len(ids) <= model.config.block_size:
         limit = f'the model reads 1 to {model.config.block_size:,}'
         raise ConfigError(f'the prompt has {len(ids):,} tokens; {limit}')
