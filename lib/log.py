@@ -88,9 +88,10 @@ class Log:
             line = dict(step=entry['step'], loss=self.loss, losses=losses, **more)
             self.write(line | dict(tokens_per_second=round(self.speed)))
 
-    def close(self, results):
-        """Gives Weights & Biases the results of the run: {language: dict} with ppl."""
+    def close(self, scores):
+        """Ends Weights & Biases with the numbers of the results: {language: {name: value}}."""
         if self.wandb:
-            known = {f'ppl/{name}': score['ppl'] for name, score in results.items()}
-            self.wandb.summary.update(known)
+            for language, score in scores.items():
+                numbers = {k: v for k, v in score.items() if isinstance(v, (int, float))}
+                self.wandb.summary.update({f'{language}/{k}': v for k, v in numbers.items()})
             self.wandb.finish()

@@ -34,6 +34,12 @@ TINY = (
 ).split()
 
 
+TINY_CONFIG = ''.join(  # the same as a config file
+    f'{name} = {value!r}\n'
+    for name, value in read_settings(train.__file__, vars(train), TINY)[2].items()
+)
+
+
 def script(name, *args, cwd, env=None, timeout=300):
     """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
     the CompletedProcess."""
