@@ -333,6 +333,7 @@ class Training:
         for group, own in zip(self.optimizer.param_groups, self.rates):
             group['lr'] = rate * own
         losses = self.compute_gradients(batch, drawn, int(self.source.counts[self.step]))
+        self.scaler.unscale_(self.optimizer)  # from here on gradients have their true size
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
