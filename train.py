@@ -192,7 +192,7 @@ class Training:
             self.source = Control(self.mix, *about)
         self.steps, world = len(self.source.counts), self.processes.world
         self.share = slice(self.processes.rank, None, world)  # of a step's sequences
-        require(self.source.counts.any(), f'the run never draws {only}: there is nothing to train')
+        require(self.source.counts.any(), f'only={only}: the run never draws it')
         require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
         short = [lang.name for lang in self.trained if len(lang.corpus.test) <= block_size]
         text = f'block_size {block_size} is longer than the test set of {", ".join(short)}'

@@ -164,18 +164,13 @@ def tiny_run(made_once):
     return made_once / 'out/tiny'
 
 
-@pytest.fixture
-def tiny_model():
-    """tiny_model(rows): a GPT with so many embedding rows and weights that tell them apart."""
-
-    def call(rows, block_size=16):
-        torch.manual_seed(0)
-        model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
-        for parameter in model.parameters():
-            parameter.data.mul_(3)
-        return model.eval()
-
-    return call
+def tiny_model(rows, block_size=16):
+    """A GPT with so many embedding rows, and weights that tell them apart."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.eval()
 
 
 @pytest.fixture

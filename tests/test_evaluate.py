@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, in_process, refused
+from conftest import TINY, in_process, refused, tiny_model
 
 from data import build_languages
 from evaluate import load_run, perplexity, table, window_losses
@@ -19,7 +19,7 @@ from model import GPTConfig
 
 
 @pytest.fixture
-def clones(made_once, tiny_model):
+def clones(made_once):
     """A model, and the second of two clones."""
     languages, rows = build_languages(['en', 'en'], ['en1', 'en2'], root=made_once / 'data')
     return tiny_model(rows), languages[1]
@@ -64,7 +64,7 @@ def test_fewer_windows_are_spread_over_the_whole_test_set(clones):
 
 
 @pytest.mark.parametrize('order', ['', 'reversed', 'shuffled_4', 'scrambled_4'])
-def test_a_token_is_scored_once_and_for_the_document_that_it_is_in(made_once, tiny_model, order):
+def test_a_token_is_scored_once_and_for_the_document_that_it_is_in(made_once, order):
     root = made_once / 'data'
     (language,), rows = build_languages(['en'], ['en'], orders=[order], root=root)
     model, test = tiny_model(rows), np.asarray(language.corpus.test)
@@ -78,7 +78,7 @@ def test_a_token_is_scored_once_and_for_the_document_that_it_is_in(made_once, ti
     assert score['document_loss'] == pytest.approx(total, abs=1e-2)
 
 
-def test_windows_are_scored_as_one_by_one(tiny_model):
+def test_windows_are_scored_as_one_by_one():
     model, stream = tiny_model(53), np.random.default_rng(0).integers(1, 53, 101)
     losses, starts = window_losses(model, stream, 4)
     assert len(starts) == (101 - 1 - 16) // 4 + 1
@@ -94,12 +94,26 @@ def test_the_table_shows_an_unknown_error_as_such(clones):
     assert shown[:3] == ['en2', f'{score["ppl"]:.2f}', '-']
 
 
-def test_flops_are_six_a_parameter_and_the_attention(tiny_model):
+def test_flops_are_six_a_parameter_and_the_attention():
     model = tiny_model(100)
     matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2)
     read_only = model.wte.weight.numel() + model.wpe.weight.numel()
     attention = 12 * 2 * 24 * 16  # layers, width, tokens
     assert model.config.flops_per_token() == 6 * (matrices - read_only) + attention
+
+
+def test_the_benchmark_measures_a_training_step(tmp_path):
+    args = '--size=mini --vocab_size=512 --block_size=32 --micro_batch_size=1 --repeats=1'.split()
+    args += ['--compile=False', '--device=cpu', '--json=figures.json']
+    done = in_process('lab.bench', *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, config = (
+        json.loads((tmp_path / 'figures.json').read_text()),
+        GPTConfig(4, 8, 32, 512, 2048, 32, 512),
+    )
+    share = found['tokens_per_second'] * config.flops_per_token() / found['peak_flops']
+    assert found['mfu'] == pytest.approx(share) and 0 < found['mfu'] < 1
+    refused(in_process('lab.bench', '--size=huge', cwd=tmp_path), 'size')
 
 
 # --- opening a run --------------------------------------------------------------------------------
