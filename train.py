@@ -49,7 +49,7 @@ stages = [[0.9, 0.1]]  # p(language), a row for each of the equally long stages 
 orders = []  # of each language's text: '', 'reversed', 'shuffled_K' or 'scrambled_K', see data.py
 alone = ''  # monolingual run: all steps in this language
 only = ''  # control run: the sequences of this language at the same steps, without the others
-epochs = 0  # ... or, above 0, as often as this, in batches of their own
+epochs = 0  # of a control run: how often it reads them, in batches of its own; 0: as the run
 control_batch = 0  # sequences of these batches; 0: batch_size
 # interventions (ignored by control runs)
 loss_weights = []  # of each language: changes its share of the gradient; scaled to mean 1

@@ -22,7 +22,7 @@ def open_wandb():
     try:
         wandb.login()
     except wandb.Error as error:
-        text = str(error).splitlines()[0]
+        text = str(error).splitlines()[0].rstrip('.')
         raise ConfigError(f'wandb_project: {text} (or set WANDB_MODE=offline)') from None
     return wandb
 
