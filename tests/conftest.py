@@ -34,10 +34,16 @@ TINY = (
 ).split()
 
 
+TINY_CONFIG = ''.join(  # the same as a config file
+    f'{name} = {value!r}\n'
+    for name, value in read_settings(train.__file__, vars(train), TINY)[2].items()
+)
+
+
 def script(name, *args, cwd, env=None, timeout=300):
     """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
     the CompletedProcess."""
-    called = ['-m', name] if '.' in name else [str(REPO / f'{name}.py')]
+    called = ['-m', name] if str(name).startswith('lab.') else [str(REPO / f'{name}.py')]
     return subprocess.run(
         [sys.executable, *called, *map(str, args)],
         cwd=cwd,
@@ -158,18 +164,13 @@ def tiny_run(made_once):
     return made_once / 'out/tiny'
 
 
-@pytest.fixture
-def tiny_model():
-    """tiny_model(rows): a GPT with so many embedding rows and weights that tell them apart."""
-
-    def call(rows, block_size=16):
-        torch.manual_seed(0)
-        model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
-        for parameter in model.parameters():
-            parameter.data.mul_(3)
-        return model.eval()
-
-    return call
+def tiny_model(rows, block_size=16):
+    """A GPT with so many embedding rows, and weights that tell them apart."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.eval()
 
 
 @pytest.fixture
