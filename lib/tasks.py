@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from lib.configurator import ConfigError
-from lib.sources import hub, is_text
+from lib.formats import is_text
+from lib.sources import hub
 
 
 @dataclass
