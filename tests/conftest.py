@@ -15,7 +15,12 @@ import torch
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from model import GPT, GPTConfig  # noqa: E402
+from evaluate import corpora_identity, open_languages
+from lab.languini import load_languini
+from lib.checkpoint import save_checkpoint
+from lib.configurator import run, settings_of
+from lib.runs import full_settings
+from model import GPT, GPTConfig
 
 # Arguments of train.py for a run of a moment, of two clones; later ones of the same name win.
 TINY = (
@@ -164,9 +169,40 @@ def reference_model(reference):
     model = GPT(GPTConfig(**shape))
     parameters = [dict(model.named_parameters())[name] for name in reference['names']]
     flat = torch.from_numpy(reference['weights']).split([p.numel() for p in parameters])
-    return model.load_languini(
-        {
-            'module._orig_mod.' + languini_name(name): values.view(parameter.shape)
-            for name, values, parameter in zip(reference['names'], flat, parameters)
-        }
-    )
+    theirs = ('module._orig_mod.' + languini_name(name) for name in reference['names'])
+    tensors = (values.view(p.shape) for values, p in zip(flat, parameters))
+    return load_languini(model, dict(zip(theirs, tensors)))
+
+
+def new_run(out, **more):
+    """A run in the folder `out` as train.py has it before its first step, of two clones or as the
+    settings `more` say; the corpora are those of the current folder. Returns its languages."""
+    settings = full_settings(dict(corpora=['en', 'en'], languages=['en1', 'en2']) | more)
+    shape = dict(n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)
+    languages, rows = open_languages(settings)
+    torch.manual_seed(0)
+    config = GPTConfig(**shape | {k: v for k, v in more.items() if k in shape}, vocab_size=rows)
+    about = dict(settings=settings, corpora=corpora_identity(languages), model_config=vars(config))
+    Path(out).mkdir(parents=True)
+    save_checkpoint(out, dict(about, step=0, model=GPT(config).state_dict()))
+    return languages
+
+
+def in_process(module, *arguments):
+    """Runs a script that is imported as `module` as its command line would, in this process."""
+    before = {name: getattr(module, name) for name in settings_of(module.__file__)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [module.__file__, *arguments])
+        try:
+            run(vars(module), module.main)
+        finally:
+            vars(module).update(before)
+
+
+def refused_in_process(capsys, module, name, *arguments):
+    """The script ends with status 1 and one sentence that holds `name`."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        in_process(module, *arguments)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 1 and said.count('\n') == 1 and name in said, said
