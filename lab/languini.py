@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import train
-from evaluate import corpora_identity, open_languages
+from data import build_languages
+from evaluate import corpora_identity
 from lib.checkpoint import checkpoint_paths, read_checkpoint, save_checkpoint
 from lib.configurator import ConfigError, require, run
 from model import GPT, GPTConfig
@@ -56,7 +57,8 @@ def main():
     except (AttributeError, LookupError, ValueError) as error:
         raise ConfigError(f'{checkpoint} does not fit the code of the paper: {error}') from None
     settings = {name: vars(config).get(name, getattr(train, name)) for name in train.SETTINGS}
-    languages, rows = open_languages(settings)
+    names = 'corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders'
+    languages, rows = build_languages(*(settings[name] for name in names))
     require(rows == V, f'{checkpoint} has {V:,} embedding rows, these languages have {rows:,}')
     about = dict(settings=settings | dict(size=''), step=train.max_steps, model=model.state_dict())
     about |= dict(model_config=vars(config), corpora=corpora_identity(languages))

@@ -219,7 +219,7 @@ def matthews(counts):
     """Matthews correlation of two classes; 0 where the truth or the prediction is constant."""
     n, _, positive, marked, both = np.moveaxis(counts, -1, 0)
     spread = positive * (n - positive) * marked * (n - marked)
-    return (n * both - positive * marked) / np.sqrt(np.where(spread, spread, 1))
+    return ((n * both - positive * marked) / np.sqrt(np.where(spread, spread, 1))).clip(-1, 1)
 
 
 METRICS = dict(accuracy=accuracy, f1=f1, matthews=matthews)

@@ -1,12 +1,17 @@
 """What the tests share: scripts run as a user runs them, on text that is made up here."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +20,8 @@ import torch
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from evaluate import corpora_identity, open_languages
+from data import build_languages
+from evaluate import corpora_identity
 from lab.languini import load_languini
 from lib.checkpoint import save_checkpoint
 from lib.configurator import run, settings_of
@@ -31,15 +37,36 @@ TINY = (
 
 
 def script(name, *args, cwd, env=None, timeout=300):
-    """Runs `python REPO/NAME.py ARGS` in the folder `cwd`; returns the CompletedProcess."""
+    """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
+    the CompletedProcess."""
+    called = ['-m', name] if '.' in name else [str(REPO / f'{name}.py')]
     return subprocess.run(
-        [sys.executable, str(REPO / f'{name}.py'), *map(str, args)],
+        [sys.executable, *called, *map(str, args)],
         cwd=cwd,
         text=True,
         capture_output=True,
         timeout=timeout,
         env=environment(**(env or {})),
     )
+
+
+def in_process(name, *args, cwd):
+    """As `script`, in this process, which has imported torch: seconds quicker."""
+    module, out, err, code = importlib.import_module(name), io.StringIO(), io.StringIO(), 0
+    settings = {key: vars(module)[key] for key in settings_of(module.__file__)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    argv = mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, args)])
+    with argv, contextlib.chdir(cwd):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                run(vars(module), module.main)
+            except SystemExit as stop:
+                code = stop.code
+            finally:
+                vars(module).update(settings)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 def environment(**more):
@@ -174,35 +201,17 @@ def reference_model(reference):
     return load_languini(model, dict(zip(theirs, tensors)))
 
 
-def new_run(out, **more):
-    """A run in the folder `out` as train.py has it before its first step, of two clones or as the
-    settings `more` say; the corpora are those of the current folder. Returns its languages."""
-    settings = full_settings(dict(corpora=['en', 'en'], languages=['en1', 'en2']) | more)
+def new_run(folder, name, **more):
+    """The run folder/out/NAME before its first step, of two clones or as the settings `more` say,
+    on the corpora in folder/data. Returns its languages."""
+    settings = dict(corpora=['en', 'en'], languages=['en1', 'en2'], out_dir=f'out/{name}') | more
+    settings = full_settings(settings)
+    names = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
+    languages, rows = build_languages(*(settings[name] for name in names), folder / 'data')
     shape = dict(n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)
-    languages, rows = open_languages(settings)
     torch.manual_seed(0)
     config = GPTConfig(**shape | {k: v for k, v in more.items() if k in shape}, vocab_size=rows)
     about = dict(settings=settings, corpora=corpora_identity(languages), model_config=vars(config))
-    Path(out).mkdir(parents=True)
-    save_checkpoint(out, dict(about, step=0, model=GPT(config).state_dict()))
+    (folder / 'out' / name).mkdir(parents=True)
+    save_checkpoint(folder / 'out' / name, about | dict(step=0, model=GPT(config).state_dict()))
     return languages
-
-
-def in_process(module, *arguments):
-    """Runs a script that is imported as `module` as its command line would, in this process."""
-    before = {name: getattr(module, name) for name in settings_of(module.__file__)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [module.__file__, *arguments])
-        try:
-            run(vars(module), module.main)
-        finally:
-            vars(module).update(before)
-
-
-def refused_in_process(capsys, module, name, *arguments):
-    """The script ends with status 1 and one sentence that holds `name`."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        in_process(module, *arguments)
-    said = capsys.readouterr().err
-    assert stopped.value.code == 1 and said.count('\n') == 1 and name in said, said

@@ -1,11 +1,8 @@
 """lab/languini.py: checkpoints of the paper's own code become runs."""
 
-import runpy
-import sys
-
 import pytest
 import torch
-from conftest import languini_name, refused_in_process
+from conftest import in_process, languini_name, refused, script
 
 import train
 from evaluate import load_run
@@ -26,12 +23,9 @@ def theirs(workplace, monkeypatch):
     return weights
 
 
-@pytest.mark.filterwarnings('ignore::RuntimeWarning')  # runpy: the module is imported twice
-def test_a_checkpoint_of_the_papers_code_becomes_a_run(theirs, monkeypatch):
-    for name in train.SETTINGS:  # put back afterwards
-        monkeypatch.setattr(train, name, getattr(train, name))
-    monkeypatch.setattr(sys, 'argv', ['languini', '--checkpoint=model.pt', *ARGUMENTS])
-    runpy.run_module('lab.languini', run_name='__main__')
+def test_a_checkpoint_of_the_papers_code_becomes_a_run(theirs, workplace):
+    done = script('lab.languini', '--checkpoint=model.pt', *ARGUMENTS, cwd=workplace)
+    assert done.returncode == 0, done.stderr
     model, languages, state = load_run('out/a')
     assert [language.name for language in languages] == ['en1', 'en2']
     assert vars(model.config) == SHAPE | dict(vocab_size=1000)
@@ -39,7 +33,7 @@ def test_a_checkpoint_of_the_papers_code_becomes_a_run(theirs, monkeypatch):
     assert all(torch.equal(theirs[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_what_does_not_fit_is_refused(theirs, monkeypatch, capsys):
+def test_what_does_not_fit_is_refused(theirs, workplace, monkeypatch):
     monkeypatch.setattr(train, 'main', languini.main)
     torch.save({k: v for k, v in torch.load('model.pt')['model'].items() if 'ln_f' not in k}, 'cut')
     one = ['--corpora=[en]', '--languages=[en]']
@@ -51,7 +45,7 @@ def test_what_does_not_fit_is_refused(theirs, monkeypatch, capsys):
         ('model.pt', 'out_dir', '--out_dir='),
     ):
         monkeypatch.setattr(languini, 'checkpoint', file, raising=False)
-        refused_in_process(capsys, train, name, *ARGUMENTS, *more)
+        refused(in_process('train', *ARGUMENTS, *more, cwd=workplace), name)
 
 
 def test_a_tensor_that_is_missing_unknown_or_of_another_shape_is_named():

@@ -1,12 +1,9 @@
 """sample.py: drawing from a model, and showing which language it speaks."""
 
-import io
-import sys
-
 import numpy as np
 import pytest
 import torch
-from conftest import in_process, new_run, refused_in_process
+from conftest import in_process, new_run, refused, script
 
 import sample
 from data import build_languages
@@ -14,10 +11,10 @@ from model import GPT, GPTConfig
 
 
 @pytest.fixture
-def place(workplace, monkeypatch):
-    """The current folder has a run out/r that is not trained: it draws tokens of both languages."""
-    monkeypatch.chdir(workplace)
-    return new_run('out/r')
+def place(workplace):
+    """A folder with a run out/r that is not trained: it draws tokens of both languages."""
+    new_run(workplace, 'r')
+    return workplace
 
 
 @pytest.fixture
@@ -79,14 +76,12 @@ def test_a_shared_row_counts_as_the_language_that_is_spoken(workplace):
     assert text.replace('[en2: ', '').replace(']', '') == pieces.decode(tokens)
 
 
-def test_a_text_is_continued_the_same_for_the_same_seed(place, capsys):
-    arguments = ['--out_dir=out/r', '--num_samples=2', '--max_new_tokens=70', '--top_k=0']
-    with open('prompt.txt', 'w') as file:
-        file.write('Papa\n')
-    texts = []
+def test_a_text_is_continued_the_same_for_the_same_seed(place):
+    (place / 'prompt.txt').write_text('Papa\n')
+    texts, arguments = [], ['--out_dir=out/r', '--num_samples=2', '--max_new_tokens=70']
     for more in ('--prompt=Papa', '--start=prompt.txt', '--seed=1'):
-        in_process(sample, *arguments, '--language=en2', more)
-        texts.append(capsys.readouterr().out)
+        done = in_process('sample', *arguments, '--top_k=0', '--language=en2', more, cwd=place)
+        texts.append(done.stdout)
     assert texts[0] == texts[1] != texts[2]
     first, second, shares = texts[0].split('-' * 20 + '\n')
     assert first != second and first.startswith('Papa') and second.startswith('Papa')
@@ -95,23 +90,21 @@ def test_a_text_is_continued_the_same_for_the_same_seed(place, capsys):
     assert sum(counted) == pytest.approx(100, abs=0.2) and min(counted) > 10
 
 
-def test_a_stream_without_a_character_gets_a_replacement(place, monkeypatch):
-    stream = io.TextIOWrapper(io.BytesIO(), 'latin-1')
-    monkeypatch.setattr(sys, 'stdout', stream)
-    in_process(sample, '--out_dir=out/r', '--num_samples=1', '--max_new_tokens=1', '--prompt=Жa')
-    stream.flush()
-    assert stream.buffer.getvalue().startswith(b'?a')
+def test_a_stream_that_lacks_a_letter_gets_a_replacement(place):
+    arguments = ['--out_dir=out/r', '--num_samples=1', '--max_new_tokens=1', '--prompt=Жa']
+    done = script('sample', *arguments, cwd=place, env=dict(PYTHONIOENCODING='latin-1'))
+    assert done.returncode == 0 and done.stdout.startswith('?a')
 
 
-def test_what_cannot_be_continued_is_refused(place, capsys):
+def test_what_cannot_be_continued_is_refused(place):
     for name, *arguments in (
         ('prompt', '--prompt=' + 'word ' * 40),
         ('prompt', '--prompt=a', '--start=b'),
         ('nowhere.txt', '--start=nowhere.txt'),
         ("language='fr'", '--language=fr'),
         ('out/none', '--out_dir=out/none'),
-        ('--out_dir', '--out_dir='),
+        ('out_dir', '--out_dir='),
         ('temperature', '--temperature=-1'),
         ('num_samples', '--num_samples=0'),
     ):
-        refused_in_process(capsys, sample, name, '--out_dir=out/r', *arguments)
+        refused(in_process('sample', '--out_dir=out/r', *arguments, cwd=place), name)
