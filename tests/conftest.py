@@ -211,7 +211,10 @@ def new_run(folder, name, **more):
     shape = dict(n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)
     torch.manual_seed(0)
     config = GPTConfig(**shape | {k: v for k, v in more.items() if k in shape}, vocab_size=rows)
+    model = GPT(config)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)  # no bias is zero
     about = dict(settings=settings, corpora=corpora_identity(languages), model_config=vars(config))
     (folder / 'out' / name).mkdir(parents=True)
-    save_checkpoint(folder / 'out' / name, about | dict(step=0, model=GPT(config).state_dict()))
+    save_checkpoint(folder / 'out' / name, about | dict(step=0, model=model.state_dict()))
     return languages
