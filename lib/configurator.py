@@ -174,8 +174,6 @@ def run(namespace, main):
     if not sys.stderr.isatty():  # a log file needs no progress bar ten times a second
         # TQDM_MININTERVAL would do, but tqdm reads it when it is imported, before this.
         tqdm.__init__ = functools.partialmethod(tqdm.__init__, mininterval=20)
-    if hasattr(sys.stdout, 'reconfigure'):  # a terminal may lack the letters of a language
-        sys.stdout.reconfigure(errors='replace')
     script = os.path.basename(namespace['__file__'])
     try:
         values, stems, overrides = read_settings(namespace['__file__'], namespace, sys.argv[1:])

@@ -39,7 +39,7 @@ TINY = (
 def script(name, *args, cwd, env=None, timeout=300):
     """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
     the CompletedProcess."""
-    called = ['-m', name] if '.' in name else [str(REPO / f'{name}.py')]
+    called = ['-m', name] if str(name).startswith('lab.') else [str(REPO / f'{name}.py')]
     return subprocess.run(
         [sys.executable, *called, *map(str, args)],
         cwd=cwd,
