@@ -36,6 +36,7 @@ import report
 import train
 from lib import machine, runs
 from lib.log import Log
+from lib.workers import cores
 from schedule import decay_start
 
 ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of the config
@@ -298,7 +299,7 @@ class Queue:
 
     def __init__(self, folder, count, gpus):
         context = multiprocessing.get_context('spawn')
-        threads = {'OMP_NUM_THREADS': str(max(1, machine.cores() // count))}
+        threads = {'OMP_NUM_THREADS': str(max(1, cores() // count))}
         os.environ.update(threads)  # read when a process imports torch
         self.folder, self.workers, self.running = folder, [], {}
         for number in range(count):
@@ -398,8 +399,8 @@ def main():
             print('python train.py', *(f"'{a}'" if '[' in a else a for a in job.arguments))
         return
     gpus = torch.cuda.device_count() if base['device'] in ('auto', 'cuda') else 0
-    count = at_once or gpus or min(2, machine.cores())
-    torch.set_num_threads(max(1, machine.cores() // count))
+    count = at_once or gpus or min(2, cores())
+    torch.set_num_threads(max(1, cores() // count))
     speed, parameters = measured(base)
 
     def seconds_of(job):  # with a few seconds to start and to evaluate

@@ -11,7 +11,7 @@
             learning rates and batch sizes, and the monolingual run on as many tokens, whose TEff
             is 1.
   gain      TEff / TEff of the best control of at most the compute of the mixture, which may re-read
-            its text (train.py --only=LANGUAGE --epochs=4): whether to add the other languages at all
+            its text (train.py --only=LANGUAGE --epochs=4): whether the other languages pay at all
   nats      log perplexity of that control minus that of the run
   tau       (transfer - 1) * own / other tokens: own tokens that a token of the others is worth
 All intervals are 90% intervals. A row without one says why, and which runs would give it.
@@ -23,11 +23,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.configurator import ConfigError, run
+
 import numpy as np
 
 from lib import runs as table
 from lib.bootstrap import document_weights, generator, interval, widening
-from lib.configurator import ConfigError, run
 from lib.files import write_json
 from lib.laws import B_MAX, B_MIN, UNIT, Interpolation, PowerLaw, fit, to_y
 from lib.paper import paper_rows, read_csv
@@ -470,7 +471,7 @@ def table_text(rows, every=False):
         seeds = f' x{row["seeds"]}' if row['seeds'] > 1 else ''
         line = (run_name + seeds, row['language'], short(row['tokens_seen']), ppl_text(row['ppl']))
         lines.append((*line, *cells, mark.strip()))
-    text = [align(lines), *(f'{number}  {note}' for number, note in enumerate(notes, 1))]
+    text = [align(lines, 2), *(f'{number}  {note}' for number, note in enumerate(notes, 1))]
     if any(row['reading'] == 'extrapolated' for row in rows):
         text.append('*  tokens seen or a token equivalent lie outside the budgets of the law')
     alone = [row for row in rows if not row['control'] and not row['monolingual']]

@@ -26,10 +26,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from lib.configurator import ConfigError, require, run, settings_of
+
 from tqdm import tqdm
 
 from data import Corpus, fingerprint
-from lib.configurator import ConfigError, require, run, settings_of
 from lib.encoding import encoded
 from lib.files import lock, write_json
 from lib.formats import in_words

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from lib.configurator import ConfigError, require
+
 from lib.formats import BROKEN, in_words, members, opened
 
 URL = 'https://github.com/COST-ELTeC/ELTeC-{}/archive/HEAD.tar.gz'

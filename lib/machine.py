@@ -56,12 +56,6 @@ def code_version():
     return (commit, bool(dirty)) if done.returncode == 0 else (None, None)
 
 
-def cores():
-    """CPU cores that this process may use."""
-    affinity = getattr(os, 'sched_getaffinity', None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def describe(device):
     """What the device is called, for logs."""
     if device.type == 'cuda':

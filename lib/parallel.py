@@ -9,9 +9,10 @@ import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 
+from lib.configurator import ConfigError, require
+
 import numpy as np
 
-from lib.configurator import ConfigError, require
 from lib.formats import XML, intact, lines, opened
 from lib.sources import path_of, sentences
 from lib.tokenizer import DOCUMENT_END, warn_of_foreign

@@ -25,9 +25,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from lib.configurator import ConfigError, require
+
 from tqdm import tqdm
 
-from lib.configurator import ConfigError, require
 from lib.eltec import eltec
 from lib.formats import in_words, intact, lines, members, opened, pieces, rows, text_of, whole
 from lib.workers import in_order

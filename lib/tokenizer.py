@@ -11,10 +11,10 @@ import os
 import re
 import sys
 
+from lib.configurator import ConfigError, require
+
 import numpy as np
 import sentencepiece
-
-from lib.configurator import ConfigError, require
 
 PAD, UNKNOWN, DOCUMENT_END = 0, 1, 2  # token ids of every corpus; padding is id 0 of every model
 

@@ -11,7 +11,6 @@ import math
 import sys
 
 import numpy as np
-import pytest
 from conftest import REPO  # noqa: F401
 
 from fit_scaling import hole_notes, law_of, measure

@@ -5,12 +5,13 @@ import itertools
 import json
 from types import SimpleNamespace
 
+from lib.configurator import ConfigError
+
 import numpy as np
 import pytest
 from test_sources import fake_datasets
 
 from data import Corpus, Language
-from lib.configurator import ConfigError
 from lib.parallel import aligned_lines, pack, sequence_pairs
 from lib.tokenizer import DOCUMENT_END
 

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from lib.configurator import ConfigError, settings_of
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -23,7 +25,6 @@ from test_sources import fake_datasets, some_texts
 import prepare
 from data import Corpus
 from lib import configurator, encoding, workers
-from lib.configurator import ConfigError, settings_of
 from lib.sources import documents
 from lib.tokenizer import Tokenizer
 

@@ -17,11 +17,12 @@ import threading
 import types
 import zipfile
 
+from lib.configurator import ConfigError
+
 import pytest
 from conftest import invented_words, pseudo_text
 
 from lib import eltec, formats, sources
-from lib.configurator import ConfigError
 from lib.sources import documents
 
 TEXTS = [
