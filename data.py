@@ -6,17 +6,19 @@ are several tables over one corpus, each with an offset of its own (Section 4); 
 tables over several corpora (Section 5). One model can have both.
 """
 
+import functools
 import hashlib
 import json
 import mmap
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from lib.configurator import ConfigError, require
 
 import numpy as np
 
-from lib.configurator import ConfigError, require
 from lib.tokenizer import PAD, Tokenizer, sha256
 from schedule import language_probabilities
 
@@ -34,9 +36,9 @@ class Corpus:
         again = f'delete {self.folder} and rebuild it'
         require(
             self.folder.exists(),
-            f'there is no corpus {self.folder}; make it with: python prepare.py --corpus={name} '
-            '--source=SOURCE (a folder of text files, docs, eltec:eng, hf:PleIAs/English-PD, ...), '
-            'or as the head of its config or config/README.md says',
+            f'there is no corpus {name} in {Path(root).resolve()} (data_dir); make it with: python '
+            f'prepare.py --corpus={name} --source=SOURCE (a folder of text files, docs, eltec:eng, '
+            'hf:PleIAs/English-PD, ...), or as its config or config/README.md says',
         )
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
@@ -47,10 +49,8 @@ class Corpus:
             require(same, f'{path} is not the tokeniser of the shards; put it back, or {again}')
             for part in ('train', 'test'):
                 path, expected = self.folder / f'{part}.bin', self.info[part]
-                size = path.stat().st_size if path.exists() else 0
-                needed = 2 * expected['tokens']
-                require(size == needed, f'{path} has {size:,} bytes, not {needed:,}; {again}')
-                same = fingerprint(path) == expected['fingerprint']
+                same = path.stat().st_size == 2 * expected['tokens']
+                same = same and fingerprint(path) == expected['fingerprint']
                 require(same, f'{path} is not the shard that was written for this corpus; {again}')
                 setattr(self, part, open_shard(path, in_order=part == 'test'))
         except FileNotFoundError as error:
@@ -66,8 +66,7 @@ def open_shard(path, in_order=False):
     """The token ids of a shard, memory-mapped: (N,) uint16."""
     shard = np.memmap(path, dtype=np.uint16, mode='r')
     if not in_order and hasattr(mmap, 'MADV_RANDOM'):
-        # Without this advice the system reads ahead far beyond every sequence.
-        shard.base.madvise(mmap.MADV_RANDOM)
+        shard.base.madvise(mmap.MADV_RANDOM)  # else the system reads far beyond every sequence
     return shard
 
 
@@ -82,13 +81,31 @@ def fingerprint(path, ends=1 << 16):
 # --- languages ------------------------------------------------------------------------------------
 
 
+def position_hash(positions):
+    """A pseudo-random uint64 for each position of a text."""
+    x = positions.astype(np.uint64)
+    for factor in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F):
+        x = (x + np.uint64(factor)) * np.uint64(factor)
+        x ^= x >> np.uint64(31)
+    return x
+
+
+# The orders of a text: languages of the same tokens with another structure (K et al. 2020,
+# Deshpande et al. 2022). An entry says in which order the K tokens of a window are read: offsets
+# (K,), or (W, K) for windows that begin at the positions `starts` (W,). A language names the order
+# with a number for K; without _K the whole text is one window.
+ORDERS = {
+    '': lambda starts, K: np.arange(K),
+    'reversed': lambda starts, K: np.arange(K)[::-1],
+    'shuffled_K': lambda starts, K: np.random.default_rng(3).permutation(K),  # the same in all
+    'scrambled_K': lambda starts, K: position_hash(starts[:, None] + np.arange(K)).argsort(1),
+}
+
+
 @dataclass
 class Language:
-    """A corpus, a lookup table from its token ids to embedding rows, and an order of text.
-
-    table: (corpus.vocab_size,) int32. order: '', 'reversed', or 'shuffled_K': every window of K
-    tokens is shuffled by the same permutation. Orders give languages of the same tokens another
-    structure (K et al. 2020, Deshpande et al. 2022)."""
+    """A corpus, a lookup table from its token ids to embedding rows (corpus.vocab_size,) int32, and
+    an order of text, such as 'shuffled_8'."""
 
     name: str
     corpus: Corpus
@@ -97,23 +114,22 @@ class Language:
 
     @property
     def window(self):
-        """Window size K of the order in tokens, 1 without shuffling."""
-        return int(self.order.removeprefix('shuffled_')) if 'shuffled' in self.order else 1
+        """Window size K of the order in tokens, 1 without windows."""
+        return int(self.order.partition('_')[2] or 1)
 
-    def positions(self, length):
+    def positions(self, length, start=0):
         """Position in a text of `length` tokens of each token that is read: (length,) int64.
 
-        The text begins with a whole window; its end may cut the last one."""
-        if self.order == 'reversed':
-            return np.arange(length)[::-1]
-        permutation = np.random.default_rng(3).permutation(self.window)
-        starts = np.arange(0, length, self.window)
-        positions = (starts[:, None] + permutation).ravel()
+        start: where this text begins in a longer one, at a whole window; its end may cut one."""
+        size = self.window if '_' in self.order else max(1, length)
+        starts = np.arange(0, length, size)
+        offsets = ORDERS[re.sub(r'\d+', 'K', self.order)](start + starts, size)
+        positions = (starts[:, None] + offsets).ravel()
         return positions[positions < length]
 
-    def ids(self, tokens):
+    def ids(self, tokens, start=0):
         """Embedding rows of a text (N,) of the corpus's token ids, in the order of the language."""
-        return self.table[tokens[self.positions(len(tokens))] if self.order else tokens]
+        return self.table[tokens[self.positions(len(tokens), start)] if self.order else tokens]
 
 
 def build_languages(
@@ -128,11 +144,12 @@ def build_languages(
     larger one. orders: the order of each language, or none. Padding is row 0 of all languages.
     Raises ConfigError."""
     orders, count = list(orders) or [''] * len(names), len(names)
-    valid = all(re.fullmatch(r'|reversed|shuffled_([2-9]|[1-9]\d+)', str(o)) for o in orders)
+    # only a number of at least 2 stands for K
+    keys = [re.sub(r'_([2-9]|[1-9]\d+)$', '_K', str(o).replace('K', '?')) for o in orders]
     require(
-        valid and len(orders) == count,
-        f"orders must have '', 'reversed' or 'shuffled_K' (K at least 2) for each of the {count} "
-        f'languages, not {orders}',
+        len(keys) == count and ORDERS.keys() >= set(keys),
+        f'orders must have one of {", ".join(map(repr, ORDERS))} (K at least 2) for each of the '
+        f'{count} languages, not {orders}',
     )
     require(names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages')
     require(len(set(names)) == count, f'two languages have the same name: {names}')
@@ -163,12 +180,11 @@ def build_languages(
     return languages, rows
 
 
-def alone(languages, name):
+def monolingual(languages, name):
     """One language with a vocabulary of its own: ([Language], rows)."""
     language = next(language for language in languages if language.name == name)
     rows = language.corpus.vocab_size
-    table = np.arange(rows, dtype=np.int32)
-    return [Language(name, language.corpus, table, language.order)], rows
+    return [replace(language, table=np.arange(rows, dtype=np.int32))], rows
 
 
 # --- the mixture ----------------------------------------------------------------------------------
@@ -204,7 +220,8 @@ class LanguageMix:
         self.before = np.zeros((max_steps + 1, len(languages)), np.int64)  # sequences before a step
         self.before[1:] = np.cumsum(counts, axis=1).T
         self.chunks = self._assign_chunks(np.mean(stages, axis=0))
-        self._orders = {}  # (language, epoch) -> its chunks in the order of that epoch
+        self.counts = np.full(max_steps, batch_size)  # sequences of each step
+        self._order = functools.lru_cache(2 * len(languages))(self._shuffled)
 
     def _assign_chunks(self, shares):
         """The chunks of each language, in the order of its first epoch: list of (n,) uint32."""
@@ -229,47 +246,46 @@ class LanguageMix:
         self._places = {index: place for place, index in enumerate(assigned)}
         return [assigned[index] for index in range(len(self.languages))]
 
-    def _chunk(self, index, number):
-        """The chunk that is the `number`-th sequence of a language."""
+    def _shuffled(self, index, epoch):
+        """The chunks of a language in the order of an epoch: (n,) uint32."""
         own = self.chunks[index]
-        epoch, place = divmod(number, len(own))
-        if epoch and (index, epoch) not in self._orders:
-            generator = np.random.default_rng((self.seed, self._places[index], epoch))
-            self._orders[index, epoch] = generator.permutation(own)
-            self._orders.pop((index, epoch - 2), None)
-        return self._orders[index, epoch][place] if epoch else own[place]
+        generator = np.random.default_rng((self.seed, self._places[index], epoch))
+        return generator.permutation(own) if epoch else own
+
+    def sequences(self, index, numbers):
+        """The chunks that are the sequences `numbers` (n,) of a language: (n,) int64."""
+        places = np.divmod(numbers, max(1, len(self.chunks[index])))
+        pairs = zip(*(part.tolist() for part in places))
+        return np.array([self._order(index, epoch)[place] for epoch, place in pairs], np.int64)
 
     def batch(self, step, rows=slice(None)):
         """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
         block_size) int64, and the language (index) of each. Targets are the inputs shifted by
         one."""
         drawn = self.drawn[step].astype(np.int64)
-        chunks = np.empty(len(drawn), np.int64)
-        for index in range(len(self.languages)):
-            first = int(self.before[step, index])
-            for number, row in enumerate(np.flatnonzero(drawn == index), first):
-                chunks[row] = self._chunk(index, number)
-        drawn, chunks = drawn[rows], chunks[rows]
-        tokens = np.empty((len(drawn), self.block_size + 1), np.int64)
-        for row, (index, chunk) in enumerate(zip(drawn, chunks)):
-            tokens[row] = self._read(self.languages[index], chunk)
-        return tokens[:, :-1], tokens[:, 1:], drawn
+        tokens = np.empty((len(drawn[rows]), self.block_size + 1), np.int64)
+        for index, language in enumerate(self.languages):
+            own = drawn == index
+            numbers = self.before[step, index] + np.cumsum(own) - 1
+            chunks = self.sequences(index, numbers[rows][own[rows]])
+            tokens[own[rows]] = self.read(language, chunks)
+        return tokens[:, :-1], tokens[:, 1:], drawn[rows]
 
-    def _read(self, language, chunk):
-        """A chunk and the token after it, in the order of the language: (block_size + 1,) ids.
+    def read(self, language, chunks):
+        """Chunks (n,) and the token after each, in the order of a language: (n, block_size + 1).
 
-        A shuffled chunk is a chunk of the shuffled text, so the token after it is the first one of
-        the next window. A reversed chunk is a chunk of the reversed text."""
-        start = chunk * self.block_size
-        end = start + self.block_size + language.window
+        The token after a chunk with windows is the first one of the next window. A reversed chunk
+        is a chunk of the reversed text."""
+        T, train = self.block_size, language.corpus.train
+        texts = ((train[start : start + T + language.window], start) for start in chunks * T)
         try:
-            return language.ids(language.corpus.train[start:end])[: self.block_size + 1]
+            ids = [language.ids(*text)[: T + 1] for text in texts]
         except IndexError:
-            folder = language.corpus.folder
             raise ConfigError(
-                f'{folder}/train.bin has a token id that its tokeniser lacks; delete {folder} and '
-                'rebuild it'
+                f'{language.corpus.folder}/train.bin has a token id that its tokeniser lacks; '
+                'delete the folder and rebuild it'
             ) from None
+        return np.array(ids, np.int64).reshape(-1, T + 1)
 
     def epochs(self, step):
         """{language: how often it has read its text before `step`} (float)."""
@@ -277,3 +293,29 @@ class LanguageMix:
             language.name: self.before[step, index] / max(1, len(self.chunks[index]))
             for index, language in enumerate(self.languages)
         }
+
+
+class Control:
+    """The batches of a control run: the sequences that one language has in a mix, and no others.
+
+    Without `epochs` they come at the same steps as in the mix. Otherwise all of them are read
+    `epochs` times in batches of `batch_size`, first in the order of the mix and then in new orders;
+    an epoch may end within a batch."""
+
+    def __init__(self, mix, index, language, epochs=0, batch_size=0):
+        """index: of the language in the mix; language: with the table of its own model."""
+        self.mix, self.index, self.language = mix, index, language
+        ends = mix.before[1:, index]  # of each step
+        chunks = mix.sequences(index, np.arange(ends[-1]))
+        if epochs:
+            seeds = [(mix.seed, index, epoch) for epoch in range(1, epochs)]
+            again = [np.random.default_rng(seed).permutation(chunks) for seed in seeds]
+            chunks = np.concatenate([chunks, *again])
+            ends = np.append(np.arange(batch_size, len(chunks), batch_size), len(chunks))
+        self.counts = np.diff(ends, prepend=0)  # sequences of each step
+        self.batches = np.split(chunks, ends[:-1])
+
+    def batch(self, step, rows=slice(None)):
+        """As LanguageMix.batch, of the one language."""
+        tokens = self.mix.read(self.language, self.batches[step][rows])
+        return tokens[:, :-1], tokens[:, 1:], np.full(len(tokens), self.index)

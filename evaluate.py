@@ -7,17 +7,21 @@ targets are scored, so that each is predicted from a long context. The standard 
 documents, since the tokens of one document are not independent.
 """
 
+import contextlib
+import json
 import math
-import re
+import os
+from pathlib import Path
+
+from lib.configurator import ConfigError, require, run
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from data import alone, build_languages
-from lib.checkpoint import last_checkpoint
-from lib.configurator import ConfigError, require, run
+from data import build_languages, monolingual
+from lib.checkpoint import last_checkpoint, load_state
 from lib.files import write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import full_settings
@@ -25,6 +29,7 @@ from lib.tokenizer import DOCUMENT_END
 from model import GPT, GPTConfig
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
+data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
 last_n = 0  # targets scored in a window, and how far it slides; 0: a quarter of block_size
 max_windows = 0  # evaluate so many windows, spread evenly over the test set; 0: all of them
 batch_size = 0  # windows scored at once; 0: as many as are fast on the device
@@ -35,38 +40,52 @@ dtype = 'auto'  # auto, bfloat16, float16, float32
 # --- opening a run --------------------------------------------------------------------------------
 
 
-def load_run(out):
+def load_run(out, data_dir='data'):
     """A run of train.py: (model on CPU in evaluation mode, list of Language, checkpoint dict).
 
-    Raises ConfigError without a whole checkpoint or with another corpus than it was trained on."""
+    A control run has one language. Raises ConfigError without a whole checkpoint, or without the
+    corpora that the run was trained on, which `find_corpora` finds from any working directory."""
     state = last_checkpoint(out)
     require(state, f'there is no run in {out}; make one with: python train.py CONFIG')
-    languages, _ = open_languages(full_settings(state['settings']))
-    check_corpora(state, languages, out)
+    settings, root = full_settings(state['settings']), find_corpora(state, out, data_dir)
+    names = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
+    languages, _ = build_languages(*(settings[name] for name in names), root)
+    if settings['only']:
+        languages, _ = monolingual(languages, settings['only'])
     model = GPT(GPTConfig(**state['model_config']))
-    model.load_state_dict(state['model'])
+    load_state(model, state['model'], f'the model in {out}')
     return model.eval(), languages, state
 
 
-def open_languages(settings):
-    """The languages that a run with these settings trains, and the embedding rows they need: (list
-    of Language, rows). A control run has one language. Raises ConfigError."""
-    names = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
-    languages, rows = build_languages(*(settings[name] for name in names))
-    return alone(languages, settings['only']) if settings['only'] else (languages, rows)
+def find_corpora(state, out, data_dir):
+    """The folder with the corpora of the run in `out`: data_dir, or the run's own data_dir from
+    here or from where the run was made.
+
+    Raises ConfigError that says where it looked, and which folders have the missing corpora."""
+
+    def identity(folder):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            info = json.loads((folder / 'corpus.json').read_text())
+            return [info['tokenizer']['sha256'], info['train']['fingerprint']]
+
+    stored, corpora = full_settings(state['settings']), state['corpora']
+    made = Path(os.path.abspath(os.path.join(out, *['..'] * len(Path(stored['out_dir']).parts))))
+    places = [Path(data_dir), Path(stored['data_dir']), made / stored['data_dir']]
+    for place in places:
+        if all(identity(place / name) == corpora[name] for name in corpora):
+            return place
+    places = dict.fromkeys(place.resolve() for place in places)
+    folders = [folder for place in places for folder in place.glob('*/')]
+    alike = [str(folder) for folder in folders if identity(folder) in corpora.values()]
+    advice = f'{", ".join(alike)} looks like it: give it the name back' if alike else 'set data_dir'
+    looked = f'{", ".join(corpora)}, which {out} was trained on, in {", ".join(map(str, places))}'
+    raise ConfigError(f'there is no corpus {looked}; {advice}')
 
 
 def corpora_identity(languages):
     """{corpus: [hash of the tokeniser, fingerprint of the training shard]} of a run."""
     corpora = [language.corpus for language in languages]
     return {c.name: [c.tokenizer_hash, c.info['train']['fingerprint']] for c in corpora}
-
-
-def check_corpora(state, languages, out):
-    """Raises ConfigError when a corpus is not the one that the run in `out` was trained on."""
-    for name, identity in corpora_identity(languages).items():
-        same = state['corpora'].get(name) == identity
-        require(same, f'data/{name} is not the corpus of {out}; give that its name back')
 
 
 # --- perplexity -----------------------------------------------------------------------------------
@@ -80,12 +99,9 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
     With torch.distributed the processes share the windows, and all get all losses. Raises
     ConfigError when the stream is shorter than a window."""
     T = model.config.block_size
-    if len(stream) < T + 1:
-        raise ConfigError(
-            f'the test set has {len(stream):,} tokens, fewer than one window of block_size {T}'
-        )
-    if not 0 < last_n <= T:
-        raise ConfigError(f'last_n must lie between 1 and block_size {T}, not {last_n}')
+    enough = len(stream) > T
+    require(enough, f'a test set of {len(stream):,} tokens is shorter than block_size {T}')
+    require(0 < last_n <= T, f'last_n must be 1 to block_size {T}, not {last_n}')
     starts = np.arange(0, len(stream) - T, last_n)
     if max_windows and max_windows < len(starts):
         starts = starts[np.linspace(0, len(starts) - 1, max_windows).astype(int)]
@@ -103,26 +119,22 @@ def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=No
             _, part = model(window[:, :-1], window[:, 1:], last_n=last_n, per_token=True)
         losses[first : first + batch_size] = part.float().cpu()
     if world > 1:
-        losses = losses.to(device)
         dist.all_reduce(losses)
-    return losses.cpu().numpy(), starts
+    return losses.numpy(), starts
 
 
 def perplexity(model, language, last_n=0, **how):
     """Perplexity of a language on its test set, as a dict. how: as of `window_losses`.
 
-    ppl, loss (nats a token) and their standard errors over documents (nan for one document);
+    ppl, loss (nats a token) and their standard errors over documents (None for one document);
     bits_per_byte; scored_tokens, windows, last_n; and for each document with a scored token, in the
     order of the test set, document_loss (sum, nats) and document_tokens, so that runs can be
     compared on the same documents. The whole test set is put into the order of the language, so
     every token except at its ends is scored once, in a reversed language, too."""
     T, test, about = model.config.block_size, language.corpus.test, language.corpus.info['test']
     last_n = last_n or max(1, T // 4)
-    if last_n % language.window:
-        raise ConfigError(
-            f'{language.name} is {language.order}: last_n must be divisible by {language.window}, '
-            f'not {last_n}'
-        )
+    fits = last_n % language.window == 0
+    require(fits, f'last_n={last_n} does not fit the order {language.order} of {language.name}')
     losses, starts = window_losses(model, language.ids(np.asarray(test)), last_n, **how)
     scored_positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
     is_end = np.asarray(test) == DOCUMENT_END
@@ -131,7 +143,7 @@ def perplexity(model, language, last_n=0, **how):
     total, count = np.bincount(document, losses.ravel().astype(float)), np.bincount(document)
     total, count = total[count > 0], count[count > 0]
     scored, documents = int(count.sum()), len(count)
-    loss, error = total.sum() / scored, float('nan')
+    loss, error = total.sum() / scored, None
     if documents > 1:
         # The loss is a ratio of sums: its error is the spread of what each document adds.
         spread = ((total - loss * count) ** 2).sum() * documents / (documents - 1)
@@ -139,7 +151,7 @@ def perplexity(model, language, last_n=0, **how):
     ppl = math.exp(min(loss, 700))
     return dict(
         ppl=ppl,
-        ppl_se=ppl * error,
+        ppl_se=error and ppl * error,
         loss=loss,
         loss_se=error,
         bits_per_byte=loss / math.log(2) * about['tokens'] / about['bytes'],
@@ -157,32 +169,37 @@ def perplexities(model, languages, **how):
     return {language.name: perplexity(model, language, **how) for language in languages}
 
 
+COLUMNS = {  # of the printed table: key of a score, head, width, form
+    'ppl': ('PPL', 10, '.2f'),
+    'ppl_se': ('± s.e.', 9, '.2f'),
+    'bits_per_byte': ('bits/byte', 11, '.3f'),
+    'loss': ('nats/token', 12, '.4f'),
+    'scored_tokens': ('scored tokens', 15, ','),
+    'documents': ('documents', 11, ','),
+}
+
+
 def table(scores):
     """The perplexities as lines of text; - where a number is unknown."""
-    columns = dict(ppl='10.2f', ppl_se='9.2f', bits_per_byte='11.3f', loss='12.4f')
-    columns |= dict(scored_tokens='15,', documents='11,')
-    heads = 'PPL', '± s.e.', 'bits/byte', 'nats/token', 'scored tokens', 'documents'
-    widths = [int(re.match(r'\d+', form)[0]) for form in columns.values()]
-    lines = ['language'.ljust(12) + ''.join(h.rjust(w) for h, w in zip(heads, widths))]
+    lines = ['language'.ljust(12) + ''.join(head.rjust(w) for head, w, _ in COLUMNS.values())]
     for name, score in scores.items():
-        cells = []
-        for (key, form), width in zip(columns.items(), widths):
-            known = score[key] is not None and math.isfinite(score[key])
-            cells.append(f'{score[key]:{form}}' if known else '-'.rjust(width))
-        lines.append(f'{name:<12}{"".join(cells)}')
+        cells = [(score[key], width, form) for key, (_, width, form) in COLUMNS.items()]
+        texts = ['-' if x is None else format(x, form) for x, _, form in cells]
+        lines.append(name.ljust(12) + ''.join(t.rjust(w) for t, (_, w, _) in zip(texts, cells)))
     return '\n'.join(lines)
 
 
 def main():
     require(out_dir, 'say which run to evaluate: --out_dir=out/RUN')
-    model, languages, _ = load_run(out_dir)
+    model, languages, _ = load_run(out_dir, data_dir)
     compute_device = pick_device(device)
     context = autocast(compute_device, pick_dtype(dtype, compute_device))
     how = dict(last_n=last_n, batch_size=batch_size, max_windows=max_windows, context=context)
     with memory_advice('lower batch_size'):
         scores = perplexities(model.to(compute_device), languages, **how, quiet=False)
+    part = f'_{max_windows}' if max_windows else ''
+    write_json(f'{out_dir}/evaluation{part}.json', scores)
     print(table(scores))
-    write_json(f'{out_dir}/evaluation.json', scores)
 
 
 if __name__ == '__main__':

@@ -12,11 +12,12 @@ import json
 import math
 from pathlib import Path
 
+from lib.configurator import ConfigError, require, run
+
 import torch
 import torch.nn.functional as F
 
 from evaluate import load_run
-from lib.configurator import ConfigError, require, run
 from lib.files import write_file, write_json
 from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
 

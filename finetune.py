@@ -20,6 +20,8 @@ import json
 import math
 from pathlib import Path
 
+from lib.configurator import ConfigError, require, run, settings_of
+
 import numpy as np
 import torch
 import torch.nn as nn
@@ -28,7 +30,6 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from evaluate import load_run
-from lib.configurator import ConfigError, require, run, settings_of
 from lib.files import lock, write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import differing

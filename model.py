@@ -26,7 +26,7 @@ SIZES = {  # non-embedding parameters: 10.5M, 85M, 302M
 
 @dataclass
 class GPTConfig:
-    """Shape of a model. A new field needs a default, so that older checkpoints still open."""
+    """Shape of a model. A new field needs a default: what older checkpoints have without it."""
 
     n_layer: int
     n_head: int
@@ -114,9 +114,7 @@ def chunk_gradients(hidden, targets, token_weights, weight, grad_weight):
     return losses, grad @ weight, grad_weight
 
 
-@functools.cache
-def compiled_chunk_gradients():
-    return torch.compile(chunk_gradients)
+compiled_chunk_gradients = functools.cache(lambda: torch.compile(chunk_gradients))
 
 
 def chunks_of(hidden, targets, entries, token_weights=None):
@@ -218,16 +216,12 @@ class GPT(nn.Module):
         outside = sum(p.numel() for p in (self.wte.weight, self.wpe.weight, self.head.weight))
         return sum(p.numel() for p in self.parameters()) - outside
 
-    def embed(self, idx):
-        """idx: (B, T) token ids of the model; returns (B, T, C)."""
+    def residual_stream(self, idx):
+        """Yields the residual stream (B, T, C) after each block, one at a time. idx: (B, T)."""
         length, limit = idx.shape[1], self.config.block_size
         if length > limit:
             raise ValueError(f'a sequence of {length} tokens is longer than block_size {limit}')
-        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:length]
-
-    def residual_stream(self, idx):
-        """Yields the residual stream (B, T, C) after each block, one at a time."""
-        x = self.embed(idx)
+        x = self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:length]
         for block in self.blocks:
             x = block(x)
             yield x
@@ -251,9 +245,8 @@ class GPT(nn.Module):
         targets = targets if last_n is None else targets[:, -last_n:]
         if weights is not None:
             weights = weights[:, None].expand(targets.shape).flatten()
-        compiled = torch.compiler.is_compiling()  # torch.compile of the model
-        states = x.flatten(0, 1)
-        loss, losses = cross_entropy(states, self.head.weight, targets.flatten(), weights, compiled)
+        about = targets.flatten(), weights, torch.compiler.is_compiling()
+        loss, losses = cross_entropy(x.flatten(0, 1), self.head.weight, *about)
         return (loss, losses.view(targets.shape)) if per_token else loss
 
 

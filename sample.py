@@ -10,14 +10,15 @@ Without a text it begins a document. Another language than the prompt's stands i
 from itertools import groupby
 from pathlib import Path
 
+from lib.configurator import require, run
+
 import numpy as np
 import torch
 from tqdm import trange
 
 from evaluate import load_run
-from lib.configurator import require, run
 from lib.machine import memory_advice, pick_device
-from lib.tokenizer import DOCUMENT_END, PAD
+from lib.tokenizer import DOCUMENT_END, PAD, warn_of_foreign
 
 out_dir = ''  # folder of a run of train.py
 language = ''  # of the prompt; empty: the first one of the run
@@ -77,6 +78,7 @@ def main():
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     text = Path(start).read_text('utf-8', 'replace') if start else prompt
     tokens = tokenizers[first].encode(text.strip()) or [DOCUMENT_END]
+    warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))
     require(len(tokens) <= T, f'the prompt has {len(tokens):,} tokens, the model reads {T:,}')
     idx = torch.from_numpy(languages[first].table[tokens]).long().repeat(num_samples, 1)
     rows = torch.from_numpy(np.setdiff1d(np.concatenate([x.table for x in languages]), PAD))

@@ -2,8 +2,10 @@
 
     python train.py config/clones_90_10.py                    # out/clones_90_10, one process
     python train.py config/clones_90_10.py --size=mini        # out/clones_90_10-size_mini
-    python train.py config/clones_90_10.py --only=en2         # its control run: EN2 alone
-    torchrun --nproc_per_node=8 train.py config/clones_90_10.py   # eight processes, same result
+    python train.py config/clones_90_10.py --only=en2         # its control run, without EN1
+    python train.py config/clones_90_10.py --only=en2 --epochs=4    # a control that re-reads
+    python train.py config/clones_90_10.py --alone=en2        # a monolingual run of as many steps
+    torchrun --nproc_per_node=8 train.py config/clones_90_10.py     # the same in eight processes
 
 Rerun a command to resume it, bit for bit on a CPU; a finished run just prints its results. Files in
 out/RUN: log.jsonl (a line a step with the loss of each language, and quick perplexities),
@@ -21,6 +23,8 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+from lib.configurator import require, run, run_name, settings_of
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,14 +32,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import schedule
-from data import LanguageMix, alone, build_languages
-from evaluate import check_corpora, corpora_identity, load_run, perplexities, table
-from lib import interventions, machine
-from lib.checkpoint import last_checkpoint, save_checkpoint
-from lib.configurator import require, run, run_name, settings_of
+from data import Control, LanguageMix, build_languages, monolingual
+from evaluate import corpora_identity, find_corpora, load_run, perplexities, table
+from lib import interventions, machine, runs
+from lib.checkpoint import last_checkpoint, load_state, save_checkpoint
 from lib.files import lock, write_json
-from lib.log import Log
-from lib.runs import BRANCH, FREE, full_settings, refuse_other_settings
+from lib.log import Log, open_wandb
 from model import GPT, PAD, SIZES, GPTConfig, make_optimizer
 
 # the languages (Sections 4 and 5)
@@ -44,8 +46,11 @@ languages = ['en1', 'en2']  # a name for each
 vocabulary = 'disjoint'  # disjoint; anchored: tokens spelled the same share a row (Appendix D.2)
 cloned_fraction = 1.0  # fraction of the vocabulary duplicated for a clone (Appendix D.1)
 stages = [[0.9, 0.1]]  # p(language), a row for each of the equally long stages (Section 4.5)
-orders = []  # of each language's text: '', 'reversed' or 'shuffled_K' in windows of K tokens
+orders = []  # of each language's text: '', 'reversed', 'shuffled_K' or 'scrambled_K', see data.py
+alone = ''  # monolingual run: all steps in this language
 only = ''  # control run: the sequences of this language at the same steps, without the others
+epochs = 0  # of a control run: how often it reads them, in batches of its own; 0: as the run
+control_batch = 0  # sequences of these batches; 0: batch_size
 # interventions (ignored by control runs)
 loss_weights = []  # of each language: changes its share of the gradient; scaled to mean 1
 init_embeddings = ''  # spelling: a later language's embeddings start as those spelled the same
@@ -71,11 +76,12 @@ decay_fraction = 0.2  # fraction of a wsd run that decays
 init_from = ''  # folder of a longer wsd run with the same settings to branch off; see train_only
 # the run
 out_dir = ''  # folder of the run; empty: out/ and the names of the configs and overrides
+data_dir = 'data'  # folder of the corpora
 eval_interval = 1000  # steps between quick perplexities of each language; 0: none before the end
 eval_windows = 256  # windows of a quick perplexity
 final_windows = 0  # windows of the perplexity at the end; 0: the whole test set
-checkpoint_interval = 1000  # steps between checkpoints
-keep_checkpoints = []  # steps whose checkpoints are kept, for branches and studies over training
+checkpoint_interval = 1000  # steps between checkpoints; of a finished run the last one remains,
+keep_checkpoints = []  # and those of these steps, for branches and studies over training
 log_interval = 10  # steps between reading the loss (each read synchronises the GPU)
 seed = 0  # of weights, languages drawn and order of the text
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
@@ -89,37 +95,42 @@ SETTINGS = list(settings_of(__file__))
 # --- settings -------------------------------------------------------------------------------------
 
 
+def keep_alone():
+    """Turns the settings into those of a monolingual run of the language `alone`."""
+    require(alone in languages, f'alone={alone!r} is none of the languages {", ".join(languages)}')
+    require(not only, 'alone and only exclude each other')
+    index = languages.index(alone)
+    mixed = {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
+    mixed |= {'init_from'} if train_only else set()
+    kept = dict(languages=[alone], corpora=corpora[index : index + 1], stages=[[1.0]])
+    kept |= dict(orders=[order for order in orders[index : index + 1] if order])
+    globals().update({name: runs.DEFAULTS[name] for name in mixed} | kept)
+
+
 def check_settings():
     """Raises ConfigError for settings that contradict each other or the paper's definitions."""
-    least = dict(block_size=1, batch_size=1, max_steps=1, checkpoint_interval=1, log_interval=1)
-    least |= dict(warmup_steps=0, micro_batch_size=0, init_noise=0, seed=0)
-    least |= dict(eval_interval=0, eval_windows=0, final_windows=0)
-    for name, minimum in least.items():
-        value = globals()[name]
-        require(value >= minimum, f'{name} must be at least {minimum}, not {value}')
-    count, names, sizes = len(languages), ', '.join(languages), ', '.join(SIZES)
-    shaped = stages and all(len(row) == count for row in stages)
-    require(shaped, f'stages must have rows of {count} probabilities, one a language, not {stages}')
-    for row in stages:
+    positive = 'block_size batch_size max_steps checkpoint_interval log_interval'.split()
+    for name in SETTINGS:
+        value, least = globals()[name], 1 if name in positive else 0
+        valid = not isinstance(value, (int, float)) or value >= least
+        require(valid, f'{name} must be at least {least}, not {value}')
+    choices = dict(lr_schedule=('cosine', 'wsd'), init_embeddings=('', 'spelling'))
+    choices |= dict(size=('', *SIZES), only=('', *languages), train_only=('', *languages))
+    for name, allowed in choices.items():
+        value, text = globals()[name], ', '.join(map(repr, allowed))
+        require(value in allowed, f'{name} must be one of {text}, not {value!r}')
+    for row in stages or [[]]:
         valid = all(isinstance(p, (int, float)) and p >= 0 for p in row)
-        valid = valid and abs(sum(row) - 1) <= 1e-6
-        require(valid, f'the probabilities of a stage must be 0 to 1 and add up to 1, not {row}')
-    require(0 <= min_learning_rate <= learning_rate, 'min_learning_rate must be 0 to learning_rate')
-    require(lr_schedule in ('cosine', 'wsd'), f'lr_schedule must be cosine or wsd: {lr_schedule!r}')
+        valid = valid and len(row) == len(languages) and abs(sum(row) - 1) <= 1e-6
+        text = f'for each of the {len(languages)} languages that add up to 1'
+        require(valid, f'a row of stages must have a probability {text}, not {row}')
+    rates = 0 <= min_learning_rate <= learning_rate > 0
+    require(rates, 'learning_rate must be above 0 and min_learning_rate 0 to learning_rate')
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
-    require(
-        warmup_steps < max_steps,
-        f'the run ends within its warm-up of warmup_steps={warmup_steps}; make that shorter',
-    )
-    for name in ('only', 'train_only'):
-        value = globals()[name]
-        require(value in ('', *languages), f'{name}={value!r} is none of the languages {names}')
-    valid = init_embeddings in ('', 'spelling')
-    require(valid, f"init_embeddings must be 'spelling' or empty, not {init_embeddings!r}")
-    require(size in ('', *SIZES), f'size must be empty or one of {sizes}, not {size!r}')
-    for name in SIZES['small']:
-        positive = model_shape()[name] > 0
-        require(positive, f'{name} must be a positive number, or size one of {sizes}')
+    require(only or not epochs, f'epochs={epochs} are of a control run: name its language by only')
+    require(epochs or not control_batch, f'control_batch={control_batch} needs epochs')
+    missing = [name for name in SIZES['small'] if not model_shape()[name]]
+    require(not missing, f'set {", ".join(missing)}, or size to one of {", ".join(SIZES)}')
     interventions.scaled_loss_weights(loss_weights, stages, languages)
 
 
@@ -128,6 +139,15 @@ def model_shape():
     settings = {f.name: globals()[f.name] for f in fields(GPTConfig) if f.name in SETTINGS}
     named = SIZES.get(size, {})
     return {name: value or named.get(name, value) for name, value in settings.items()}
+
+
+def refuse(stored, settings, out):
+    """Raises ConfigError when the run in `out` was made with other settings."""
+    others = runs.full_settings(stored)
+    longer = runs.differing(others, settings, runs.FREE) == ['max_steps'] and lr_schedule == 'wsd'
+    text = f'{out} has max_steps={others["max_steps"]}: to branch off it, set init_from={out}'
+    require(not longer, f'{text} and another out_dir')
+    runs.refuse_other_settings(stored, settings, out)
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -140,141 +160,116 @@ class Training:
         """Builds everything, or loads it from the last checkpoint. Raises ConfigError."""
         self.settings, self.out, self.processes = settings, out, processes
         self.signals, self.notes = machine.Signals(), []  # notes are printed at the start
+        self.commit, self.dirty = machine.code_version()
         self.compute_dtype = machine.pick_dtype(dtype, processes.device)
         self.context = machine.autocast(processes.device, self.compute_dtype)
+        self.state = self.stored_state()
         self.open_languages()
         self.open_model()
         self.open_optimizer()
-
-    def open_languages(self):
-        """trained: the languages of the model; mix: the batches; counts: sequences of each step."""
-        of_languages = corpora, languages, vocabulary, cloned_fraction, seed, orders
-        self.trained, self.rows = build_languages(*of_languages)
-        self.mix = LanguageMix(self.trained, stages, max_steps, batch_size, block_size, seed)
-        self.counts = np.full(max_steps, batch_size)
-        if only:
-            self.trained, self.rows = alone(self.trained, only)
-            self.mix.languages[languages.index(only)] = self.trained[0]
-            self.counts = (self.mix.drawn == languages.index(only)).sum(1)
-        require(self.counts.any(), f'the run never draws {only}: there is nothing to train')
-        shared = only or batch_size % self.processes.world == 0
-        world = self.processes.world
-        require(shared, f'batch_size {batch_size} cannot be shared by {world} processes')
-        for language in self.trained:
-            name, tokens = language.corpus.name, len(language.corpus.test)
-            require(
-                tokens > block_size,
-                f'the test set of {name} has {tokens:,} tokens, fewer than block_size {block_size}',
-            )
-
-    def open_model(self):
-        """The model on the device: new, or of the last checkpoint, or of the run in init_from."""
-        self.config = GPTConfig(**model_shape(), vocab_size=self.rows)
-        self.state = self.stored_state()
-        torch.manual_seed(seed)
-        self.model = GPT(self.config)
-        self.frozen = None  # embedding rows that do not train, (rows,) bool
-        if train_only and not only:
-            self.frozen = torch.ones(self.rows, dtype=torch.bool)
-            self.frozen[interventions.own_rows(self.trained, train_only)] = False
-        if self.state:
-            self.model.load_state_dict(self.state['model'])
-        elif not only:
-            self.intervene()
-        device_ = self.processes.device
-        self.model.to(device_)
-        if self.frozen is not None:
-            self.frozen = self.frozen.to(device_)
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(name in interventions.EMBEDDINGS)
-        self.weights = interventions.scaled_loss_weights(loss_weights, stages, languages)
-        self.weights = None if only else self.weights
-        self.evaluate = partial(perplexities, self.model, self.trained, context=self.context)
-        self.parallel = self.model
-        machine.make_deterministic(device_)
-        if compile and machine.can_compile(device_):
-            self.parallel = torch.compile(self.model)
-            self.notes.append('the first step compiles, for up to a minute')
-        elif compile:
-            self.notes.append('no C++ compiler found (g++ or CXX): training uncompiled')
-        if self.processes.distributed:
-            self.parallel = DistributedDataParallel(self.parallel)
-
-    def open_optimizer(self):
-        """The optimiser and the scaler of gradients, and the micro-batch size."""
-        self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
-        half = self.compute_dtype == torch.float16
-        self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=half)
-        self.step, self.elapsed = 0, 0.0
-        if self.state:
-            self.optimizer.load_state_dict(self.state['optimizer'])
-            self.scaler.load_state_dict(self.state['scaler'])
-            self.step, self.elapsed = self.state['step'], self.state['wall_time_s']
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.micro = self.pick_micro_batch()
         self.state = None
 
     def stored_state(self):
         """The checkpoint to resume, of this run or of the trunk that it branches off, or None."""
         state = last_checkpoint(self.out)
         if state is not None:
-            refuse_other_settings(state['settings'], self.settings, self.out)
+            refuse(state['settings'], self.settings, self.out)
         elif init_from and not train_only:
             state = branch_point(self.settings)
             self.notes.append(f'branches off {init_from} at step {state["step"]}')
-        if state is not None:
-            check_corpora(state, self.trained, self.out)
-            same = GPTConfig(**state['model_config']) == self.config
-            require(same, f'the model in {self.out} has another shape: {state["model_config"]}')
         return state
+
+    def open_languages(self):
+        """trained: the languages of the model; source: the batches; steps: how many."""
+        root = find_corpora(self.state, self.out, data_dir) if self.state else data_dir
+        of_languages = corpora, languages, vocabulary, cloned_fraction, seed, orders
+        self.trained, self.rows = build_languages(*of_languages, root)
+        self.mix = LanguageMix(self.trained, stages, max_steps, batch_size, block_size, seed)
+        self.source = self.mix
+        if only:
+            self.trained, self.rows = monolingual(self.trained, only)
+            about = languages.index(only), self.trained[0], epochs, control_batch or batch_size
+            self.source = Control(self.mix, *about)
+        self.steps, world = len(self.source.counts), self.processes.world
+        self.share = slice(self.processes.rank, None, world)  # of a step's sequences
+        require(self.source.counts.any(), f'only={only}: the run never draws it')
+        require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
+        short = [lang.name for lang in self.trained if len(lang.corpus.test) <= block_size]
+        text = f'block_size {block_size} is longer than the test set of {", ".join(short)}'
+        require(not short, text)
+
+    def open_model(self):
+        """The model on the device: new, or of the last checkpoint, or of the run in init_from."""
+        self.config = GPTConfig(**model_shape(), vocab_size=self.rows)
+        torch.manual_seed(seed)
+        self.model = GPT(self.config)
+        if self.state:
+            same = GPTConfig(**self.state['model_config']) == self.config
+            require(same, f'the model in {self.out} has another shape')
+            load_state(self.model, self.state['model'], f'the model in {self.out}')
+        elif not only:
+            self.intervene()
+        device_ = self.processes.device
+        self.model.to(device_)
+        self.restore = self.weights = None
+        if not only:
+            if train_only:
+                self.restore = interventions.freeze_body(self.model, self.trained, train_only)
+            self.weights = interventions.scaled_loss_weights(loss_weights, stages, languages)
+        self.evaluate = partial(perplexities, self.model, self.trained, context=self.context)
+        self.parallel = self.model
+        machine.make_deterministic(device_)
+        if compile and machine.can_compile(device_):
+            self.parallel = torch.compile(self.model)
+            self.notes.append('the first step compiles, for up to a minute')
+        if self.processes.distributed:
+            self.parallel = DistributedDataParallel(self.parallel)
 
     def intervene(self):
         """Changes the initial weights of a new run as init_from and init_embeddings say."""
         if init_from:  # with train_only: else the run would branch off
-            source, known, _ = load_run(init_from)
+            source, known, _ = load_run(init_from, data_dir)
             about = self.model, self.trained, train_only, source, known, init_from
             names = ', '.join(interventions.copy_known(*about))
             self.notes.append(f'body and embeddings of {names} are copied from {init_from}')
         if init_embeddings:
             pairs = interventions.row_pairs(self.trained)
-            if self.frozen is not None:
-                pairs = pairs[~self.frozen.numpy()[pairs[:, 0]]]
+            if train_only:
+                own = interventions.own_rows(self.trained, train_only)
+                pairs = pairs[np.isin(pairs[:, 0], own)]
             interventions.init_embeddings(self.model, pairs, init_noise)
             self.notes.append(f'{len(pairs):,} embeddings are initialised by {init_embeddings}')
 
-    def rows_of(self, step):
-        """Which of a step's sequences this process trains on."""
-        rank, world = self.processes.rank, self.processes.world
-        if only:
-            return np.flatnonzero(self.mix.drawn[step] == languages.index(only))[rank::world]
-        share = batch_size // world
-        return slice(rank * share, (rank + 1) * share)
-
-    def pick_micro_batch(self):
-        """Sequences of a micro-batch. A resumed run keeps its size: others round differently."""
-        counts = -(-self.counts // self.processes.world)
-        given = micro_batch_size or (self.state and self.state['micro_batch_size'])
-        if given and (only or counts[0] % given == 0):
-            return given
-        text = f'micro_batch_size {given} does not divide the {counts[0]} sequences of a process'
-        require(not micro_batch_size, text)
+    def open_optimizer(self):
+        """The optimiser and the scaler of gradients, and the micro-batch size."""
+        self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
+        # a group may have a rate of its own, which follows the schedule
+        self.rates = [group['lr'] / learning_rate for group in self.optimizer.param_groups]
+        half = self.compute_dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=half)
+        self.step, self.elapsed, given = 0, 0.0, micro_batch_size
+        if self.state:
+            self.step, self.elapsed = self.state['step'], self.state['wall_time_s']
+            given = given or self.state['micro_batch_size']  # others round differently
+        if self.state and self.step < self.steps:
+            for name, part in (('optimizer', self.optimizer), ('scaler', self.scaler)):
+                load_state(part, self.state[name], f'the {name} in {self.out}')
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        counts = -(-self.source.counts // self.processes.world)  # of the first process
         about = self.config, self.compute_dtype, self.processes.device, self.parameters
-        return machine.micro_batch_of(counts, machine.largest_micro_batch(*about))
+        self.micro = given or machine.micro_batch_of(counts, machine.largest_micro_batch(*about))
 
     def save(self):
-        if self.processes.rank == 0:
-            state = dict(
-                step=self.step,
-                model=self.model.state_dict(),
-                optimizer=self.optimizer.state_dict(),
-                scaler=self.scaler.state_dict(),
-                settings=self.settings,
-                model_config=vars(self.config),
-                micro_batch_size=self.micro,
-                corpora=corpora_identity(self.trained),
-                wall_time_s=self.wall_time(),
-            )
-            save_checkpoint(self.out, state, keep_checkpoints)
+        """Writes a checkpoint; the last one is without optimiser unless it is to be kept."""
+        if self.processes.rank:
+            return
+        state = dict(step=self.step, settings=self.settings, wall_time_s=self.wall_time())
+        state |= dict(model=self.model.state_dict(), model_config=vars(self.config))
+        state |= dict(micro_batch_size=self.micro, corpora=corpora_identity(self.trained))
+        ends = self.step == self.steps
+        if not ends or self.step in keep_checkpoints:
+            state |= dict(optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict())
+        save_checkpoint(self.out, state, keep_checkpoints, spare=0 if ends else 1)
 
     def wall_time(self):
         return self.elapsed + time.perf_counter() - self.started
@@ -292,12 +287,12 @@ class Training:
         the sequences."""
 
         def make(step):
-            *arrays, drawn = self.mix.batch(step, self.rows_of(step))
-            tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+            *arrays, drawn = self.source.batch(step, self.share)
             pinned = self.processes.device.type == 'cuda'
-            return [t.pin_memory() for t in tensors] if pinned else tensors, drawn
+            tensors = map(torch.from_numpy, arrays)
+            return [t.pin_memory() if pinned else t for t in tensors], drawn
 
-        return machine.prefetch(make, range(self.step, max_steps))
+        return machine.prefetch(make, range(self.step, self.steps))
 
     def compute_gradients(self, batch, drawn, count):
         """Forward and backward pass over this process's sequences of a step.
@@ -334,32 +329,28 @@ class Training:
     def take_step(self, batch, drawn):
         """Trains on one step."""
         curve = learning_rate, min_learning_rate, warmup_steps, lr_schedule, decay_fraction
-        rate = schedule.learning_rate(self.step, max_steps, *curve)
-        for group in self.optimizer.param_groups:
-            group['lr'] = rate
-        losses = self.compute_gradients(batch, drawn, int(self.counts[self.step]))
-        if self.frozen is not None:  # Adam without weight decay leaves rows without gradient alone
-            for name in interventions.EMBEDDINGS:
-                self.model.get_parameter(name).grad[self.frozen] = 0
+        rate = schedule.learning_rate(self.step, self.steps, *curve)
+        for group, own in zip(self.optimizer.param_groups, self.rates):
+            group['lr'] = rate * own
+        losses = self.compute_gradients(batch, drawn, int(self.source.counts[self.step]))
+        self.scaler.unscale_(self.optimizer)  # from here on gradients have their true size
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.restore:
+            self.restore()
         self.log.add(self.step, losses, drawn, learning_rate=rate)
 
     def describe(self):
         """Prints what is about to be trained."""
         body, read = self.model.non_embedding_parameters(), self.mix.epochs(max_steps)
-        print(
-            f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows, '
-            f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}; '
-            'epochs of its text:',
-            ', '.join(f'{lang.name} {read[lang.name]:.2f}' for lang in self.trained),
-        )
-        for note in self.notes:
-            print(note)
+        print(f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows,', end=' ')
+        print(f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}')
+        epochs_ = ', '.join(f'{lang.name} {read[lang.name]:.2f}' for lang in self.trained)
+        print(f'epochs of its text: {epochs_}', *self.notes, sep='\n')
 
     def train(self):
-        """Takes the steps up to max_steps: log, checkpoints, quick perplexities, signals."""
+        """Takes the steps that are left: log, quick perplexities, checkpoints, signals."""
         processes = self.processes
         peak = machine.measure_peak(processes.device, self.compute_dtype) * processes.world
         self.started = time.perf_counter()
@@ -368,19 +359,19 @@ class Training:
         if processes.rank == 0:
             self.describe()
         bar = dict(unit=' steps', disable=processes.rank > 0, dynamic_ncols=True)
-        with tqdm(total=max_steps, initial=self.step, **bar) as progress:
+        with tqdm(total=self.steps, initial=self.step, **bar) as progress:
             for batch, drawn in self.batches():
-                if self.counts[self.step]:  # a control has nothing to train on when its language
-                    self.take_step(batch, drawn)  # was not drawn
+                if self.source.counts[self.step]:  # else a control has nothing to train on
+                    self.take_step(batch, drawn)
                 self.step = step = self.step + 1
                 progress.update(1)
-                ends = step == max_steps
+                ends = step == self.steps
                 evaluates = eval_interval and step % eval_interval == 0 and not ends
                 saves = step % checkpoint_interval == 0 or step in keep_checkpoints or ends
-                reads = processes.device.type == 'cpu' or step % log_interval == 0
-                if not (reads or evaluates or saves):
-                    continue
                 stop = processes.sum(np.array([float(self.signals.number)]))[0]
+                reads = processes.device.type == 'cpu' or step % log_interval == 0
+                if not (reads or evaluates or saves or stop):
+                    continue
                 log.flush()
                 efficiency = log.speed * self.config.flops_per_token() / peak
                 text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
@@ -406,81 +397,83 @@ class Training:
         of_language = {}
         for language in self.trained:
             name, corpus = language.name, language.corpus
-            sequences = int(self.mix.before[max_steps, languages.index(name)])
-            of_language[name] = dict(
-                corpus=corpus.name,
-                tokenizer=corpus.tokenizer_hash,
-                test=corpus.info['test']['fingerprint'],
-                sequences_seen=sequences,
-                tokens_seen=sequences * block_size,
-                epochs=read[name],
-                **scores[name],
-            )
-        tokens = sum(entry['tokens_seen'] for entry in of_language.values())
-        body, python = self.model.non_embedding_parameters(), platform.python_version()
+            seen = int(self.mix.before[max_steps, languages.index(name)])
+            sequences = int(self.source.counts.sum()) if only else seen
+            about = dict(corpus=corpus.name, tokenizer=corpus.tokenizer_hash, epochs=read[name])
+            about |= dict(sequences_seen=seen, tokens_seen=seen * block_size)
+            about |= dict(tokens_read=sequences * block_size)  # more if a control re-reads
+            about |= dict(test=corpus.info['test']['fingerprint'])
+            of_language[name] = about | scores[name]
+        tokens = sum(about['tokens_read'] for about in of_language.values())
+        versions = dict(python=platform.python_version(), torch=torch.__version__)
+        body = self.model.non_embedding_parameters()
         about = dict(parameters=self.parameters, non_embedding_parameters=body)
-        return dict(
-            run=self.out.name,
-            settings=self.settings,
-            model=vars(self.config) | about,
-            languages=of_language,
-            steps=max_steps,
-            tokens=tokens,
-            wall_time_s=wall_time,
-            tokens_per_second=tokens / wall_time,
-            versions=dict(python=python, torch=torch.__version__, numpy=np.__version__),
-            device=machine.describe(self.processes.device),
-            dtype=str(self.compute_dtype).removeprefix('torch.'),
-            processes=self.processes.world,
-        )
+        results = dict(run=self.out.name, settings=self.settings, model=vars(self.config) | about)
+        results |= dict(languages=of_language, steps=self.steps, tokens=tokens)
+        results |= dict(wall_time_s=wall_time, tokens_per_second=tokens / wall_time)
+        results |= dict(versions=versions | dict(numpy=np.__version__))
+        results |= dict(device=machine.describe(self.processes.device))
+        results |= dict(dtype=str(self.compute_dtype).removeprefix('torch.'))
+        results |= dict(processes=self.processes.world, commit=self.commit, dirty=self.dirty)
+        return results
 
 
 def branch_point(settings):
-    """The checkpoint of a wsd trunk at or before the step where this run starts to decay: up to
+    """The checkpoint of a wsd trunk at or before the step where either run starts to decay: up to
     there the two runs are the same. Raises ConfigError."""
-    decays = schedule.decay_start(max_steps, decay_fraction)
     require(lr_schedule == 'wsd', "init_from needs lr_schedule='wsd' in both runs")
-    require(Path(init_from).is_dir(), f'init_from: there is no run {init_from}')
     require(len(stages) == 1, 'a branch needs one stage, since stages follow the length of the run')
-    state = last_checkpoint(init_from, at_most=decays)
-    needed = f'has no checkpoint up to step {decays}: keep_checkpoints=[{decays}]'
-    require(state, f'{init_from} {needed}')
-    trunk = full_settings(state['settings'])
-    constant = state['step'] <= schedule.decay_start(trunk['max_steps'], trunk['decay_fraction'])
-    require(constant, f'in {init_from} the learning rate decays before step {state["step"]}')
-    refuse_other_settings(state['settings'], settings, init_from, FREE | BRANCH)
+    require(not epochs, 'a control that re-reads cannot branch: its order follows its length')
+    trunk = last_checkpoint(init_from)
+    require(trunk, f'init_from: there is no run {init_from}')
+    runs.refuse_other_settings(trunk['settings'], settings, init_from, runs.FREE | runs.BRANCH)
+    both = settings, runs.full_settings(trunk['settings'])
+    last = min(schedule.decay_start(run['max_steps'], run['decay_fraction']) for run in both)
+    state = last_checkpoint(init_from, at_most=last)
+    needed = f'no checkpoint with an optimiser up to step {last}: keep_checkpoints=[{last}]'
+    require(state and 'optimizer' in state, f'{init_from} has {needed}')
     return state
 
 
 def show(results, out):
+    """Prints the results of a finished run."""
     print(table(results['languages']))
-    seen = ', '.join(f'{name} {s["tokens_seen"]:,}' for name, s in results['languages'].items())
-    print(f'{out}: tokens seen: {seen}; {results["wall_time_s"]:,.0f} s')
+    scores = results['languages'].items()
+    tokens = (
+        f'{name} {score.get("tokens_read", score["tokens_seen"]):,}' for name, score in scores
+    )
+    print(f'{out}: tokens read: {", ".join(tokens)}; {results["wall_time_s"]:,.0f} s')
 
 
 def main(stems, overrides):
-    check_settings()
-    named = {name: value for name, value in overrides.items() if name not in FREE}
+    named = {name: value for name, value in overrides.items() if name not in runs.FREE}
     out = Path(out_dir or os.path.join('out', run_name(stems, named)))
+    if alone:
+        keep_alone()
+    check_settings()
     settings = {name: globals()[name] for name in SETTINGS} | dict(out_dir=str(out))
+    is_first = int(os.environ.get('RANK', 0)) == 0
     if (out / 'results.json').exists():
         results = json.loads((out / 'results.json').read_text())
-        refuse_other_settings(results['settings'], settings, out)
-        if int(os.environ.get('RANK', 0)) == 0:
+        refuse(results['settings'], settings, out)
+        if is_first:
             print(f'{out} is finished; delete it to train again')
             show(results, out)
         return
+    if wandb_project and is_first:
+        open_wandb()
     processes = machine.Processes(device)
     out.mkdir(parents=True, exist_ok=True)
-    held = lock(out) if processes.rank == 0 else None
+    held = lock(out) if is_first else None
     training = None
     try:
         with machine.memory_advice('lower micro_batch_size (0: what fits), or the model'):
             training = Training(settings, out, processes)
             training.train()
             results = training.results()
-        if processes.rank == 0:
+        if is_first:
             write_json(out / 'results.json', results)
+            training.log.close(results['languages'])
             show(results, out)
     finally:
         if training:

@@ -18,13 +18,14 @@ import statistics
 import tempfile
 from types import SimpleNamespace
 
+from lib.configurator import require, run
+
 import numpy as np
 import torch
 
 from data import Language, LanguageMix, open_shard
 from evaluate import window_losses
 from lib import machine
-from lib.configurator import require, run
 from lib.tables import align
 from model import GPT, SIZES, GPTConfig, make_optimizer
 

@@ -10,11 +10,12 @@ import re
 import sys
 from pathlib import Path
 
+from lib.configurator import ConfigError, require, run
+
 import train
 from data import build_languages
 from evaluate import corpora_identity
 from lib.checkpoint import checkpoint_paths, read_checkpoint, save_checkpoint
-from lib.configurator import ConfigError, require, run
 from model import GPT, GPTConfig
 
 NAMES = dict(input_embedding='wte', position_embedding='wpe', layers='blocks', linear='head')

@@ -5,9 +5,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+from lib.configurator import ConfigError, require
+
 import torch
 
-from lib.configurator import ConfigError, require
 from lib.files import write_file
 
 
@@ -18,14 +19,15 @@ def checkpoint_paths(out):
     return dict(sorted((int(name[1]), path) for path, name in names.items() if name))
 
 
-def save_checkpoint(out, state, keep=()):
-    """Writes out/checkpoint_STEP.pt. Of the older ones the newest and those of steps `keep`
+def save_checkpoint(out, state, keep=(), spare=1):
+    """Writes out/checkpoint_STEP.pt. Of the older ones the newest `spare` and those of steps `keep`
     remain."""
     path = Path(out) / f'checkpoint_{state["step"]:07d}.pt'
     write_file(path, lambda file: torch.save(state, file))
-    older = [step for step in checkpoint_paths(out) if step < state['step']]
-    for step in set(older[:-1]) - set(keep):
-        checkpoint_paths(out)[step].unlink()
+    paths = checkpoint_paths(out)
+    before = [step for step in paths if step < state['step']]
+    for step in set(before[: len(before) - spare]) - set(keep):
+        paths[step].unlink()
 
 
 def read_checkpoint(path):
@@ -54,3 +56,16 @@ def last_checkpoint(out, at_most=None):
             print(f'{error}; falling back to the one before', file=sys.stderr)
     require(not steps, f'every checkpoint in {out} is damaged; delete them to start again')
     return None
+
+
+def load_state(part, state, what):
+    """part.load_state_dict(state). Raises ConfigError where `what` was made by other code: with
+    other weights, or as the state of an optimiser with other settings."""
+    own, stored = (either.get('param_groups', []) for either in (part.state_dict(), state))
+    free = dict(lr=0, fused=0)  # follow the schedule and the device
+    same = [(b | free).items() <= (a | free).items() for a, b in zip(own, stored)]
+    try:
+        require(len(own) == len(stored) and all(same), f'{what} has other settings than this code')
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ConfigError(f'{what} does not fit this code: {str(error)[:200]!r}') from None

@@ -9,15 +9,13 @@ command line wins over all. A config sees the settings as they stand when it is 
 
 import ast
 import difflib
-import functools
+import hashlib
 import itertools
 import os
 import re
 import sys
 import types
 from pathlib import Path
-
-from tqdm import tqdm
 
 
 class ConfigError(Exception):
@@ -30,17 +28,15 @@ def require(holds, message):
         raise ConfigError(message)
 
 
-EXPECTED = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text'}
-EXPECTED[list] = 'a list'
+EXPECTED = {bool: 'True or False', int: 'a whole number', float: 'a number', list: 'a list: [A,B]'}
 HELP = {'--help', '-h'}
+NICKNAMES = dict(lr='learning_rate', steps='max_steps', model='size', bs='batch_size')
+NICKNAMES |= dict(ctx='block_size', layers='n_layer', heads='n_head', width='n_embd', out='out_dir')
 
 
-def settings_of(script):
-    """{name: comment} of the settings of a script: its lower-case globals above its first function
-    or class.
-
-    A comment stands behind its setting; indented comment lines may follow and belong to it."""
-    source, comments = Path(script).read_text(encoding='utf-8'), {}
+def _assignments(script):
+    """{name: (comment, value as an ast node)} of the settings of a script."""
+    source, found = Path(script).read_text(encoding='utf-8'), {}
     lines, is_more = source.splitlines(), re.compile(r'\s+#').match
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -49,18 +45,29 @@ def settings_of(script):
         if name.isidentifier() and name.islower():
             rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
             rest = [rest, *itertools.takewhile(is_more, lines[node.end_lineno :])]
-            comments[name] = ' '.join(line.strip().lstrip('#').strip() for line in rest)
-    return comments
+            comment = ' '.join(line.strip().lstrip('#').strip() for line in rest)
+            found[name] = comment, node.value
+    return found
+
+
+def settings_of(script):
+    """{name: comment} of the settings of a script: its lower-case globals above its first function
+    or class.
+
+    A comment stands behind its setting; indented comment lines may follow and belong to it. The
+    setting print_ is --print on the command line."""
+    return {name: comment for name, (comment, _) in _assignments(script).items()}
 
 
 def defaults_of(script):
     """{name: value} of the settings of a script, without running it."""
-    names, values = settings_of(script), {}
-    for node in ast.parse(Path(script).read_text(encoding='utf-8')).body:
-        name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ''
-        if name in names:
-            values[name] = ast.literal_eval(node.value)
-    return values
+    return {name: ast.literal_eval(node) for name, (_, node) in _assignments(script).items()}
+
+
+def _expanded(value):
+    """Text with the home folder in place of a leading ~, also behind a source's name and colon."""
+    found = re.fullmatch(r'(|\w+:)(~.*)', value) if isinstance(value, str) else None
+    return found[1] + os.path.expanduser(found[2]) if found else value
 
 
 def _checked(name, value, default):
@@ -71,37 +78,31 @@ def _checked(name, value, default):
         elements = 'text' if inner is str else 'lists'
         valid = all(isinstance(element, inner) for element in value)
         require(valid, f'{name} must be a list of {elements}, not {value!r}')
-        return list(value)
+        return [_expanded(element) for element in value]
     whole = type(value) is float and value.is_integer()
     if type(value) is kind or (kind, type(value)) == (float, int) or (kind is int and whole):
-        return kind(value)
-    raise ConfigError(f'{name} must be {EXPECTED[kind]}, not {value!r}')
+        return kind(_expanded(value))
+    raise ConfigError(f'{name} must be {EXPECTED.get(kind, "text")}, not {value!r}')
 
 
 def _parse(name, text, default):
     """The value that the command line's `text` stands for."""
     if isinstance(default, str):
-        return text
+        return _expanded(text)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
-        bare = re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
-        is_list = isinstance(default, list)
-        if not (is_list and bare):
-            example = f': --{name}=[{text}]' if is_list and '[' not in text else ''
-            expected = EXPECTED[type(default)]
-            raise ConfigError(f'{name} must be {expected}, not {text!r}{example}') from None
-        value = [word.strip() for word in bare[1].split(',') if word.strip()]
+        bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
+        value = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
     return _checked(name, value, default)
 
 
-def _known(name, values, where):
-    if name not in values:
-        near = difflib.get_close_matches(name, values, 1, 0.0)
-        raise ConfigError(
-            f'{where}: there is no setting {name!r}; the nearest is {near[0]!r} (--help lists all)'
-        )
+def _require_known(name, values, where):
+    near = NICKNAMES.get(name)
+    near = [near] if near in values else difflib.get_close_matches(name, values, 1)
+    guess = f', perhaps {near[0]!r}' if near else ''
+    require(name in values, f'{where}: there is no setting {name!r}{guess}; --help lists all')
 
 
 def _apply_file(path, values):
@@ -110,13 +111,11 @@ def _apply_file(path, values):
     namespace = dict(values, __file__=path)
     try:
         exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
-    except ConfigError:
-        raise
     except Exception as error:
         raise ConfigError(f'{path} does not run: {type(error).__name__}: {error}') from error
     for name, value in namespace.items():
         if not (name.startswith('_') or isinstance(value, types.ModuleType) or callable(value)):
-            _known(name, values, path)
+            _require_known(name, values, path)
             values[name] = _checked(f'{path}: {name}', value, values[name])
 
 
@@ -138,17 +137,18 @@ def read_settings(script, defaults, arguments):
             continue
         name, equals, text = argument.removeprefix('--').partition('=')
         name = name.replace('-', '_')
+        name = f'{name}_' if f'{name}_' in values else name  # a builtin's name: print_
         valid = argument.startswith('--') and name
         require(valid, f'{argument} is neither a config file nor --key=value')
-        _known(name, values, 'command line')
-        require(
-            equals, f'{argument} needs a value, with an equals sign and no space: --{name}=VALUE'
-        )
+        _require_known(name, values, 'command line')
+        require(equals, f'{argument} needs an equals sign and a value: --{name}=VALUE')
         values[name] = _parse(name, text, values[name])
     if not HELP.isdisjoint(arguments):
-        print(f'usage: python {os.path.basename(script)} [CONFIG.py ...] [--key=value ...]\n')
+        path = Path(script)
+        name = f'-m lab.{path.stem}' if path.parent.name == 'lab' else path.name
+        print(f'usage: python {name} [CONFIG.py ...] [--key=value ...]\n')
         for name, comment in comments.items():
-            print(f'  --{name}={values[name]!r}\n        {comment}')
+            print(f'  --{name.rstrip("_")}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
     stems = [Path(path).stem for path in files]
     overrides = {name: value for name, value in values.items() if value != of_files[name]}
@@ -158,12 +158,13 @@ def read_settings(script, defaults, arguments):
 def run_name(stems, overrides):
     """Name of a run: its config files, then what the command line changed in them.
 
-    clones_90_10 with --max_steps=9132 is `clones_90_10-max_steps_9132`."""
-    parts = stems or ['default']
-    for name, value in overrides.items():
-        text = re.sub(r'[^\w.]+', '_', str(value)).strip('_')
-        parts = [*parts, f'{name}_{text}']
-    return '-'.join(parts)
+    clones_90_10 with --max_steps=9132 is `clones_90_10-max_steps_9132`. A hash replaces the end of
+    a name beyond 120 bytes, since file systems take 255."""
+    text = {name: re.sub(r'[^\w.]+', '_', str(v)).strip('_') for name, v in overrides.items()}
+    name = '-'.join([*(stems or ['default']), *map('_'.join, text.items())]).encode()
+    if len(name) > 120:
+        name = name[:109] + b'-' + hashlib.sha256(name).hexdigest()[:10].encode()
+    return name.decode(errors='ignore')
 
 
 def run(namespace, main):
@@ -171,9 +172,8 @@ def run(namespace, main):
 
     `main` gets the stems of the config files and the overrides of the command line if it takes
     arguments. A ConfigError becomes one line on stderr and exit status 1; Ctrl-C becomes 130."""
-    if not sys.stderr.isatty():  # a log file needs no progress bar ten times a second
-        # TQDM_MININTERVAL would do, but tqdm reads it when it is imported, before this.
-        tqdm.__init__ = functools.partialmethod(tqdm.__init__, mininterval=20)
+    if hasattr(sys.stdout, 'reconfigure'):  # a terminal may lack the letters of a language
+        sys.stdout.reconfigure(errors='replace')
     script = os.path.basename(namespace['__file__'])
     try:
         values, stems, overrides = read_settings(namespace['__file__'], namespace, sys.argv[1:])
@@ -191,3 +191,12 @@ def run(namespace, main):
         text = f'{error.strerror}{place}; what was finished before is kept'
         print(f'{script}: {text}', file=sys.stderr)
     sys.exit(1)
+
+
+# A script imports this module before all others, so --help does not wait for torch.
+_script = Path(getattr(sys.modules['__main__'], '__file__', None) or '/').resolve()
+if _script.parent in (_root := Path(__file__).resolve().parent.parent, _root / 'lab'):
+    if not sys.stderr.isatty():  # a log file needs no progress bar ten times a second
+        os.environ.setdefault('TQDM_MININTERVAL', '20')
+    if not HELP.isdisjoint(sys.argv[1:]):
+        run({'__file__': str(_script)} | defaults_of(_script), None)

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 from lib.configurator import ConfigError
@@ -47,10 +48,13 @@ def write_json(path, value):
 def lock(folder):
     """Holds a folder for this process until the returned file is closed.
 
-    Raises ConfigError when another process holds it."""
+    Raises ConfigError when another process holds it. A file system without locks gets a warning."""
     file = open(Path(folder) / '.lock', 'w')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise ConfigError(f'another process is using {folder}') from None
+    except OSError as error:
+        text = f'warning: {folder} cannot be locked ({error.strerror}); start nothing else in it'
+        print(text, file=sys.stderr)
     return file

@@ -4,10 +4,11 @@ loss_weights change the share of a language in the gradient, init_embeddings whe
 start, and train_only freezes all but them. Control runs ignore all of these.
 """
 
+from lib.configurator import require
+
 import numpy as np
 import torch
 
-from lib.configurator import require
 from lib.tokenizer import PAD, UNKNOWN
 
 EMBEDDINGS = ('wte.weight', 'head.weight')  # parameters with a row for each token id of the model
@@ -38,25 +39,43 @@ def own_rows(languages, name):
     return np.setdiff1d(own, np.concatenate([[PAD], *others]))
 
 
+def freeze_body(model, languages, name):
+    """Freezes all but the own embeddings of a language.
+
+    Returns a function to call after each step: it undoes what the optimiser did to frozen rows."""
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad_(key in EMBEDDINGS)
+    weights = [model.get_parameter(key) for key in EMBEDDINGS]
+    frozen = torch.ones(len(weights[0]), dtype=torch.bool, device=weights[0].device)
+    frozen[own_rows(languages, name)] = False
+    before = [weight.detach()[frozen] for weight in weights]
+
+    @torch.no_grad()
+    def restore():
+        for weight, rows in zip(weights, before):
+            weight[frozen] = rows
+
+    return restore
+
+
 def row_pairs(languages):
     """Pairs (row, source row) for initialising embeddings: (n, 2) int.
 
     Every token of a later language is paired with the token of the first language that is spelled
     the same (as FOCUS does, Dobler and de Melo 2023); for a clone these are all of its tokens. Rows
     that the first language shares are left out. Raises ConfigError when there is no pair."""
-    first, pairs = languages[0], {}
-    spellings, shared = first.corpus.load_tokenizer().spellings(), set(first.table.tolist())
-    for language in languages[1:]:
-        token_of = {
-            s: token for token, s in enumerate(language.corpus.load_tokenizer().spellings())
-        }
-        for source, spelling in enumerate(spellings):
-            token = token_of.get(spelling, UNKNOWN)
-            row = int(language.table[token])
-            if UNKNOWN not in (source, token) and row not in shared:
-                pairs.setdefault(row, int(first.table[source]))
+
+    def rows_of(language):
+        spellings = language.corpus.load_tokenizer().spellings()
+        return dict(list(zip(spellings, language.table.tolist()))[UNKNOWN + 1 :])
+
+    first, pairs = rows_of(languages[0]), {}
+    for rows in map(rows_of, languages[1:]):
+        for spelling in (spelling for spelling in first if spelling in rows):
+            pairs.setdefault(rows[spelling], first[spelling])
+    pairs = [pair for pair in pairs.items() if pair[0] not in languages[0].table]
     require(pairs, 'init_embeddings: no token of a later language is spelled as one of the first')
-    return np.array(list(pairs.items()))
+    return np.array(pairs)
 
 
 def init_embeddings(model, pairs, noise):
@@ -78,11 +97,8 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
     copied = [(lang, table) for lang, table in zip(languages, tables) if table is not None]
     names = [language.name for language, _ in copied]
     missing = ', '.join(sorted({lang.name for lang in languages} - {train_only, *names}))
-    require(
-        not missing,
-        f'{folder} has no language {missing}, and only the language train_only={train_only} may '
-        'be new',
-    )
+    text = f'{folder} has no language {missing}: only train_only={train_only} may be new'
+    require(not missing, text)
     same = vars(source.config) | dict(vocab_size=0) == vars(model.config) | dict(vocab_size=0)
     require(same, f'the model in {folder} has another shape: {vars(source.config)}')
     weights = source.state_dict()

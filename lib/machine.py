@@ -1,22 +1,24 @@
 """The machine a script runs on: device, number format, memory, compiler, peak speed."""
 
+import collections
 import contextlib
+import functools
 import os
 import platform
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lib.configurator import ConfigError, require
+
 import numpy as np
 import torch
 import torch.distributed as dist
-
-from lib.configurator import ConfigError, require
-
-DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
 
 def pick_device(name='auto'):
@@ -24,6 +26,9 @@ def pick_device(name='auto'):
     if name == 'auto':
         kinds = dict(cuda=torch.cuda, mps=torch.backends.mps)
         name = next((kind for kind, backend in kinds.items() if backend.is_available()), 'cpu')
+        if name == 'cpu' and shutil.which('nvidia-smi'):
+            text = f'torch {torch.__version__} cannot use the GPU that nvidia-smi is for'
+            print(f'warning: {text}: install one that fits the driver', file=sys.stderr)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -33,11 +38,22 @@ def pick_device(name='auto'):
 
 
 def make_deterministic(device):
-    """The same numbers each time from any number of threads: on a CPU a compiled model would add up
-    the gradients of its entries in whatever order. Not on a GPU, where it costs speed."""
+    """The same numbers each time on a CPU, where the threads of a compiled model would add up the
+    gradients of the embeddings in any order. Not on a GPU, where it costs speed."""
     if device.type == 'cpu':
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # it finds errors, and is slow
+
+
+def code_version():
+    """(commit, whether tracked files differ from it) of this code; (None, None) outside of git."""
+    command = 'git --no-optional-locks describe --always --dirty --abbrev=40 --exclude=*'.split()
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:  # no git
+        return None, None
+    commit, dirty, _ = done.stdout.strip().partition('-dirty')
+    return (commit, bool(dirty)) if done.returncode == 0 else (None, None)
 
 
 def describe(device):
@@ -61,8 +77,9 @@ def pick_dtype(name, device):
     """torch.dtype of the matrix products. 'auto' is bfloat16 where the hardware multiplies it, else
     float16 on a GPU, else float32."""
     if name != 'auto':
-        require(name in DTYPES, f'dtype must be auto, {", ".join(DTYPES)}, not {name!r}')
-        return DTYPES[name]
+        known = name in ('bfloat16', 'float16', 'float32')
+        require(known, f'dtype must be auto, bfloat16, float16 or float32, not {name!r}')
+        return getattr(torch, name)
     if device.type == 'cuda':
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float16
@@ -72,15 +89,25 @@ def pick_dtype(name, device):
 
 
 def autocast(device, dtype):
-    """Context in which matrix products are made in `dtype`."""
-    plain = dtype == torch.float32
-    return contextlib.nullcontext() if plain else torch.autocast(device.type, dtype)
+    """Context in which matrix products are made in `dtype`; float32 on a GPU means TF32."""
+    if dtype != torch.float32:
+        return torch.autocast(device.type, dtype)
+    if device.type == 'cuda':
+        torch.set_float32_matmul_precision('high')
+    return contextlib.nullcontext()
 
 
+@functools.cache
 def can_compile(device):
-    """Whether torch.compile finds what it needs: on CPU a C++ compiler."""
-    compilers = os.environ.get('CXX', 'g++'), 'c++', 'clang++'
-    return device.type != 'cpu' or any(map(shutil.which, compilers))
+    """Whether torch.compile works, tried on a tiny function; prints why where it does not."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # compilers, their headers and Triton fail in many ways
+        lines = str(error).splitlines() or [type(error).__name__]
+        line = next((line for line in lines if 'error:' in line), lines[0]).strip()
+        print(f'note: torch.compile does not work ({line}): uncompiled, slower', file=sys.stderr)
+        return False
+    return True
 
 
 def available_bytes(device):
@@ -94,22 +121,19 @@ def available_bytes(device):
 
 
 def largest_micro_batch(config, compute_dtype, device, parameters):
-    """How many sequences should fit the device in one pass.
+    """Micro-batch size that should fit the device.
 
     A sequence keeps for the backward pass what is estimated from the tensors of a block. Kept free:
     gradients, Adam's moments and copies for the products (16 bytes a parameter), and a chunk of
     logits."""
-    width = config.n_head * config.head_dim
+    width, cuda = config.n_head * config.head_dim, device.type == 'cuda'
     element = 4 if compute_dtype == torch.float32 else 2
     products = (4 * config.n_embd + 5 * width + 3 * config.mlp_dim) * element
-    per_token = config.n_layer * (products + 3 * config.n_embd * 4)
-    per_sequence = 1.3 * config.block_size * (per_token + 8 * config.n_embd)
-    cuda = device.type == 'cuda'
+    per_token = config.n_layer * (products + 12 * config.n_embd) + 8 * config.n_embd
     usable = 0.85 if cuda else 0.5 / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     free = available_bytes(device) * usable - 16 * parameters - (1 << 30)
-    # Larger passes are not faster on a CPU, whose caches are small.
-    most = float('inf') if cuda else 16384 / config.block_size
-    return max(1, int(min(free / per_sequence, most)))
+    most = float('inf') if cuda else 16384 / config.block_size  # a CPU's caches are small
+    return max(1, int(min(free / (1.3 * config.block_size * per_token), most)))
 
 
 def micro_batch_of(counts, largest):
@@ -125,16 +149,16 @@ def micro_batch_of(counts, largest):
     return int(sizes[(parts * (sizes + 2)).argmin()])
 
 
-def prefetch(make, items):
-    """Generator of make(item); a thread makes each while the device works on the one before."""
-    with ThreadPoolExecutor(1) as pool:
-        following = None
+def prefetch(make, items, ahead=8):
+    """Generator of make(item), in order; several threads make the next ones meanwhile."""
+    with ThreadPoolExecutor(4) as pool:
+        waiting = collections.deque()
         for item in items:
-            ready, following = following, pool.submit(make, item)
-            if ready:
-                yield ready.result()
-        if following:
-            yield following.result()
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def synchronize(device):
@@ -144,11 +168,9 @@ def synchronize(device):
 
 def measure_peak(device, dtype, n=None, seconds=0.3):
     """Floating-point operations per second: the best of repeated n x n matrix products."""
-    if n is None:
-        n = 8192 if device.type == 'cuda' else 2048
-        n = 512 if device.type == 'cpu' and dtype == torch.float16 else n  # slow on a CPU
-    a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
-    a @ b
+    slow = device.type == 'cpu' and dtype == torch.float16
+    n = n or (8192 if device.type == 'cuda' else 256 if slow else 1024)
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     best, end = float('inf'), time.perf_counter() + seconds
     while best == float('inf') or time.perf_counter() < end:
         synchronize(device)
@@ -159,17 +181,14 @@ def measure_peak(device, dtype, n=None, seconds=0.3):
     return 2 * n**3 / best
 
 
-OUT_OF_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')
-
-
 @contextlib.contextmanager
 def memory_advice(advice):
     """Turns running out of memory on the device into a ConfigError that says what to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        words = "out of memory|can't allocate memory|not enough memory"
+        if isinstance(error, MemoryError) or re.search(words, str(error).lower()):
             raise ConfigError(f'out of memory: {advice}') from None
         raise
 
@@ -183,22 +202,20 @@ class Processes:
     def __init__(self, device):
         """device: the setting of that name; raises ConfigError where it is not there."""
         self.rank, self.world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-        self.distributed, name = 'RANK' in os.environ, device
-        if self.distributed and device in ('auto', 'cuda') and torch.cuda.is_available():
-            name = f'cuda:{os.environ["LOCAL_RANK"]}'
-        self.device = pick_device(name)
+        self.distributed, cuda = 'RANK' in os.environ, torch.cuda.is_available()
+        if self.distributed and device in ('auto', 'cuda') and cuda:
+            device = f'cuda:{os.environ["LOCAL_RANK"]}'
+        self.device = pick_device(device)
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
         if self.distributed:
-            dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo')
+            dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
 
     def sum(self, array):
-        """Sum over the processes of a float64 array."""
-        if not self.distributed:
-            return array
-        tensor = torch.from_numpy(array).to(self.device)
-        dist.all_reduce(tensor)
-        return tensor.cpu().numpy()
+        """Sum over the processes of a float64 array; does not wait for a GPU."""
+        if self.distributed:
+            dist.all_reduce(torch.from_numpy(array))  # in place
+        return array
 
     def close(self):
         if self.distributed and dist.is_initialized():
@@ -217,6 +234,6 @@ class Signals:
     def remember(self, number, frame):
         self.number = number
         # not print, which may be interrupted in the middle of its own work
-        os.write(2, b'\nstopping after this step; once more ends at once\n')
+        os.write(2, b'\nstopping after this step (Ctrl-C again quits now)\n')
         for again in (signal.SIGTERM, signal.SIGINT):
             signal.signal(again, signal.SIG_DFL)

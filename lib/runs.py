@@ -11,26 +11,28 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from lib.configurator import defaults_of, require
+
+import numpy as np
 
 # --- the table ------------------------------------------------------------------------------------
 
 FREE = {'out_dir', 'device', 'compile', 'micro_batch_size', 'log_interval', 'wandb_project'}
-FREE |= {'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval'}
+FREE |= {'eval_interval', 'eval_windows', 'final_windows', 'checkpoint_interval', 'data_dir'}
 FREE |= {'keep_checkpoints'}  # none of these changes the weights: they may change on resume
 SEED = {'seed'}  # replicates
 INTERVENTIONS = {'loss_weights', 'init_embeddings', 'init_noise', 'train_only'}
 VOCABULARY = {'vocabulary', 'cloned_fraction'}
 # One law measures a language in all mixtures with one model and one optimisation.
-MIX = {'corpora', 'languages', 'stages', 'orders', 'only'} | INTERVENTIONS | VOCABULARY
+MIX = {'corpora', 'languages', 'stages', 'orders', 'only', 'epochs', 'control_batch'}
+MIX |= INTERVENTIONS | VOCABULARY
 LENGTH = {'max_steps', 'init_from'}  # the points of one law
 RATES = {'learning_rate', 'min_learning_rate'}  # tuned in control runs
 BRANCH = {'max_steps', 'init_from', 'decay_fraction', 'min_learning_rate'}  # of a trunk
 LAW = FREE | SEED | MIX | LENGTH
 # A control run has one language and its vocabulary, so it ignores what acts between languages.
-CONTROL = FREE | SEED | RATES | VOCABULARY | INTERVENTIONS | {'only', 'init_from'}
+CONTROL = FREE | SEED | RATES | VOCABULARY | INTERVENTIONS
+CONTROL |= {'only', 'init_from', 'epochs', 'control_batch', 'orders'}  # SCORED has its own order
 
 DEFAULTS = defaults_of(Path(__file__).resolve().parent.parent / 'train.py')
 # Settings of older runs: what they are called now, their values, and what is gone.
@@ -78,6 +80,7 @@ def comparable(run):
     settings |= dict(size='', dtype=run.get('dtype') or settings['dtype'])
     idle = dict(decay_fraction=settings['lr_schedule'] == 'cosine')
     idle |= dict(init_noise=not settings['init_embeddings'], init_from=not settings['train_only'])
+    idle |= dict(orders=not any(settings['orders']))
     return settings | {name: DEFAULTS[name] for name in idle if idle[name]}
 
 
@@ -133,16 +136,18 @@ def checked(run, name):
     languages, settings = {}, full_settings(run['settings'])
     orders = dict(zip(settings['languages'], settings['orders']))
     for key, language in run['languages'].items():
-        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se') or 0.0, language['tokens_seen']
-        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0 and seen >= 0):
+        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se'), language['tokens_seen']
+        if ppl_se is not None and not math.isfinite(ppl_se):
+            ppl_se = None  # of a single document, as older runs have it
+        valid = isinstance(language['corpus'], str) and ppl > 0 and seen >= 0
+        if not valid or (ppl_se is not None and ppl_se < 0):
             raise ValueError
         documents = [language.get(f'document_{what}') or [1.0] for what in ('loss', 'tokens')]
         documents = np.array(documents, float)
         documents = documents[:, documents[1] > 0]
-        if not np.isfinite(documents[0]).all():
-            documents = np.ones((2, 1))
+        if not np.isfinite(documents).all():
+            documents = np.ones((2, 1))  # their error is unknown
         language = language | dict(zip(('document_loss', 'document_tokens'), documents))
-        ppl_se = ppl_se if math.isfinite(ppl_se) else 0.0
         order, log_ppl = orders.get(key, ''), [math.log(ppl)]
         languages[key] = language | dict(ppl_se=ppl_se, order=order, log_ppl=log_ppl)
     run = run | dict(run=name, settings=settings, languages=languages, seeds=[settings['seed']])

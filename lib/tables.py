@@ -1,10 +1,32 @@
-"""Tables of text for the terminal."""
+"""Numbers and tables as text."""
+
+import math
 
 
-def align(rows, left=1):
-    """Rows of cells (text; the first row is the head) as lines of aligned columns, the first `left`
-    columns to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    cells = (f'{{:{"<" if place < left else ">"}{width}}}' for place, width in enumerate(widths))
-    form = '  '.join(cells)
-    return '\n'.join(form.format(*row).rstrip() for row in rows)
+def align(lines, left=1):
+    """Text of a table, the first line its head; the first `left` columns are left-aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    form = '  '.join(f'{{:{"<" if i < left else ">"}{width}}}' for i, width in enumerate(widths))
+    return '\n'.join(form.format(*line).rstrip() for line in lines)
+
+
+def short(tokens):
+    """1.2B, 120M, 655k"""
+    for size, letter in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
+        if tokens >= size:
+            return f'{tokens / size:.3g}{letter}' if tokens < 1e13 else f'{tokens:.0e}'
+    return f'{tokens:.0f}'
+
+
+def ppl_text(ppl):
+    return f'{ppl:.1f}' if ppl < 1e6 else '> 1M' if ppl < 1e9 else '> 1B'
+
+
+def with_interval(value, interval, write='{:.2f}'.format):
+    """`value [low, high]`, each written by `write`; - where the value is None or undefined."""
+    if value is None or math.isnan(value):
+        return '-'
+    if interval is None or math.isinf(interval[0]):
+        return write(value)
+    ends = ('inf' if math.isinf(end) else write(end) for end in interval)
+    return f'{write(value)} [{", ".join(ends)}]'

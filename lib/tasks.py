@@ -15,10 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.configurator import ConfigError, require
+
 import numpy as np
 
-from lib.configurator import ConfigError, require
-from lib.sources import hub, is_text
+from lib.formats import is_text
+from lib.sources import hub
 
 
 @dataclass

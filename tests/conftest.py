@@ -13,18 +13,21 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from lib.configurator import read_settings, run, settings_of
+
 import numpy as np
 import pytest
 import torch
 
-REPO = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPO))
-
+import train
 from data import build_languages
 from evaluate import corpora_identity
 from lab.languini import load_languini
 from lib.checkpoint import save_checkpoint
-from lib.configurator import run, settings_of
+from lib.machine import Processes
 from lib.runs import full_settings
 from model import GPT, GPTConfig
 
@@ -34,6 +37,12 @@ TINY = (
     '--batch_size=8 --learning_rate=1e-2 --warmup_steps=4 --compile=False --eval_interval=0 '
     '--corpora=[en,en] --languages=[en1,en2] --device=cpu'
 ).split()
+
+
+TINY_CONFIG = ''.join(  # the same as a config file
+    f'{name} = {value!r}\n'
+    for name, value in read_settings(train.__file__, vars(train), TINY)[2].items()
+)
 
 
 def script(name, *args, cwd, env=None, timeout=300):
@@ -75,8 +84,8 @@ def environment(**more):
 
 
 def refused(done, *words):
-    """A script failed with one sentence that holds `words`, no traceback; returns the sentence."""
-    assert done.returncode != 0, done.stdout
+    """A script failed with one sentence that has `words` in it, no traceback; returns it."""
+    assert done.returncode == 1, done.stdout
     assert 'Traceback' not in done.stderr, done.stderr
     sentence = done.stderr.strip().splitlines()[-1]
     for word in words:
@@ -149,6 +158,41 @@ def workplace(made_once, tmp_path):
     """A folder of one's own to run scripts in, with data/en and data/fr."""
     shutil.copytree(made_once / 'data', tmp_path / 'data')
     return tmp_path
+
+
+@pytest.fixture(scope='session')
+def tiny_run(made_once):
+    """The folder of a finished run of TINY that kept a checkpoint; to be read only."""
+    args = '--max_steps=20', '--keep_checkpoints=[10]', '--out_dir=out/tiny'
+    done = in_process('train', *TINY, *args, cwd=made_once)
+    assert done.returncode == 0, done.stderr
+    return made_once / 'out/tiny'
+
+
+def tiny_model(rows, block_size=16):
+    """A GPT with so many embedding rows, and weights that tell them apart."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.eval()
+
+
+@pytest.fixture
+def training_of(monkeypatch, made_once, tmp_path):
+    """training_of(setting=value, ...): a Training of train.py of TINY, in this process."""
+    monkeypatch.chdir(made_once)
+    defaults = dict(vars(train))
+
+    def call(**settings):
+        given = [f'--{name}={value}' for name, value in settings.items()]
+        values, *_ = read_settings(train.__file__, defaults, [*TINY, '--max_steps=30', *given])
+        for name, value in values.items():
+            monkeypatch.setattr(train, name, value)
+        train.check_settings()
+        return train.Training(values, tmp_path / 'none', Processes('cpu'))
+
+    return call
 
 
 @pytest.fixture(scope='session')

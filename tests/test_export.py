@@ -16,12 +16,13 @@ from conftest import in_process, new_run, refused
 
 if 'CI' not in os.environ:
     pytest.importorskip('transformers', reason='needs transformers, safetensors, tokenizers')
+from lib.configurator import ConfigError
+
 import transformers
 
 import export
 from data import Language
 from evaluate import load_run, perplexity
-from lib.configurator import ConfigError
 from lib.tokenizer import DOCUMENT_END, Tokenizer
 
 RUNS = {

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from lib.configurator import ConfigError
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,6 @@ import finetune
 from data import Language, build_languages
 from finetune import Classifier, batches_of, encode, estimated, summary
 from lib import similarity
-from lib.configurator import ConfigError
 from lib.machine import autocast
 from lib.tasks import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task
 from lib.tokenizer import DOCUMENT_END
