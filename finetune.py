@@ -263,9 +263,8 @@ def table(results, names):
 
 
 def open_results(path, about):
-    """The results in `path`, or new ones, of a run that `about` describes.
-
-    Raises ConfigError when the file is damaged, or of other settings or weights."""
+    """The results in `path`, or new ones, of a run that `about` describes. Raises ConfigError when
+    the file is damaged, or of other settings or weights."""
     try:
         results = json.loads(path.read_text()) if path.exists() else dict(about, tasks={})
         stored, now = results | results['settings'], about | about['settings']

@@ -33,9 +33,8 @@ def renamed(state_dict):
 
 
 def load_languini(model, state_dict):
-    """Loads a checkpoint of the paper's code into `model`; returns the model.
-
-    Raises ValueError when a tensor is missing, unknown or of another shape."""
+    """Loads a checkpoint of the paper's code into `model` and returns it. Raises ValueError when a
+    tensor is missing, unknown or of another shape."""
     try:
         model.load_state_dict(renamed(state_dict))
         return model

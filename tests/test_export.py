@@ -14,16 +14,14 @@ import torch
 import torch.nn.functional as F
 from conftest import in_process, new_run, refused
 
-try:
-    import transformers
-except ImportError:
-    if 'CI' in os.environ:
-        raise
-    pytest.skip('needs transformers, safetensors and tokenizers', allow_module_level=True)
-
+if 'CI' not in os.environ:
+    pytest.importorskip('transformers', reason='needs transformers, safetensors, tokenizers')
 from lib.configurator import ConfigError
 
+import transformers
+
 import export
+from data import Language
 from evaluate import load_run, perplexity
 from lib.tokenizer import DOCUMENT_END, Tokenizer
 
@@ -55,9 +53,11 @@ def opened(request, folder, monkeypatch):
     out = f'out/{request.param}'
     ours, languages, _ = load_run(out)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(f'{out}/hf')
-    folders = [(language, f'{out}/hf-{language.name}') for language in languages]
-    load, exists = transformers.AutoTokenizer.from_pretrained, os.path.exists
-    return ours, theirs.eval(), [(lang, load(path)) for lang, path in folders if exists(path)]
+    found = [
+        (language, f'{out}/hf-{language.name}') for language in languages if not language.order
+    ]
+    load = transformers.AutoTokenizer.from_pretrained
+    return ours, theirs.eval(), [(language, load(path)) for language, path in found]
 
 
 @torch.no_grad()
@@ -148,13 +148,12 @@ def test_what_cannot_be_exported_is_refused(folder, monkeypatch):
 @pytest.mark.parametrize('kind', [dict(model_type='unigram'), dict(normalization_rule_name='nfkc')])
 def test_a_tokeniser_of_another_kind_is_refused(made_once, tmp_path, kind):
     texts = [path.read_text() for path in sorted((made_once / 'text_en').iterdir())]
-    about = dict(model_type='bpe', vocab_size=400, byte_fallback=True, minloglevel=2, bos_id=-1)
-    about |= dict(pad_id=0, unk_id=1, eos_id=2, normalization_rule_name='identity') | kind
+    about = dict(vocab_size=400, byte_fallback=True, pad_id=0, unk_id=1, eos_id=2, bos_id=-1)
+    about |= dict(model_type='bpe', normalization_rule_name='identity', minloglevel=2) | kind
     with open(tmp_path / 'model', 'wb') as file:
-        train = sentencepiece.SentencePieceTrainer.train
-        train(sentence_iterator=iter(texts), model_writer=file, **about)
+        texts_and = dict(sentence_iterator=iter(texts), model_writer=file)
+        sentencepiece.SentencePieceTrainer.train(**texts_and, **about)
     own = Tokenizer(tmp_path / 'model')
     corpus = SimpleNamespace(load_tokenizer=lambda: own, test=np.array(own.encode(texts[0])))
-    language = SimpleNamespace(order='', corpus=corpus, table=np.arange(own.size))
     with pytest.raises(ConfigError):
-        export.exported_tokenizer(language)
+        export.exported_tokenizer(Language('en', corpus, np.arange(own.size)))
