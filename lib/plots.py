@@ -1,317 +1,323 @@
-"""The pictures of the studies of analyze.py.
-
-Most are panels of lines over blocks, bins, shares of languages or training steps. What is drawn at
-one place is called figures: {heading of a panel: {name of a line: Estimate of a number}}. The
-figures_of functions choose those of a study that are drawn over training steps.
-"""
+"""All drawing: the style, panels of runs for the report, and the pictures of the studies."""
 
 import contextlib
+import functools
+import io
 import itertools
 import re
 import textwrap
+import unicodedata
+import warnings
 from collections import namedtuple
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from figures import DPI, GREY, OTHERS, STYLE
-from lib import lens
-from lib.similarity import NAMES, TITLES, Estimate
+from lib.estimate import ALL, is_numbered, width_of
 
-KINDS = ('input', 'output')  # of embeddings and of word vectors
-Row = namedtuple('Row', 'label share values')  # a run, or the mean of several seeds
-HEADINGS = dict(mass='mass on entries, {} read', lens='loss, {} read')  # {}: a language
-HEADINGS |= dict(switch='loss on {}', told='told by the context of {}')
-FREE_AXES = 'cosine', 'loss', 'saved', 'told'  # kinds of panels that do not go from 0 to 1
-MARKS = 'osD^vP'
-CONTROLS = {'same frequency', 'turned as well, same frequency', 'random', 'all pairs', 'chance'}
-CONTROLS |= {lens.CONTEXTS[0], *lens.CONTEXTS[-2:]}  # drawn in grey
+# --- style ----------------------------------------------------------------------------------------
+
+plt.switch_backend('Agg')  # files only, no windows
+
+SIZE, DPI = (5, 4), 160  # inches and dots an inch of a panel
+# the colours of Okabe and Ito, which colour-blind readers can tell apart
+COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000']
+GREY = '#555555'
+MARKERS, DASHES = 'osD^vP', ['-', '--', '-.']  # of the first language, the second, more
+STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'axes.grid': True, 'grid.alpha': 0.25}
+STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
+STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5, 'text.parse_math': False}
+TITLES = dict(
+    ppl='perplexity on the test set',
+    teff='token efficiency TEff',
+    transfer='transfer',
+    accuracy='accuracy after fine-tuning',
+    share='share of {} in the training tokens (%)',
+    shared='share of the vocabulary that both clones use (%)',
+    tokens='tokens of the training run',
+    parameters='parameters of the model without embeddings',
+)
+PERCENTS = ('share', 'shared')
+LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
+
+
+def short(number):
+    """1.2B, 120M, 655k"""
+    for size, letter in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
+        if number >= size:
+            return f'{number / size:.3g}{letter}' if number < 1e13 else f'{number:.0e}'
+    return f'{number:.0f}'
+
+
+def ppl_text(ppl):
+    return f'{ppl:.1f}' if ppl < 1e6 else '> 1M' if ppl < 1e9 else '> 1B'
+
+
+def legend_entries(axes):
+    """{label: artist} of some axes. A name may begin with an underscore, which matplotlib hides."""
+    artists = itertools.chain(*((*ax.containers, *ax.lines) for ax in axes))
+    hidden = re.compile(r'_(child|container)\d+|_nolegend_|').fullmatch
+    named = {str(artist.get_label()): artist for artist in artists}
+    return {label: artist for label, artist in named.items() if not hidden(label)}
+
+
+@functools.cache
+def fonts_for(letters):
+    """Names of installed fonts for some letters (a frozenset): of fixed width, DejaVu Sans, Noto,
+    then any. Prints which letters no font has."""
+    families, lacking = (
+        [],
+        {c for c in letters if unicodedata.category(c) not in ('Cc', 'Cf', 'Zs')},
+    )
+    paths = font_manager.findSystemFonts()  # also those that matplotlib's cache does not know yet
+    paths.sort(key=lambda path: ('Noto' not in path, 'Regular' not in path, path))
+    for path in [*map(font_manager.findfont, ('monospace', 'DejaVu Sans')), *paths]:
+        if not lacking:
+            return families
+        font = font_manager.get_font(path)
+        known = font.get_charmap()
+        if any(ord(letter) in known for letter in lacking):
+            font_manager.fontManager.addfont(path)
+            families.append(font.family_name)
+            lacking = {letter for letter in lacking if ord(letter) not in known}
+    if lacking:
+        text = f'{" ".join(sorted(lacking)[:10])} ({len(lacking)} letters)'
+        print(f'no installed font has {text}; fonts-noto-core and fonts-noto-cjk have most letters')
+    return families
 
 
 @contextlib.contextmanager
-def picture(path, title, size, **layout):
+def picture(file, title, size, **layout):
     """Axes (rows, columns) of a picture of `size` inches; saves it with title and legend."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=size, squeeze=False, layout='constrained', **layout)
         yield axes
-        entries = [zip(*ax.get_legend_handles_labels()) for ax in axes.flat]
-        handles = {label: handle for handle, label in itertools.chain(*entries)}
-        if handles:
-            most = max(1, int(14 * size[0] / (8 + max(map(len, handles)))))
-            columns = -(-len(handles) // -(-len(handles) // most))  # of about equal length
+        entries = legend_entries(axes.flat)
+        if entries:
+            most = max(1, int(14 * size[0] / (8 + max(map(width_of, entries)))))
+            columns = -(-len(entries) // -(-len(entries) // most))  # of about equal length
             place = dict(loc='outside lower center', ncols=columns)
-            figure.legend(handles.values(), handles, **place)
-        figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
-        figure.savefig(path, dpi=DPI)
+            figure.legend(entries.values(), entries, **place)
+        if title:
+            figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
+        texts = figure.findobj(plt.Text)
+        families = fonts_for(frozenset(itertools.chain(*(text.get_text() for text in texts))))
+        for text in texts:
+            text.set_fontfamily([*text.get_fontfamily(), *families])
+        with warnings.catch_warnings():  # of a glyph that no font has, once said
+            warnings.filterwarnings('ignore', 'Glyph')
+            figure.savefig(file, format='png', dpi=DPI)
         plt.close(figure)
 
 
-def draw_lines(path, title, series, xlabel, x, ticks):
-    """A panel for each heading, with its lines. series: {label: {place: figures}}; several series
-    have a color each, and their lines a mark each. x: {place: its position on the axis}; ticks:
-    {place: text} of those that are named.
+# --- panels of the report -------------------------------------------------------------------------
 
-    Lines stand a little beside each other. Cosines share their axis, and so do losses; shares, mass
-    and CKA go from 0 to 1."""
-    parts = {label: joined(figures.values()) for label, figures in series.items()}
-    headings = list(dict.fromkeys(heading for panels in parts.values() for heading in panels))
-    lines_of = [lines for panels in parts.values() for lines in panels.values()]
-    names = list(dict.fromkeys(name for lines in lines_of for name in lines))
-    several, count, gaps = len(series) > 1, len(series) * len(names), np.diff(sorted(x.values()))
-    apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / count)])
-    width = 1.8 + 3 * len(headings) if len(headings) > 2 else 2 + 4 * len(headings)
-    crowded = dict(rotation=30, ha='right') if len(''.join(ticks.values())) > 28 else {}
-    with picture(path, f'{title}; bars: 90% intervals', (width, 4.4), ncols=len(headings)) as axes:
-        axes = dict(zip(headings, axes[0]))
-        for number, (label, panels) in enumerate(parts.items()):
-            places = np.array([x[place] for place in series[label]])
-            for heading, name in [(h, name) for h in panels for name in panels[h]]:
-                value, (low, high) = panels[heading][name].value, panels[heading][name].interval()
-                bars, row = np.maximum([value - low, high - value], 0), names.index(name)
-                color = OTHERS[(number if several else row) % len(OTHERS)]
-                color = GREY if name in CONTROLS and not several else color
-                mark = MARKS[row % len(MARKS)] + (':' if name in CONTROLS else '-')
-                look = dict(color=color, fmt=mark, ms=4, lw=1.2, capsize=2)
-                look['label'] = ': '.join(filter(None, [label if several else '', name]))
-                beside = places + apart * (number * len(names) + row - (count - 1) / 2)
-                axes[heading].errorbar(beside, value, bars, **look)
-        kinds = [re.split(r'\W', heading)[0] for heading in headings]
-        for kind, (heading, ax) in zip(kinds, axes.items()):
-            ax.set_title(textwrap.fill(heading, 38), parse_math=False)
-            ax.set_xlabel(xlabel)
-            ax.set_xticks([x[place] for place in ticks], ticks.values(), **crowded)
-            ax.margins(x=0.5 / (len(ticks) + 1))
-            same = [other for other, its in zip(axes.values(), kinds) if its == kind]
-            limits = [other.get_ylim() for other in same] if kind in FREE_AXES else [(-0.03, 1.03)]
-            ax.set_ylim(min(limits)[0], max(high for _, high in limits))
+Panel = namedtuple('Panel', 'png alt')  # bytes, and what they show in words
+# points: (x, y, low, high); without a dash they are not joined
+Line = namedtuple('Line', 'label points color marker dash hollow', defaults=[False])
 
 
-def joined(figures):
-    """Figures at n places as one, with Estimates (n,), nan where there are none."""
-    figures, result = list(figures), {}
-    for heading, line in dict.fromkeys((h, line) for f in figures for h in f for line in f[h]):
-        cells = [part.get(heading, {}).get(line) for part in figures]
-        result.setdefault(heading, {})[line] = Estimate.joined(cells)
-    return result
+@contextlib.contextmanager
+def panel(into, title, **settings):
+    """Axes to draw on; a Panel of them goes to the list `into`. The legend stands below."""
+    buffer = io.BytesIO()
+    with picture(buffer, '', SIZE) as ((axes,),):
+        axes.set(title=textwrap.fill(title, 62), **settings)
+        yield axes
+        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
+        if any(line.get_markerfacecolor() == 'white' for line in axes.lines):
+            look = dict(color=GREY, marker='o', mfc='white', ms=7, ls=':')
+            axes.plot([], [], label='hollow: the paper', **look)
+            alt += '; hollow markers: the paper'
+    into.append(Panel(buffer.getvalue(), alt))
 
 
-def draw_rows(rows, title, path, figures_by_place, xlabel):
-    """A series for each run; figures_by_place(values): {place: figures}. Places are numbers, or
-    bins like 4-7."""
-    series = {row.label: figures_by_place(row.values) for row in rows}
-    places = {place for figures in series.values() for place in figures}
-    places = sorted(places, key=lambda place: int(str(place).split('-')[0]))
-    texts = [f'{place:,}' if isinstance(place, int) else place for place in places]
-    shown = slice(None, None, 1 + len(places) // 13)
-    x, ticks = dict(zip(places, range(len(places)))), dict(zip(places[shown], texts[shown]))
-    draw_lines(path, title, series, xlabel, x, ticks)
+def stitch(panels):
+    """One PNG (bytes) of a figure's panels, two beside each other."""
+    pictures = [plt.imread(io.BytesIO(panel.png))[:, :, :3] for panel in panels]
+    if len(pictures) % 2 and len(pictures) > 1:
+        pictures.append(np.ones_like(pictures[0]))
+    rows = [np.hstack(pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
+    buffer = io.BytesIO()
+    plt.imsave(buffer, np.vstack(rows), format='png')
+    return buffer.getvalue()
 
 
-def draw_steps(series, title, path):
-    """Figures over training. series: {label: {step: figures}}."""
-    steps = sorted({step for figures in series.values() for step in figures})
-    doubling = steps[-1] > 20 * max(1, steps[0])  # these stand evenly
-    x = dict(zip(steps, np.log(steps) if doubling else steps))
-    ticks = {step: str(step) for step in steps[:: 1 + (len(steps) - 1) // 8]}
-    draw_lines(path, title, series, 'training steps', x, ticks)
+def draw_points(axes, lines, what):
+    """Markers, 90% bars and lines through the means; a bar that leaves the picture is an arrow."""
+    lines = [line for line in lines if line.points]
+    ys = [y for line in lines for _, y, _, _ in line.points]
+    top, labels = 1.8 * max(ys, default=1), set()
+    for line in lines:
+        x, y, low, high = np.array(sorted(line.points)).T
+        look = dict(color=line.color, ms=5, zorder=3)
+        if line.hollow:
+            look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
+        if line.label not in labels:
+            look['label'] = line.label
+        labels.add(line.label)
+        if line.dash:
+            places = np.unique(x)
+            means = [y[x == place].mean() for place in places]
+            dash = ':' if line.hollow else line.dash
+            axes.plot(places, means, ls=dash, lw=1.4, color=line.color, zorder=2)
+        bars = [y - low, np.minimum(high, top) - y]
+        axes.errorbar(x, y, bars, fmt=line.marker, capsize=3, elinewidth=1.2, **look)
+        if (high > top).any():
+            axes.plot(x[high > top], np.full((high > top).sum(), top), '^', color=line.color, ms=6)
+    if what in LEVELS:
+        axes.axhline(1, color=GREY, lw=1, zorder=1, label=LEVELS[what])
+    if what == 'ppl' and ys and max(ys) > 4 * min(ys):
+        log_ticks(axes.yaxis)
 
 
-def figures_of_vectors(values):
-    """Cosines and CSLS retrieval, as they are and after each step of compare_geometry."""
-    figures = {}
-    for kind in KINDS:
-        plain, turned = values.get(kind, {}), values.get(f'{kind}_geometry', {})
-        kinds = {NAMES[name]: cells for name, cells in {'pairs': plain, **turned}.items()}
-        cosines = {name: cells['pairs'] for name, cells in kinds.items() if 'pairs' in cells}
-        retrieval = {name: cells['csls'] for name, cells in kinds.items() if 'csls' in cells}
-        if retrieval:
-            retrieval['chance'] = plain['chance']
-        if 'frequency' in plain:
-            cosines[NAMES['frequency']] = plain['frequency']
-        if turned:
-            name = f'{NAMES["turned"]}, {NAMES["frequency"]}'
-            cosines[name] = turned['turned']['frequency']
-        if not cosines and plain:
-            cosines = {NAMES.get(name, name): plain[name] for name in ('random', 'any')}
-        figures |= {TITLES[kind]: cosines, f'CSLS retrieval, {kind} vectors': retrieval}
-    return {heading: lines for heading, lines in figures.items() if lines}
+def log_ticks(axis, write='{:g}'.format):
+    """A log axis with plain numbers on it."""
+    axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high > 20 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    axis.set_minor_locator(NullLocator())
 
 
-def draw_vectors(rows, title, path):
-    """Figures over the share of the first language; of one run, and of runs of equal shares,
-    over their names."""
-    by_share = 1 < len(rows) == len({f'{row.share:.2f}' for row in rows})
-    rows = sorted((row for row in rows if row.values.get('input')), key=lambda row: row.share)
-    x, names = [100 * row.share for row in rows], [f'{100 * row.share:.0f}' for row in rows]
-    xlabel = 'share of the first language, %'
-    if not by_share:
-        x, names, xlabel = range(len(rows)), [textwrap.fill(row.label, 20) for row in rows], ''
-    figures = dict(enumerate(figures_of_vectors(row.values) for row in rows))
-    draw_lines(path, title, {'': figures}, xlabel, dict(enumerate(x)), dict(enumerate(names)))
+# --- studies --------------------------------------------------------------------------------------
+
+UNIT = 'retrieval', 'linear', 'share', 'mass'  # first words of headings of panels from 0 to 1
+CONTROLS = {'random', 'frequency-matched', 'all pairs', 'chance', 'nothing'}  # grey, dotted
+CONTROLS |= {'own, unrelated', 'other, unrelated'}
 
 
-def figures_of_frequency(values):
-    """Cosine of corresponding vectors in each half decade."""
-    return {
-        TITLES[kind]: {name: cosines['pairs'] for name, cosines in values[kind].items()}
-        for kind in KINDS
-        if values[kind]  # anchored runs have none
-    }
+def axis_of(places):
+    """Where the places of a panel stand on its axis, {place: x}, in order.
+
+    Numbers stand at their value, or at its logarithm where they grow by factors; bins and names
+    stand beside each other. The mean over all bins is in the tables only."""
+    places = [place for place in places if place != ALL] or list(places)
+    if is_numbered(places) and places != [ALL]:
+        places.sort(key=lambda place: int(re.match('[0-9]+', str(place))[0]))
+    x = range(len(places))
+    if all(isinstance(place, int) for place in places):
+        gaps = np.diff(places)
+        grow = len(places) > 2 and places[0] > 0 and max(gaps) > 5 * min(gaps)
+        x = np.log(places) if grow else places
+    return dict(zip(places, x))
 
 
-def draw_frequency(rows, title, path):
-    """Cosines of corresponding and of random vectors in each half decade."""
+def draw_study(path, title, results, axis):
+    """A panel for each heading, and for each difference of two runs.
 
-    def by_bin(values):
-        return {
-            int(name.split()[0].replace(',', '')): {
-                TITLES[kind]: {NAMES.get(key, key): e for key, e in values[kind][name].items()}
-                for kind in KINDS
-            }
-            for name in values['pieces']
-        }
-
-    draw_rows(rows, title, path, by_bin, 'times that the rarer piece was read, at least')
-
-
-def figures_at(values, kinds, place):
-    """Figures of what lens or switch measured after a block or in a bin."""
-    figures = {}
-    for kind in kinds:
-        for key, measured in values.get(kind, {}).items():
-            language, line = key.split(': ', 1)
-            if line != 'difference':
-                figures.setdefault(HEADINGS[kind].format(language), {})[line] = measured[place]
-    return figures
-
-
-def draw_blocks(rows, title, path):
-    """What hidden and lens measured, over the blocks."""
-
-    def by_block(values):
-        measured = [name for name in TITLES if isinstance(values.get(name), Estimate)]
-        estimate, *_ = [values[name] for name in measured] or values['lens'].values()
-        return {
-            block + 1: {TITLES[name]: {'': values[name][block]} for name in measured}
-            | figures_at(values, ('mass', 'lens'), block)
-            for block in range(len(estimate.value))
-        }
-
-    draw_rows(rows, title, path, by_block, 'block')
+    results: {label of a run, or 'difference': {heading: {line: {place: Estimate}}}}; axis: what
+    numbered places are called."""
+    panels, kinds = {}, {}
+    for label, result in results.items():
+        for heading, lines in result.items():
+            name = f'difference: {heading}' if label == 'difference' else heading
+            panels.setdefault(name, {}).update({(label, line): c for line, c in lines.items()})
+    first = len(next(iter(results.values())))
+    columns = next((n for n in (4, 3, 2) if first % n == 0), min(first, 4))
+    rows = -(-len(panels) // columns)
+    size = max(6, 1.8 + 3.1 * columns), 1.1 + 3.2 * rows
+    names = dict.fromkeys(name for series in panels.values() for _, name in series)
+    numbers = [{name: i for i, name in enumerate(one)} for one in (results, names)]
+    with picture(path, f'{title}; bars: 90% intervals', size, nrows=rows, ncols=columns) as axes:
+        for ax, (heading, series) in zip(axes.flat, panels.items()):
+            draw_lines(ax, series, *numbers, axis)
+            ax.set_title(textwrap.fill(heading, 38))
+            kinds.setdefault(re.match(r'(difference: )?\w*', heading)[0], []).append(ax)
+        for ax in axes.flat[len(panels) :]:
+            ax.axis('off')
+        for kind, same in kinds.items():
+            limits = [(-0.03, 1.03)] if kind in UNIT else [ax.get_ylim() for ax in same]
+            for ax in same:
+                ax.set_ylim(min(limits)[0], max(high for _, high in limits))
 
 
-def draw_switch(rows, title, path):
-    """Losses, and what contexts tell, by how many pieces of the text were read; of several runs
-    only the latter."""
-    kinds = ('switch', 'told') if len(rows) == 1 else ('told',)
-
-    def by_bin(values):
-        *bins, _ = next(iter(values['told'].values()))  # the last is all of them
-        return {name: figures_at(values, kinds, name) for name in bins}
-
-    draw_rows(rows, title, path, by_bin, 'pieces of the text that were read')
-
-
-def figures_of_switch(values):
-    """Losses after each context, and what it tells, over all positions."""
-    return figures_at(values, ('switch', 'told'), 'all')
-
-
-def at_blocks(estimate):
-    """{name of a block: Estimate} of the first, a middle and the last block."""
-    last = len(estimate.value) - 1
-    return {f'block {block + 1}': estimate[block] for block in sorted({0, last // 2, last})}
-
-
-def figures_of_hidden(values):
-    """Each measure after the first, a middle and the last block."""
-    return {TITLES[name]: at_blocks(values[name]) for name in TITLES if name in values}
-
-
-def figures_of_lens(values):
-    """After some blocks the mass on the other language's entries and what the loss is less when
-    entries of any language count; and the loss."""
-    mass, losses, figures = values['mass'], values['lens'], {}
-    languages = list(dict.fromkeys(key.split(': ')[0] for key in losses))
-    for language, other in zip(languages, languages[::-1]):
-        if f'{language}: {other}' in mass:  # anchored entries may all be shared
-            figures[f'mass on {other}, {language} read'] = at_blocks(mass[f'{language}: {other}'])
-        saved = at_blocks(losses[f'{language}: difference'])
-        figures[f'saved by any language, {language} read'] = saved
-    last = {f'{name} read': losses[f'{name}: next piece'][-1] for name in languages}
-    return figures | {'loss on the next piece': last}
+def draw_lines(axes, series, labels, names, axis):
+    """The lines of a panel, {(label, name): {place: Estimate}}. Several labels have a colour each,
+    and their lines a marker each; they stand a little beside each other. labels, names: {text:
+    number}, of the whole picture."""
+    x = axis_of(dict.fromkeys(place for cells in series.values() for place in cells))
+    numbered, several, gaps = is_numbered(x), len(labels) > 1, np.diff(list(x.values()))
+    apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / len(series))])
+    for number, ((label, name), cells) in enumerate(series.items()):
+        control, places = name in CONTROLS, [place for place in x if place in cells]
+        color = COLORS[(labels[label] if several else names[name]) % len(COLORS)]
+        look = dict(color=GREY if control and not several else color, ms=4, lw=1.2, capsize=2)
+        look['fmt'] = MARKERS[names[name] % len(MARKERS)] + ('-:'[control] if numbered else '')
+        look['label'] = ': '.join(filter(None, (label if several else '', name)))
+        values = np.array([[cells[p].value, *cells[p].interval()] for p in places]).T
+        bars = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
+        beside = apart * (number - (len(series) - 1) / 2)
+        axes.errorbar([x[place] + beside for place in places], values[0], bars, **look)
+    ticks = list(x)[:: 1 + len(x) // 12]
+    texts = [f'{place:,}' if isinstance(place, int) else place for place in ticks]
+    crowded = dict(rotation=30, ha='right') if len(''.join(texts)) > 30 else {}
+    axes.set_xticks([x[place] for place in ticks], texts, **crowded)
+    axes.set_xlabel(axis if numbered else '')
+    axes.margins(x=0.5 / (len(ticks) + 1))
+    if label == 'difference':
+        axes.axhline(0, color=GREY, lw=0.8)
 
 
-def figures_of_gradients(values):
-    """Cosines of tensors outside of the blocks, and mean over the kinds of some blocks."""
-    kinds, title = values['gradients'].values(), 'cosine of gradients'
-    draws = np.mean([kind.draws for kind in kinds], axis=0)
-    blocks = at_blocks(Estimate(np.mean([kind.value for kind in kinds], axis=0), draws))
-    return {title: values['tensors'], f'{title}, mean of the kinds of tensors': blocks}
-
-
-def draw_gradients(rows, title, path):
-    """Heat maps, kinds of tensors x blocks, of each run and of the difference of two."""
-    kinds, panels = list(rows[0].values['gradients']), {}
-    for row in rows:
-        macro = row.values['tensors']['macro average'].value
-        matrix = np.stack([estimate.value for estimate in row.values['gradients'].values()])
-        panels[f'{row.label}\nmacro average {macro:.2f}'] = matrix
-    if len(rows) == 2 and len({matrix.shape for matrix in panels.values()}) == 1:
-        first, second = panels.values()
-        panels['difference'] = second - first
-    blocks = max(matrix.shape[1] for matrix in panels.values())
-    size = 2 + len(panels) * max(3.4, 1 + 0.42 * blocks), 6.2
-    with picture(path, title, size, ncols=len(panels), sharey=True) as axes:
-        for ax, (heading, matrix) in zip(axes[0], panels.items()):
+def draw_gradients(path, title, results):
+    """Heat maps, kinds of tensors x blocks, of the first heading of each result."""
+    maps = {label: next(iter(r.panels.values())) for label, r in results.items() if r.panels}
+    size = 2 + sum(max(3.4, 1 + 0.42 * len(next(iter(m.values())))) for m in maps.values()), 6.2
+    with picture(path, title, size, ncols=len(maps), sharey=True) as axes:
+        for ax, (label, kinds) in zip(axes[0], maps.items()):
+            blocks = next(iter(kinds.values()))
+            matrix = np.array([[cell.value for cell in cells.values()] for cells in kinds.values()])
             image = ax.imshow(matrix, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
             for (row, column), value in np.ndenumerate(matrix):
                 look = dict(fontsize=7, color='white' if abs(value) > 0.6 else 'black')
                 text = f'{value:.2f}'.replace('-0.00', '0.00')
                 ax.text(column, row, text, ha='center', va='center', **look)
-            ax.set(title=heading, xlabel='block')
-            ax.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
+            ax.set(title=f'{label}\nmacro average {matrix.mean():.2f}', xlabel='block')
+            ax.set_xticks(range(len(blocks)), blocks)
             ax.set_yticks(range(len(kinds)), kinds)
             ax.grid(False)
         ax.figure.colorbar(image, ax=axes, label='cosine of gradients', shrink=0.6)
 
 
-def draw_matching(rows, title, path):
+def draw_matching(path, title, results):
     """Two rows of tokens for each run, lines between those that are matched.
 
     A line that ends at ... leads to a token before or after those that are shown."""
-    first, end = rows[0].values['shown']
-    texts = [tokens[first:end] for row in rows for tokens in row.values['tokens']]
+    found = {label: result.more for label, result in results.items() if result.more}
+    first, end = next(iter(found.values()))['shown']
+    texts = [tokens[first:end] for more in found.values() for tokens in more['tokens']]
     space = 1.6  # behind each token, characters
-    width = max([30] + [sum(len(text) + space for text in line) for line in texts])
-    cosines = [cosine for row in rows for *_, cosine in row.values['matches']] or [0]
+    width = max([30] + [sum(width_of(text) + space for text in line) for line in texts])
+    cosines = [cosine for more in found.values() for *_, cosine in more['matches']] or [0]
     scale, colors = plt.Normalize(min(cosines), max(cosines)), plt.get_cmap('viridis_r')
-    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(rows)
+    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(found)
     box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
-    look = dict(ha='center', va='center', fontsize=10, family='monospace', parse_math=False)
-    with picture(path, title, size, nrows=len(rows)) as axes:
-        for ax, row in zip(axes[:, 0], rows):
+    look = dict(ha='center', va='center', fontsize=10, family='monospace')
+    with picture(path, title, size, nrows=len(found)) as axes:
+        for ax, (label, more) in zip(axes[:, 0], found.items()):
             places = []  # of each side, {position: x}
-            for tokens, y in zip(row.values['tokens'], (1, 0)):
-                lengths = np.array([len(text) + space for text in tokens[first:end]])
+            for tokens, y in zip(more['tokens'], (1, 0)):
+                lengths = np.array([width_of(text) + space for text in tokens[first:end]])
                 x = (width - lengths.sum() - space) / 2 + np.cumsum(lengths) - lengths / 2
                 places.append(dict(enumerate(x, first)))
                 for position, x in places[-1].items():
                     ax.text(x, y, tokens[position], bbox=box, zorder=5, **look)
-            for *tokens, cosine in row.values['matches']:
+            for *tokens, cosine in more['matches']:
                 if tokens[0] not in places[0] and tokens[1] not in places[1]:
                     continue
                 x, weight = [], float(scale(cosine))
                 for place, token, y in zip(places, tokens, (1, 0)):
                     x.append(place.get(token, -3 if token < first else width + 3))
                     if token not in place:
-                        ax.text(x[-1], y, '...', ha='center', va='center', family='monospace')
+                        ax.text(x[-1], y, '...', **look)
                 ax.plot(x, [0.91, 0.09], color=colors(weight), lw=0.6 + 2.4 * weight)
-            for name, y in zip(row.values['names'], (1, 0)):
-                ax.text(-6, y, name, ha='right', va='center', weight='bold', parse_math=False)
-            margin = 7 + 1.3 * max(map(len, row.values['names']))
-            ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15))
-            ax.set_title(row.label, parse_math=False)
+            for name, y in zip(more['names'], (1, 0)):
+                ax.text(-6, y, name, ha='right', va='center')
+            margin = 7 + 1.3 * max(map(width_of, more['names']))
+            ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15), title=label)
             ax.axis('off')
         mapped = plt.cm.ScalarMappable(scale, colors)
         ax.figure.colorbar(mapped, ax=axes, label='mean cosine over the blocks', shrink=0.9)
