@@ -78,7 +78,9 @@ def main():
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     text = Path(start).read_text('utf-8', 'replace') if start else prompt
     tokens = tokenizers[first].encode(text.strip()) or [DOCUMENT_END]
-    warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))
+    if text.strip():
+        foreign = tokenizers[first].count_foreign(tokens)
+        warn_of_foreign('the prompt', foreign, len(tokens))
     require(len(tokens) <= T, f'the prompt has {len(tokens):,} tokens, the model reads {T:,}')
     idx = torch.from_numpy(languages[first].table[tokens]).long().repeat(num_samples, 1)
     rows = torch.from_numpy(np.setdiff1d(np.concatenate([x.table for x in languages]), PAD))
