@@ -9,8 +9,8 @@ import pytest
 from conftest import refused, script
 
 import fit_scaling
-from fit_scaling import analyse, law_of, load_paper_laws, measure
-from lib.laws import UNIT, Interpolation, PowerLaw, fit
+from fit_scaling import analyse, load_paper_laws, measure
+from lib.laws import UNIT, Interpolation, PowerLaw, fit, law_of
 from lib.paper import kind_of, load_paper_runs, paper_rows
 from lib.runs import controls_of, load_runs
 
@@ -305,7 +305,7 @@ def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.strip().splitlines()) == 2  # the two that are left out are named
     assert all(f'{name}/results.json' in done.stderr for name in ('torn', 'other'))
-    assert max(map(len, done.stdout.split('\n\n')[1].splitlines())) <= 130
+    assert max(map(len, done.stdout.split('\n\n')[1].splitlines())) <= 100
     stored = json.loads((out / 'scaling.json').read_text())
     rows = {(row['run'], row['language']): row for row in stored['rows']}
     row = rows['row05', 'en2']
