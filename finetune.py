@@ -30,10 +30,10 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from evaluate import load_run
+from lib.estimate import Estimate, over_seeds
 from lib.files import lock, write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import differing
-from lib.similarity import Estimate, over_seeds
 from lib.tables import align
 from lib.tasks import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task
 from lib.tokenizer import DOCUMENT_END, PAD
