@@ -5,9 +5,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+from lib.configurator import ConfigError, require
+
 import torch
 
-from lib.configurator import ConfigError, require
 from lib.files import write_file
 
 
