@@ -22,6 +22,8 @@ import time
 from collections import Counter, namedtuple
 from pathlib import Path
 
+from lib.configurator import ConfigError, run
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -31,7 +33,6 @@ from evaluate import load_run
 from lib import lens, similarity
 from lib import plots as pictures
 from lib.checkpoint import checkpoint_paths, read_checkpoint
-from lib.configurator import ConfigError, run
 from lib.files import write_json
 from lib.machine import memory_advice, pick_device
 from lib.parallel import sequence_pairs, test_sequences

@@ -23,6 +23,8 @@ import math
 import time
 from pathlib import Path
 
+from lib.configurator import ConfigError, run, settings_of
+
 import numpy as np
 import torch
 import torch.nn as nn
@@ -31,7 +33,6 @@ from scipy.stats import t as student_t
 from tqdm import tqdm
 
 from evaluate import load_run
-from lib.configurator import ConfigError, run, settings_of
 from lib.files import lock, write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.tasks import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task, scores

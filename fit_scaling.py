@@ -21,11 +21,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.configurator import ConfigError
+from lib.configurator import run as run_script
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from lib.configurator import ConfigError
-from lib.configurator import run as run_script
 from lib.paper import load_paper_runs, paper_rows, read_csv
 from lib.runs import (
     best_control,

@@ -24,11 +24,12 @@ import re
 import shutil
 from pathlib import Path
 
+from lib.configurator import ConfigError, run, settings_of
+
 import numpy as np
 from tqdm import tqdm
 
 from data import Corpus, fingerprint
-from lib.configurator import ConfigError, run, settings_of
 from lib.files import lock, write_json
 from lib.sources import documents, file_bytes, is_text_file
 from lib.tokenizer import DOCUMENT_END, Tokenizer

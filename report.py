@@ -12,13 +12,14 @@ import math
 import re
 from pathlib import Path
 
+from lib.configurator import ConfigError
+from lib.configurator import run as run_script
+
 import numpy as np
 from jinja2 import Environment
 
 from figures import ALL_BUT_RATIO, FIGURES, cases_of, draw, grouped, mixes, standard, stitch
 from fit_scaling import analyse, cell, describe, short
-from lib.configurator import ConfigError
-from lib.configurator import run as run_script
 from lib.paper import load_paper_runs
 from lib.runs import load_runs
 

@@ -12,12 +12,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from lib.configurator import ConfigError, run
+
 import numpy as np
 import torch
 from tqdm import trange
 
 from evaluate import load_run
-from lib.configurator import ConfigError, run
 from lib.machine import memory_advice, pick_device
 from lib.tokenizer import DOCUMENT_END, PAD
 

@@ -23,6 +23,8 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+from lib.configurator import ConfigError, run
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -30,7 +32,6 @@ from tqdm import tqdm
 from data import Language, LanguageMix, open_shard
 from evaluate import window_losses
 from lib import machine
-from lib.configurator import ConfigError, run
 from lib.files import write_json
 from model import GPT, SIZES, GPTConfig, make_optimizer
 

@@ -12,9 +12,9 @@ import os
 import subprocess
 import sys
 
-from jobs import HERE, Job, law, mix, train_all
-
 from lib.configurator import ConfigError, run
+
+from jobs import HERE, Job, law, mix, train_all
 
 steps = 1600  # of the two mixes and of the longest run of English alone
 budgets = [0.06, 0.1, 0.14, 0.2, 0.35, 0.6, 1.0]  # lengths of English alone, shares of `steps`

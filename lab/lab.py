@@ -17,13 +17,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lib.configurator import ConfigError, run
+
 import numpy as np
 from jobs import HERE, Job, cores, law, mix, train_all
 from matplotlib import pyplot as plt
 
 from figures import DPI, GREY, OTHERS, STYLE
 from fit_scaling import analyse, draw_figure5
-from lib.configurator import ConfigError, run
 from lib.machine import measure_peak, pick_device, pick_dtype
 from lib.paper import load_paper_runs
 from lib.runs import load_runs

@@ -12,10 +12,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lib.configurator import ConfigError, read_settings
+
 from tqdm import tqdm
 
 import train
-from lib.configurator import ConfigError, read_settings
 from model import SIZES, GPTConfig
 from schedule import decay_start
 

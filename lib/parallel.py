@@ -3,9 +3,10 @@
 import itertools
 from pathlib import Path
 
+from lib.configurator import require
+
 import numpy as np
 
-from lib.configurator import require
 from lib.sources import hugging_face, text_lines
 from lib.tokenizer import DOCUMENT_END
 

@@ -11,9 +11,9 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from lib.configurator import defaults_of, require
+
+import numpy as np
 
 # --- the table ------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ as ids of the model's vocabulary, 1-D, and may be padded with 0 at its end.
 
 from dataclasses import dataclass
 
+from lib.configurator import ConfigError
+
 import networkx
 import numpy as np
 import torch
@@ -14,8 +16,6 @@ import torch.nn.functional as F
 from scipy import stats
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment
-
-from lib.configurator import ConfigError
 
 # --- means and their intervals --------------------------------------------------------------------
 

@@ -30,9 +30,9 @@ import xml.etree.ElementTree as ElementTree
 import zlib
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lib.configurator import ConfigError
+
+from tqdm import tqdm
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
 PIECE = 16384  # characters: where one text file is cut

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.configurator import ConfigError
+
 import numpy as np
 
-from lib.configurator import ConfigError
 from lib.sources import hub, is_text
 
 

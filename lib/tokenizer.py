@@ -9,9 +9,9 @@ import io
 import os
 import re
 
-import sentencepiece
-
 from lib.configurator import ConfigError, require
+
+import sentencepiece
 
 PAD, UNKNOWN, DOCUMENT_END = 0, 1, 2  # token ids of every corpus; padding is id 0 of every model
 

@@ -5,6 +5,8 @@ import json
 import shutil
 from types import SimpleNamespace
 
+from lib.configurator import ConfigError, settings_of
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -17,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import analyze
 from data import DOCUMENT_END, Language, aligned_lines, pack, sequence_pairs
-from lib.configurator import ConfigError, settings_of
 from lib.similarity import (
     Estimate,
     cka,

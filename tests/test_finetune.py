@@ -9,6 +9,8 @@ import sys
 import time
 import types
 
+from lib.configurator import ConfigError, settings_of
+
 import glue
 import numpy as np
 import pytest
@@ -19,7 +21,6 @@ from scipy import stats
 import finetune
 from data import DOCUMENT_END, Language, build_languages
 from finetune import Classifier, Examples, encode, epoch_batches, interval, resampled
-from lib.configurator import ConfigError, settings_of
 from lib.tasks import TASKS, read_task
 from model import GPT, PAD, GPTConfig
 

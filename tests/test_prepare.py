@@ -20,6 +20,8 @@ import time
 import types
 from pathlib import Path
 
+from lib.configurator import ConfigError
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -36,7 +38,6 @@ from conftest import (
 
 import prepare
 from data import Corpus, aligned_lines
-from lib.configurator import ConfigError
 from lib.sources import documents
 
 AWKWARD = [

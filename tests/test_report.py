@@ -11,6 +11,8 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+from lib.configurator import ConfigError, read_settings, run_name, settings_of
+
 import numpy as np
 import pytest
 from conftest import REPO, refused, script
@@ -21,7 +23,6 @@ import figures as panels
 import report
 from figures import FIGURES, mix_panels
 from fit_scaling import PowerLaw, analyse, load_paper_laws, load_runs
-from lib.configurator import ConfigError, read_settings, run_name, settings_of
 from report import findings, read_commands, sentence
 
 TINY = dict(
