@@ -5,9 +5,7 @@ that can be compared and make two points. Filled markers are ours, hollow ones t
 share a panel where its axes mean the same for both, which for ratios they do more often.
 """
 
-import contextlib
 import functools
-import io
 import itertools
 import json
 import math
@@ -15,77 +13,28 @@ import sys
 import textwrap
 from collections import namedtuple
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from fit_scaling import UNIT, load_paper_laws, short
+from fit_scaling import UNIT, load_paper_laws
 from lib.paper import SHAPES, kind_of, load_paper_runs, read_csv
+from lib.plots import (
+    COLORS,
+    DASHES,
+    GREY,
+    MARKERS,
+    PERCENTS,
+    TITLES,
+    Line,
+    draw_points,
+    log_ticks,
+    panel,
+    short,
+)
 from lib.runs import DEFAULTS, SCORED, Group, group_of, label_of, trained
 
-# --- style ----------------------------------------------------------------------------------------
-
-plt.switch_backend('Agg')  # files only, no windows
-
-SIZE, DPI = (5, 4), 160  # inches and dots an inch of a panel
-# the colours of Okabe and Ito, which colour-blind readers can tell apart
-OTHERS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000']
-GREY = '#555555'
-MARKERS, DASHES = 'osD^v', ['-', '--', '-.']  # of the first language, the second, more
-STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'axes.grid': True, 'grid.alpha': 0.25}
-STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
-STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5}
-TITLES = dict(
-    ppl='perplexity on the test set',
-    teff='token efficiency TEff',
-    transfer='transfer',
-    accuracy='accuracy after fine-tuning',
-    share='share of {} in the training tokens (%)',
-    shared='share of the vocabulary that both clones use (%)',
-    tokens='tokens of the training run',
-    parameters='parameters of the model without embeddings',
-)
 MEASURES = ('ppl', 'teff', 'transfer')
-LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
 Z90 = 1.645  # standard errors to either side of a 90% interval
 DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
-
-Panel = namedtuple('Panel', 'png alt')  # bytes, and what they show in words
-# points: (x, y, low, high); without a dash they are not joined
-Line = namedtuple('Line', 'label points color marker dash hollow', defaults=[False])
-
-
-@contextlib.contextmanager
-def panel(into, title, **settings):
-    """Axes to draw on; a Panel of them goes to the list `into`. The legend stands below."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=SIZE, dpi=DPI, layout='constrained')
-        axes.set(title=textwrap.fill(title, 62), **settings)
-        yield axes
-        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
-        entries = list(zip(*axes.get_legend_handles_labels()))
-        entries.sort(key=lambda entry: isinstance(entry[0], plt.Line2D))  # laws and levels last
-        if any(line.get_markerfacecolor() == 'white' for line in axes.lines):
-            hollow = plt.Line2D([], [], color=GREY, marker='o', mfc='white', ms=7, ls=':')
-            entries.append((hollow, 'hollow: the paper'))
-            alt += '; hollow markers: the paper'
-        if entries:
-            figure.legend(*zip(*entries), loc='outside lower center', ncols=2)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format='png')
-        plt.close(figure)
-        into.append(Panel(buffer.getvalue(), alt))
-
-
-def stitch(panels):
-    """One PNG (bytes) of a figure's panels, two beside each other."""
-    pictures = [plt.imread(io.BytesIO(panel.png))[:, :, :3] for panel in panels]
-    if len(pictures) % 2 and len(pictures) > 1:
-        pictures.append(np.ones_like(pictures[0]))
-    rows = [np.hstack(pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
-    buffer = io.BytesIO()
-    plt.imsave(buffer, np.vstack(rows), format='png')
-    return buffer.getvalue()
 
 
 def measured(row, what):
@@ -116,44 +65,6 @@ def points(cases, by, role, what):
             x = 100 * x + (1.0 if what == 'control_teff' else 0.8 * role - 0.4)
         found += [(x, *values)] if values else []
     return found
-
-
-def draw_lines(axes, lines, what):
-    """Markers, 90% bars and lines through the means; a bar that leaves the picture is an arrow."""
-    lines = [line for line in lines if line.points]
-    ys = [y for line in lines for _, y, _, _ in line.points]
-    top, labels = 1.8 * max(ys, default=1), set()
-    for line in lines:
-        x, y, low, high = np.array(sorted(line.points)).T
-        look = dict(color=line.color, ms=5, zorder=3)
-        if line.hollow:
-            look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
-        if line.label not in labels:
-            look['label'] = line.label
-        labels.add(line.label)
-        if line.dash:
-            places = np.unique(x)
-            means = [y[x == place].mean() for place in places]
-            dash = ':' if line.hollow else line.dash
-            axes.plot(places, means, ls=dash, lw=1.4, color=line.color, zorder=2)
-        bars = [y - low, np.minimum(high, top) - y]
-        axes.errorbar(x, y, bars, fmt=line.marker, capsize=3, elinewidth=1.2, **look)
-        if (high > top).any():
-            axes.plot(x[high > top], np.full((high > top).sum(), top), '^', color=line.color, ms=6)
-    if what in LEVELS:
-        axes.axhline(1, color=GREY, lw=1, zorder=1, label=LEVELS[what])
-    if what == 'ppl' and ys and max(ys) > 4 * min(ys):
-        log_ticks(axes.yaxis)
-
-
-def log_ticks(axis, write='{:g}'.format):
-    """A log axis with plain numbers on it."""
-    axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
-    low, high = axis.get_view_interval()
-    subs = (1, 2, 5) if high > 20 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
-    axis.set_minor_locator(NullLocator())
 
 
 # --- cases: runs as the figures see them ----------------------------------------------------------
@@ -283,8 +194,6 @@ def names_of(cases):
 
 # --- figures of mixes -----------------------------------------------------------------------------
 
-PERCENTS = ('share', 'shared')
-
 
 def chart(panels, title, cases, what, by, language=''):
     """A panel of our cases and the paper's by share, shared, tokens or parameters: a line for each
@@ -297,7 +206,7 @@ def chart(panels, title, cases, what, by, language=''):
         chosen = [c for c in cases if c['published'] == hollow and ratio in ('', c['ratio'])]
         chosen = [c for c in chosen if mark in (*names, c['size'])]
         i = marks.index(mark)
-        color = OTHERS[(2 + ratios.index(ratio)) % 7 if ratio else i]
+        color = COLORS[(2 + ratios.index(ratio)) % 7 if ratio else i]
         values = points(chosen, by, names.index(language or mark), what)
         look = color, MARKERS[i % 5], DASHES[i % 3], hollow
         lines.append(Line(f'{ratio} {mark}'.strip(), values, *look))
@@ -305,10 +214,10 @@ def chart(panels, title, cases, what, by, language=''):
         return
     for role in (0, 1) if what == 'teff' and by == 'share' else ():
         values = points(cases, by, role, 'control_teff')
-        lines.append(Line(f"{names[role]}'s control", values, OTHERS[role], 'x', '-.'))
+        lines.append(Line(f"{names[role]}'s control", values, COLORS[role], 'x', '-.'))
     xlabel = TITLES[by].format(names[1])
     with panel(panels, title, xlabel=xlabel, ylabel=TITLES[what]) as axes:
-        draw_lines(axes, lines, what)
+        draw_points(axes, lines, what)
         if by not in PERCENTS:
             return log_ticks(axes.xaxis, short)
         clones = by == 'share' and first['kind'] == 'clones'  # the second is the rarer one
@@ -324,7 +233,7 @@ def chart(panels, title, cases, what, by, language=''):
                 y = law.ppl(part * first['tokens'])
                 amount = 'its share' if by == 'share' else 'all tokens'
                 label = f'{names[role]} alone on {amount} (law)'
-                look = dict(ls='-.', lw=1, color=OTHERS[role], alpha=0.7, label=label)
+                look = dict(ls='-.', lw=1, color=COLORS[role], alpha=0.7, label=label)
                 axes.plot(100 * x, np.where(y < DRAWN_PPL, y, np.nan), **look)
 
 
@@ -431,9 +340,9 @@ def law_panels(laws):
                 runs = zip(*(entry[key] for key in ('tokens', 'ppl', 'ppl_se')))
                 rows = [(x, measured(dict(ppl=y, ppl_se=se), 'ppl')) for x, y, se in runs]
                 values = [(x, *value) for x, value in rows if value]
-                lines.append(Line(label, values, OTHERS[i % 7], 'o', ''))
+                lines.append(Line(label, values, COLORS[i % 7], 'o', ''))
                 if entry['law']:
-                    draw_law(axes, entry['law'], OTHERS[i % 7])
+                    draw_law(axes, entry['law'], COLORS[i % 7])
                 drawn |= set(entry['runs'])
             kinds = (kind_of('', corpus),)
             theirs = [p for p in paper_cases() if p['kind'] == 'alone' and p['kinds'] == kinds]
@@ -442,7 +351,7 @@ def law_panels(laws):
                 axes.plot(x, law.ppl(x), ':', color=GREY, label="the paper's law, GPT small")
                 values = points(theirs, 'tokens', 0, 'ppl')
                 lines.append(Line(None, values, GREY, 'o', '', True))
-            draw_lines(axes, lines, 'ppl')
+            draw_points(axes, lines, 'ppl')
             log_ticks(axes.xaxis, short)
             log_ticks(axes.yaxis)
     return panels, drawn
