@@ -1,402 +1,464 @@
-"""The report: what the runs of out/ say, beside what the paper says, on one page.
+"""The page about the runs of a folder: what one language does for another.
 
-    python report.py            # out/report/report.html, and each figure as out/report/figureN.png
+    python report.py                # out/report/report.html, and each figure as a PNG beside it
+    python report.py --out=out/lab
+    python report.py --paper=True   # out/report/paper.html: the paper's runs and ours beside them
 
-The page holds its pictures itself, so that it can be sent as it is. What has not been run leaves a
-gap with the commands of config/README.md that fill it. The last line printed is the finding that
-the page begins with.
+A page holds its pictures, so it can be sent as one file. fit_scaling.py defines the measures and
+writes the rows; nothing is fitted here. All intervals are 90% intervals.
 """
 
 import base64
+import contextlib
+import itertools
+import json
 import math
-import re
+import sys
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
+from tqdm import tqdm
 
-from figures import ALL_BUT_RATIO, FIGURES, cases_of, draw, grouped, mixes, standard, stitch
-from fit_scaling import analyse, cell, describe, short
-from lib.configurator import ConfigError
+from fit_scaling import MEASURES, cell, draw_law, load_paper_laws, load_scaling
 from lib.configurator import run as run_script
-from lib.paper import load_paper_runs
-from lib.runs import load_runs
+from lib.files import write_file
+from lib.laws import UNIT
+from lib.paper import load_paper_runs, read_csv
+from lib.plots import COLORS, MARKERS, PERCENTS, TITLES, Line, draw_points, log_ticks, panel
+from lib.rows import caption, grouped, name_of, natural, ratio_text, runs_of, usual_settings
+from lib.runs import DEFAULTS, FREE, INTERVENTIONS, LAW, LENGTH, RATES, SEED, differing
+from lib.tables import ppl_text, short
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
-law_schedule = ''  # measure all runs by the laws of this lr_schedule; empty: each by its own
+paper = False  # write the page of the paper's tables and figures instead
+
+SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
+
+# --- the findings ---------------------------------------------------------------------------------
+
+NO_MIXTURE = 'No mixture of languages is finished: python experiment.py CONFIG trains one.'
+COMMAND = 'python train.py CONFIG --only='
 
 
-# --- the finding ----------------------------------------------------------------------------------
+def findings(rows):
+    """What the other languages do for each asked language of each mixture: transfer at equal
+    exposures, gain over re-reading, and what is missing. Plain mixtures with controls come first,
+    then those of most seeds."""
+    found = []
+    for run in runs_of(rows):
+        special = caption(run.settings, DEFAULTS, run.settings.keys() - INTERVENTIONS)
+        special = special or any(run.settings['orders']) or run.shared
+        for row in run.asked if run.languages[1:] else ():
+            order = not row['control'], row['transfer'] is None, bool(special), -row['seeds']
+            found.append((*order, row['tokens_seen'], run.name, finding(run, row)))
+    return [text for *_, text in sorted(found)] or [NO_MIXTURE]
 
-NOTHING = (
-    'There is no run of two languages at unequal shares: nothing can be said about imbalance yet; '
-    'python demo.py makes the smallest set that can.'
+
+def finding(run, row):
+    name, others = name_of(row), [other for other in run.languages if other != name_of(row)]
+    source = others[0] if len(others) == 1 else f'the {len(others)} other languages together'
+    seeds = f', {row["seeds"]} seeds' if row['seeds'] > 1 else ''
+    where = f'at {run.ratio} ({run.name}{seeds})'
+    starts = dict(helps=f'{source} helps {name} {where}', costs=f'{source} costs {name} {where}')
+    starts['no effect shown'] = f'{source} and {name} {where}, no effect shown'
+    text = starts.get(verdict(row, 'transfer'), f'{name} beside {source} {where}')
+    text += f': PPL {ppl_text(row["ppl"])}'
+    for key, measure, control in (
+        ('transfer', 'transfer at equal exposures', 'control'),
+        ('gain', 'gain over re-reading', 'reread_control'),
+    ):
+        if row[key] is not None:
+            text += f'; {measure} {said(row, key)}, {said(row, f"{key}_nats")} nats'
+        elif row[control]:  # no law
+            nats = math.log(row[f'{control}_ppl'] / row['ppl'])
+            text += f'; {control.replace("_", " ")} PPL {ppl_text(row[f"{control}_ppl"])}'
+            text += f', {nats:.3f} nats above'
+        if key == 'gain' and verdict(row, key):
+            text += f' ({verdict(row, key)})'
+    if row['teff'] is not None and not row['control']:
+        text += f'; TEff {said(row, "teff")}'
+    missing = [] if row['control'] else [f'a control, {COMMAND}{row["language"]}']
+    fits = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # within the mixture's compute
+    if not row['reread_control'] and fits > 1:
+        again = f'{COMMAND}{row["language"]} --epochs={fits}'
+        missing.append(f'a control that re-reads, {again}')
+    text += f'. Missing: {"; ".join(missing)}' if missing else ''
+    return f'{text}. {row["note"][:1].upper()}{row["note"][1:]}'.strip(' .') + '.'
+
+
+def verdict(row, name):
+    """What an interval of transfer or gain, or of its nats, shows; '' without one."""
+    for key, nothing in ((name, 1), (f'{name}_nats', 0)):
+        if row[f'{key}_interval']:
+            low, high = row[f'{key}_interval']
+            return 'helps' if low > nothing else 'costs' if high < nothing else 'no effect shown'
+    return ''
+
+
+def said(row, key):
+    """2.51 (90% interval 2.33 to 2.74)"""
+    text, _, ends = cell(row, key).partition(' [')
+    return text + (f' (90% interval {ends[:-1].replace(", ", " to ")})' if ends else '')
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+BESIDE = dict(  # what else is drawn by ratio: (key, label, marker)
+    ppl=[('control_ppl', 'control', 'x'), ('reread_control_ppl', 're-reading', '+')],
+    teff=[('control_teff', 'control', 'x'), ('reread_teff', 're-reading', '+')],
+    accuracy=[('majority', 'majority class', '_')],
 )
-RATIOS = ('teff', 'control_teff', 'transfer')
+BESIDE['ppl'].append(('mlpe', 'monolingual (law)', '_'))
+VIEWS = dict(  # x of a figure: the settings in which its runs may differ
+    share={'stages'},
+    tokens={'stages'} | LENGTH,
+    parameters={'stages'} | SHAPE | RATES,
+    shared={'stages', 'cloned_fraction'},
+)
+DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
 
 
-def findings(cases):
-    """A sentence for each group of runs of two languages at unequal shares: plain mixes first, then
-    those with controls, then those of most runs."""
-    told = []
-    for title, members in grouped(mixes(cases, 'clones', 'pair'), ALL_BUT_RATIO):
-        unequal = [case for case in members if 0 < case['share'] < 0.5]
-        if unequal:
-            case = min(unequal, key=lambda c: (c['ratio'] != '90/10', c['share'], c['turned']))
-            ratios = case['ratio'], '50/50'
-            figures = [together([c for c in members if c['ratio'] == ratio]) for ratio in ratios]
-            told.append((title, case, *figures))
-    told.sort(key=lambda item: (item[1]['special'], item[2]['transfer'] is None))
-    texts = [sentence(*about) + '.' for about in told]
-    return [texts[0] + of_the_paper(told[0][1]), *texts[1:]] if told else [NOTHING]
+def measured(row, key):
+    """(value, low, high) of a measure and its 90% interval, or None. Beyond the law stands its
+    lower limit, without an upper end."""
+    value = row.get(key)
+    if value is None or ('ppl' in key and value > DRAWN_PPL):
+        return None
+    if math.isinf(value):
+        limit = row['largest_budget'] / row['tokens_seen']
+        return limit, limit, math.inf
+    low, high = row.get(f'{key}_interval') or (value, value)
+    if key == 'ppl':
+        half = min(1.645 * (row['ppl_se'] or 0), value / 2)
+        low, high = value - half, value + half
+    return value, max(0, min(low, value)), max(high, value)
 
 
-def together(cases):
-    """{name: (value, low, high)} of the second language's transfer, TEff and control's TEff: of
-    several runs the mean and the widest interval; what is not known is None."""
-    rows = [case['languages'][1] for case in cases]
-    figures = dict(extrapolated=any(row['extrapolated'] for row in rows))
-    for key in RATIOS:
-        values, ends = [row[key] for row in rows], [row[f'{key}_interval'] for row in rows]
-        known = rows and not any(value is None or math.isnan(value) for value in values)
-        low = min(low for low, _ in ends) if known and all(ends) else None
-        high = max(high for _, high in ends) if known and all(ends) else None
-        figures[key] = (sum(values) / len(values), low, high) if known else None
-    return figures
+def draw_view(panels, runs, view):
+    """Perplexity, TEff, transfer and gain of pairs of languages, for the groups of runs that differ
+    in the view; by share also of single runs where no group has two ratios."""
+    usual = usual_settings(runs) if runs else {}
+    groups = grouped([run for run in runs if run.share is not None], VIEWS[view])
+    wide = [group for group in groups if len({getattr(run, view) for run in group}) > 1]
+    for group in wide or (groups if view == 'share' else []):
+        corpora = ', '.join(dict.fromkeys(row['corpus'] for row in group[0].rows))
+        title = f'{group[0].who} ({corpora}), {title_of(group[0], usual, view)}'
+        for what in ('ppl', 'teff', 'transfer', 'gain'):
+            draw_measure(panels, title, group, what, view)
 
 
-def say(figure, extrapolated=False, times=''):
-    """2.03 (90% interval 1.85 to 2.24)"""
-    value, low, high = figure
-    text, about = f'{value:.2f}{times}' if math.isfinite(value) else 'beyond the law', []
-    if low is not None and math.isfinite(low):
-        upper = f'{low:.2f} to {high:.2f}' if math.isfinite(high) else f'from {low:.2f} up'
-        about.append(f'90% interval {upper}')
-    about += ['extrapolated'] if extrapolated else []
-    return text + (f' ({", ".join(about)})' if about else '')
+def title_of(run, usual, view, without=frozenset()):
+    """What the runs of a figure have in common."""
+    parts = [run.size * (view != 'parameters'), f'{short(run.tokens)} tokens' * (view != 'tokens')]
+    without = without | VIEWS[view] | SHAPE | {'max_steps', 'corpora'}
+    return ', '.join(filter(None, [*parts, caption(run.settings, usual, without)]))
 
 
-def compared(figure, other, above, below, neither, unknown):
-    """The text that the intervals of two figures allow."""
-    (_, low, high), (_, other_low, other_high) = figure, other
-    if low is None or other_low is None:
-        return unknown
-    return above if low > other_high else below if high < other_low else neither
-
-
-ONE, UNKNOWN = (1, 1, 1), ', of unknown error'  # a figure is 1 where nothing happened
-OVERLAP = ', and the intervals overlap: these runs do not tell the two apart', ''
-
-
-def sentence(title, case, figures, even):
-    """The finding in words, of the second language of a case. figures, even: of `together`, at the
-    case's ratio and at 50/50."""
-    row, far, even_far = case['languages'][1], figures['extrapolated'], even['extrapolated']
-    other, name = (language['language'].upper() for language in case['languages'])
-    start = f'On {title}, {name} at {case["ratio"]}'
-    if figures['transfer']:
-        said = f': {other} helped', f': {other} cost it tokens', f': no effect of {other} is shown'
-        text = (
-            f'{start} is worth {say(figures["transfer"], far, " times")} what the same sequences '
-            'are worth alone in as many steps' + compared(figures['transfer'], ONE, *said, UNKNOWN)
-        )
-        text += f'. Its TEff is {say(figures["teff"])}, of which the steps alone give '
-        text += say(figures['control_teff'])
-        if not even['transfer']:
-            return text + '. There is no transfer at 50/50 to compare it with'
-        said = f', so {name} gains from the imbalance', f', so {name} loses by the imbalance'
-        verdict = compared(figures['transfer'], even['transfer'], *said, *OVERLAP)
-        return f'{text}. At 50/50 the transfer is {say(even["transfer"], even_far)}{verdict}'
-    if figures['teff']:
-        said = ', above 1', ', below 1', ', not to be told from 1', UNKNOWN
-        text = f'{start} has a token efficiency (TEff) of {say(figures["teff"], far)}'
-        text += compared(figures['teff'], ONE, *said)
-        if even['teff']:
-            verdict = compared(figures['teff'], even['teff'], '', '', *OVERLAP)
-            text += f'; at 50/50 it is {say(even["teff"], even_far)}{verdict}'
-        return (
-            f'{text}. TEff alone cannot tell what {other} did from what more steps did: there is '
-            f'no control (--only={row["language"]})'
-        )
-    control = f', its control {row["control_ppl"]:.1f}' if row['control'] else ''
-    return (
-        f'{start} reaches a perplexity of {row["ppl"]:.1f} after {short(row["tokens_seen"])} tokens'
-        f'{control}; what that is worth, only a law of three budgets of one language can say'
-    )
-
-
-def of_the_paper(case):
-    """The paper's TEff at the ratio of a case and at 50/50, as a sentence."""
-    teff = {p['ratio']: p['languages'][1]['teff'] for p in standard(case)}
-    if not (case['languages'][1]['teff'] and {case['ratio'], '50/50'} <= teff.keys()):
-        return ''
-    numbers = f'{teff[case["ratio"]]:.2f}, and {teff["50/50"]:.2f} at 50/50'
-    return f" The paper's TEff (GPT small, 1.2B tokens, no controls): {numbers}."
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def ppl_text(row, digits=1):
-    ppl, error = row['ppl'], row.get('ppl_se')
-    if ppl >= 1e6:
-        return '> 1M' if ppl < 1e9 else '> 1B'
-    return f'{ppl:,.{digits}f}' + (f' ± {error:.{digits}f}' if error else '')
-
-
-def figure_text(row, key):
-    """A figure with its interval; * where the law is extrapolated."""
-    if row['monolingual'] and key in ('control_teff', 'transfer'):
-        return ''
-    text = cell(row, key).replace('inf]', '∞]')
-    return '—' if text == '-' else text + '*' * (key == 'teff' and row['extrapolated'])
-
-
-def all_runs(rows, cases):
-    """{text and model: its lines}, short runs first."""
-    about, groups = {case['run']: case for case in cases}, {}
-    for row in sorted(rows, key=lambda row: about[row['run']]['tokens']):
-        case, control = about[row['run']], ''
-        if row['control']:
-            control = row['control'].replace(row['run'], '…', 1)
-            control += f', rate {row["control_learning_rate"]:g}'
-        language = row['language'] + (f', {row["seeds"]} seeds' if row['seeds'] > 1 else '')
-        cells = [figure_text(row, key) for key in ('mlpe', 'mlte', *RATIOS)]
-        line = [row['run'], language, f'{row["tokens_seen"]:,.0f}', ppl_text(row, 2), *cells]
-        groups.setdefault(f'{case["label"]}, {case["size"]}', []).append([*line, control])
-    return dict(sorted(groups.items()))
-
-
-TABLES = {  # number: (title, what the paper says, names of the two columns)
-    '1': (
-        'clones of English',
-        'Sections 4.1 to 4.5, Takeaways 1, 3 and 5: equal parts cost tokens (row 4), the rarer of '
-        'two is cheap (row 5), ten clones profit, more with a main language (rows 6 and 7), and a '
-        'mix that is unequal at each time only can beat equal parts in both (rows 9 to 13).',
-        ('EN1', 'EN2'),
-    ),
-    '3': (
-        'English and French',
-        'Sections 5.1 to 5.4, Takeaways 6 and 8: the rarer real language gains less, more with '
-        'shared pieces (rows 7 to 13); no schedule was found that helps both (10, 14 to 20).',
-        ('EN', 'FR'),
-    ),
-}
-
-
-def paper_table(number, cases):
-    """The lines of one of the paper's tables: dicts of row, mix, paper (4 cells), and ours (8
-    cells), a command where there is no run of ours, or the name of a run of the same mix in another
-    model, which stands below the first row of that mix."""
-    lines, named = [], {c['run']: c['languages'][0]['paper_rows'].split(', ') for c in cases}
-    others = [c for c in cases if named[c['run']] == [''] and not c['size'].startswith('GPT')]
-    for published in load_paper_runs():
-        if published['table'] != number:
+def draw_measure(panels, title, runs, what, view):
+    """A panel of a measure: a line for each language, or for each ratio and language; joined where
+    there are three points."""
+    lines, names = [], [row['language'] for row in runs[0].rows]
+    ratios = [''] if view == 'share' else sorted({run.ratio for run in runs}, key=natural)
+    for number, ratio in enumerate(ratios):
+        chosen = [run for run in runs if ratio in ('', run.ratio)]
+        if ratio and len({getattr(run, view) for run in chosen}) < 2:
             continue
-        row, second = published['name'].split()[-1], published['kinds'] == ['fr']
-        theirs = two_columns(published['languages'], second, lambda p: f'{p["teff"]:.2f}')
-        mix, command = COMMANDS[f'Table {number}', row]
-        line = dict(row=row, mix=mix, paper=theirs)
-        exact = [case for case in cases if published['name'] in named[case['run']]]
-        for case in exact:
-            lines.append(line | dict(ours=our_cells(case, second)))
-        if not exact:
-            lines.append(line | dict(command=command))
-        for case in [case for case in others if same_mix(case, published)]:
-            lines.append(dict(name=case['run'], ours=our_cells(case, second)))
-            others.remove(case)
-    return lines
+        for i, name in enumerate(names):
+            color, label = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
+            kinds = [(what, label, MARKERS[i]), (f'paper_{what}', label, MARKERS[i])]
+            if not ratio:
+                kinds += [(k, f'{name}: {about}', m) for k, about, m in BESIDE.get(what, ())]
+            for place, (key, about, marker) in enumerate(kinds):
+                points = []
+                for run in chosen:
+                    x, values = getattr(run, view), measured(run.rows[i], key)
+                    aside = 0.8 * i - 0.4 + 0.4 * (place > 1)  # no language hides the other
+                    x = 100 * x + aside if view in PERCENTS else x
+                    points += [(x, *values)] if values else []
+                dash = '-' if len({point[0] for point in points}) > 2 else ''
+                lines.append(Line(about, points, color, marker, dash, place == 1))
+    if any(line.points and line.marker in MARKERS for line in lines):
+        labels = dict(xlabel=TITLES[view].format(names[-1]), ylabel=TITLES[what])
+        with panel(panels, title, **labels) as axes:
+            draw_points(axes, lines, what)
+            if view not in PERCENTS:
+                log_ticks(axes.xaxis, short)
 
 
-def our_cells(case, second):
-    ratios = [lambda row, key=key: figure_text(row, key) for key in RATIOS]
-    return two_columns(case['languages'], second, *ratios)
+def draw_training(panels, folder, runs):
+    """The loss over steps of each mixture that has a log, of its languages and the controls of the
+    asked ones; circles: the logarithm of quick perplexities on test text."""
+    for run in runs:
+        shown = [row['language'] for row in (run.rows if len(run.rows) < 4 else run.asked[:3])]
+        series = [(run.name, name, '', '-') for name in shown]
+        for row in run.asked[:3]:
+            kinds = ('control', ' control', '--'), ('reread_control', ' re-reading', ':')
+            series += [(row[key], row['language'], *look) for key, *look in kinds if row[key]]
+        logs = {name: log_of(folder / name / 'log.jsonl') for name, *_ in series}
+        if not logs[run.name][0]:
+            continue
+        labels = dict(xlabel='optimiser steps', ylabel='loss (nats a token)', xscale='log')
+        with panel(panels, run.name, **labels) as axes:
+            for name, language, about, dash in series:
+                losses, quick = (found.get(language) for found in logs[name])
+                color = COLORS[shown.index(language)]
+                if losses:
+                    line = dict(color=color, ls=dash, lw=1.2, label=language + about)
+                    axes.plot(*binned(losses), **line)
+                if quick:
+                    steps, ppl = np.array(quick).T
+                    axes.plot(steps, np.log(ppl), 'o', ms=4, mfc=color, mec='k', color=color)
 
 
-def two_columns(languages, second, *write):
-    """Cells of perplexity and of each of `write` for two languages, or for one in the second
-    column; of ten clones the second stands for all nine."""
-    pair = [*([None] if second else []), *languages[:2], None][:2]
-    return [text(row) if row else '' for text in (ppl_text, *write) for row in pair]
+def log_of(path):
+    """(losses, quick perplexities) of a log.jsonl, each {language: [(step, value)]}."""
+    found = {}, {}
+    for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, LookupError):  # a line that was cut
+            entry = json.loads(line)
+            for series, key in zip(found, ('losses', 'perplexity')):
+                for name, value in entry.get(key, {}).items():
+                    series.setdefault(name, []).append((entry['step'] + 1, value))
+    return found
 
 
-def same_mix(case, published):
-    """Whether a run mixes as many clones, or two languages, in the stages of a published row."""
-    stages = np.transpose([row['shares'] for row in case['languages']])
-    same = case['vocabulary'] == published['vocabulary'] and not case['special']
-    same = same and (case['kind'] == 'pair') == (len(set(published['kinds'])) > 1)
-    same = same and stages.shape == np.shape(published['stages'])
-    return same and np.allclose(stages, published['stages'], atol=1e-4)
+def binned(points, count=60):
+    """Means (2, bins) of points (n, 2) in bins of equal width in log x."""
+    x, y = np.array(points, float).T
+    bins = np.digitize(x, np.geomspace(1, x.max() + 1, count))
+    number, *sums = (np.bincount(bins, weights) for weights in (np.ones_like(x), x, y))
+    return np.array(sums)[:, number > 0] / number[number > 0]
 
 
-# --- the page -------------------------------------------------------------------------------------
+def draw_glue(panels, folder, runs):
+    """Figure 1, right: accuracy by ratio after fine-tuning in one language, mean over the tasks."""
+    theirs, groups = {float(row['p_en2']): row for row in read_csv('paper_glue.csv')}, {}
+    for group in grouped([run for run in runs if run.share is not None], VIEWS['share']):
+        for run in group:
+            path = folder / run.name / 'finetune.json'
+            try:
+                results = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+                tasks = {k: v for k, v in results.get('tasks', {}).items() if 'languages' in v}
+                for row in run.rows if tasks else ():
+                    row |= mean_accuracy(tasks.values(), row['language'])
+            except (ValueError, LookupError, TypeError, AttributeError):
+                print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
+                continue
+            for row, name in zip(run.rows, ('en1', 'en2')):
+                if row['paper_rows'] and run.share in theirs:
+                    row['paper_accuracy'] = float(theirs[run.share][name])
+            if tasks:
+                tuned = f'{run.who}, fine-tuned in {results["train_language"]}'
+                title = f'{tuned}, mean of {", ".join(sorted(tasks))}'
+                groups.setdefault((title, id(group)), []).append(run)
+    for (title, _), members in groups.items():
+        draw_measure(panels, title, members, 'accuracy', 'share')
 
 
-def read_commands(path):
-    """{heading: the first block of commands below it, (heading, row): (mix, command) of a table's
-    row} of config/README.md."""
-    commands = {}
-    for section in re.split(r'^## ', path.read_text(encoding='utf-8'), flags=re.M)[1:]:
-        heading = section.splitlines()[0]
-        block = re.search(r'(^    .*\n)+', section, re.M)
-        commands[heading] = re.sub('^    ', '', block[0], flags=re.M) if block else ''
-        for row, *about in re.findall(r'^\| (\d+) \| (.+) \| `(.+)` \|$', section, re.M):
-            commands[heading, row] = about
-    return commands
+def mean_accuracy(entries, language):
+    """The mean over tasks, whose errors are independent, and that of the majority class."""
+    scores = [entry['languages'].get(language) for entry in entries]
+    if None in scores:
+        return {}
+    values = np.array([(score['mean'], *score['interval']) for score in scores])
+    mean, _, _ = values.mean(0)
+    _, below, above = np.linalg.norm(values - values[:, :1], axis=0) / len(values)
+    majority = np.mean([entry['majority'] for entry in entries])
+    return dict(accuracy=mean, accuracy_interval=(mean - below, mean + above), majority=majority)
 
 
-COMMANDS = read_commands(Path(__file__).resolve().parent / 'config' / 'README.md')
-SECTIONS = {
-    'Cloned languages': ('Figure 1', 'Table 1', 'Figure 2'),
-    'Real languages': ('Table 3', 'Figure 3', 'Figure 4'),
-    'Laws, anchor points, scale': ('Figure 5', 'Figure 8', 'Figure 9', 'Figure 10'),
-}
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Language imbalance</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 972px; margin: 0 auto; padding: 0 14px; }
-.finding { border-left: 5px solid #0072B2; background: #eef5fa; padding: 12px 16px; }
-.note, small, .gap, figcaption { color: #555; font-size: .88em; } td small { display: block; }
-.gap { border: 1px dashed #aaa; padding: 8px 14px; } nav a { margin-right: .6em; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 10px; }
-img { width: 100%; max-width: 560px; border: 1px solid #ddd; } figure { margin: 0; }
-.scroll, pre { overflow-x: auto; } pre { background: #f5f5f5; padding: 8px 10px; }
-table { border-collapse: collapse; font-size: .82em; line-height: 1.35; } code { font-size: .9em; }
-th, td { padding: 3px 6px; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
-td { white-space: nowrap; } td.paper { color: #777; } td[colspan] { background: #f5f5f5; }
-.name, th:nth-child(-n+2) { text-align: left; }
-td.name { white-space: normal; overflow-wrap: anywhere; }
-</style></head><body>
-{% macro cells(texts, name='') %}{% for text in texts %}
-{% set parts = text.partition(' [' if ' [' in text else ' ±') %}
-<td class="{{ name }}">{{ parts[0] }}{% if parts[1] %} <small>{{ parts[1][1] }}{{ parts[2] -}}
-</small>{% endif %}</td>{% endfor %}{% endmacro %}
-{% macro gap(what, heading) %}<div class="gap">No run yet{% if what %} for {{ what }}{% endif %}.
-The commands:<pre>{{ commands[heading] }}</pre></div>{% endmacro %}
-{% macro picture(png, alt) %}<img alt="{{ alt }}" src="data:image/png;base64,{{ png|b64 }}">
-{%- endmacro %}
-
-<h1>Language imbalance: our runs beside the paper</h1>
-<p class="finding">{{ findings[0] }}</p>
-{% if findings[1:] %}<details class="note"><summary>More groups of runs</summary>
-<ul>{% for text in findings[1:] %}<li>{{ text }}</li>{% endfor %}</ul></details>{% endif %}
-<p class="note">The tokens of a language in a mix are worth as many tokens (MLTE) as a run on this
-language alone needs for the same perplexity; MLPE is the perplexity of such a run on the tokens
-seen, TEff is MLTE over the tokens seen. The mix has more steps than that run, and more steps
-help, too: a control has the same sequences of the language at the same steps, without the other
-languages. Transfer is the MLTE of the run over that of its control: above 1 the others helped.
-Brackets and bars are 90% intervals. Perplexities compare only on the same text and tokens.</p>
-<nav><a href="#runs">All runs</a>{% for names in sections.values() %}{% for name in names %}
-<a href="#{{ name|replace(' ', '')|lower }}">{{ name }}</a>{% endfor %}{% endfor %}
-<a href="#studies">Inside the models</a></nav>
-
-<h2 id="runs">All runs</h2>
-<details{{ ' open' if rows|length <= 60 }}><summary>The table of all runs</summary>
-<div class="scroll"><table><tr>{% for head in ('run', 'language', 'tokens seen', 'PPL ± s.e.',
-'MLPE', 'MLTE', 'TEff', "control's TEff", 'transfer', 'control') %}<th>{{ head }}</th>{% endfor %}
-</tr>
-{% for group, lines in all_runs.items() %}<tr><td class="name" colspan="10">{{ group }}</td></tr>
-{% for line in lines %}<tr>{{ cells(line[:2], 'name') }}{{ cells(line[2:9]) }}
-{{- cells(line[9:], 'name') }}</tr>{% endfor %}{% endfor %}</table></div></details>
-<p class="note">± is one standard error. The TEff of a run on one language is 1 by definition; its
-MLTE shows how far the law is from it. * marks tokens seen or an MLTE outside the budgets of the
-law. {% for note in notes %}{{ note[0]|upper }}{{ note[1:] }}. {% endfor %}
-{% if rowless %}Without a row, as copies, further seeds or damaged files: {{ rowless|join(', ') }}.
-{% endif %}</p>
-<h3>Their laws</h3>
-<ul class="note">{% for entry in laws %}<li>{{ entry.label }}:
-{{ describe(entry.law) if entry.law else 'no law: ' + entry.problem }}.</li>{% endfor %}</ul>
-{% if laws|rejectattr('law')|list %}{{ gap('some laws', 'Laws') }}{% endif %}
-
-{% for title, names in sections.items() %}<h2>{{ title }}</h2>
-{% for name in names %}{% set shown = parts[name] %}
-<h3 id="{{ name|replace(' ', '')|lower }}">{{ name }}: {{ shown.title }}</h3>
-<p>The paper, {{ shown.claim }}</p>
-{% if name.startswith('Figure') %}
-{% if shown.panels %}<div class="panels">
-{% for panel in shown.panels %}{{ picture(panel.png, panel.alt) }}{% endfor %}</div>
-<p class="note">Ours: {{ shown.drawn|join(', ') }}. As a file: {{ shown.file }}</p>{% endif %}
-{% if shown.missing %}{{ gap(shown.missing|select|join(' and '), shown.commands) }}{% else %}
-<details class="note"><summary>The commands in the paper's setting</summary>
-<pre>{{ commands[shown.commands] }}</pre></details>{% endif %}
-{% else %}{% set filled = shown.lines|selectattr('ours')|list %}
-{% if not filled %}<details class="gap"><summary>No run yet of any row. The rows and their
-commands</summary>{% endif %}
-<div class="scroll"><table><tr><th colspan="2"></th><th colspan="4">the paper</th>
-<th colspan="8">ours</th></tr><tr><th>row</th><th>training data</th>
-{% for what in ('PPL', 'TEff', 'PPL', 'TEff', "control's TEff", 'transfer') %}
-{% for name in shown.names %}<th>{{ what }}<br>{{ name }}</th>{% endfor %}{% endfor %}</tr>
-{% for line in shown.lines %}<tr>{% if line.name %}<td></td>
-<td class="name" colspan="5">the same mix in another model: {{ line.name }}</td>
-{%- else %}{{ cells([line.row, line.mix], 'name') }}{{ cells(line.paper, 'paper') }}{% endif %}
-{% if line.command %}<td class="name" colspan="8">— <code>{{ line.command }}</code></td>
-{%- else %}{{ cells(line.ours) }}{% endif %}</tr>
-{% endfor %}</table></div>{% if not filled %}</details>{% endif %}{% endif %}
-{% endfor %}{% endfor %}
-
-<h2 id="studies">Inside the models</h2>
-<p>The paper, Sections 4.2 and 5.2, Appendices C, F and G (Figures 6, 7, 11 to 14, Tables 2 and 4):
-unequal clones are represented more alike, and so are their gradients; for English and French no
-such effect was found.</p>
-{% for run, pictures in studies.items() %}<h3>{{ run }}</h3><div class="panels">
-{% for name, png in pictures %}<figure>{{ picture(png, name) }}<figcaption>{{ name }}</figcaption>
-</figure>{% endfor %}</div>{% else %}{{ gap('', 'Figure 6') }}{% endfor %}
-</body></html>
-"""
+def draw_laws(panels, laws):
+    """Figure 5: the monolingual runs of each text, and the laws within their budgets."""
+    texts = {}
+    for law in laws:
+        if law['runs']:
+            texts.setdefault(law['label'].partition(', ')[0], []).append(law)
+    for text, members in texts.items():
+        with panel(panels, text, xlabel=TITLES['tokens'], ylabel=TITLES['ppl']) as axes:
+            for color, law in zip(itertools.cycle(COLORS), members):
+                if law['curve']:
+                    draw_law(axes, law, color)
+                else:
+                    label = f'{law["label"].partition(", ")[2]} (no law)'
+                    axes.plot(law['tokens'], law['ppl'], 'o', ms=4, color=color, label=label)
+            log_ticks(axes.xaxis, short)
+            log_ticks(axes.yaxis)
 
 
-def page(root, folder, runs):
-    """The page as text, and the finding that it begins with; writes the figures into `folder`."""
-    laws, rows = analyse(runs, law_schedule)
-    cases = cases_of(runs, laws, rows)
-    parts, studies, found = {}, {}, findings(cases)
-    for number, figure in FIGURES.items():
-        made = {name: draw(part, cases, laws, root) for name, part in figure.parts.items()}
-        panels = [panel for drawn, _ in made.values() for panel in drawn]
-        file = folder / f'figure{number}.png'
-        if panels:
-            file.write_bytes(stitch(panels))
-        drawn = sorted(set().union(*(names for _, names in made.values())))
-        missing = [name for name, (_, names) in made.items() if not names]
-        about = dict(panels=panels, file=file.name, drawn=drawn, missing=missing)
-        parts[f'Figure {number}'] = figure._asdict() | about
-    for number, (title, claim, names) in TABLES.items():
-        about = dict(title=title, claim=claim, names=names)
-        parts[f'Table {number}'] = about | dict(lines=paper_table(number, cases))
-    for path in sorted(root.glob('*/*.png')):
-        if path.parent != folder:
-            studies.setdefault(path.parent.name, []).append((path.stem, path.read_bytes()))
-    results = {path.parent.name for path in root.glob('*/results.json')}
-    notes = dict.fromkeys(row['note'] for row in rows if not row['monolingual'] and row['note'])
-    environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters['b64'] = lambda png: base64.b64encode(png).decode()
-    environment.globals |= dict(commands=COMMANDS, sections=SECTIONS, describe=describe)
-    about = dict(
-        findings=found, notes=notes, rowless=sorted(results - {run['run'] for run in runs})
+# --- the pages ------------------------------------------------------------------------------------
+
+
+def matrices(runs):
+    """[(title, sources, targets, {(source, target): [(share of the target, row)]})] where there are
+    three languages or more. In a mixture of three or more the source is all others."""
+    found, usual = [], usual_settings(runs) if runs else {}
+    for group in grouped(runs, {'corpora', 'languages', 'orders', 'stages'}, same_text=False):
+        cells, names = {}, list(dict.fromkeys(name for run in group for name in run.languages))
+        for run in group:
+            for row in run.rows:
+                others = [name for name in run.languages if name != name_of(row)]
+                source = 'all others' if others[1:] else ''.join(others)
+                if source and (row['transfer'] is not None or row['gain'] is not None):
+                    share = ratio_text([[share] for share in row['shares']])
+                    cells.setdefault((source, name_of(row)), []).append((f'{share}%', row))
+        if len(names) > 2 and cells:
+            ends = ([n for n in (*names, 'all others') if n in end] for end in zip(*cells))
+            found.append((title_of(group[0], usual, 'share', {'orders'}), *ends, cells))
+    return found
+
+
+def named_groups(runs, laws):
+    """[dict(title, common, runs: [(short name, run)])] of the runs of one model and optimisation.
+    The title has what they have in common, a name what differs: languages, ratio, settings."""
+    labels, found, first = {law['group']: law['label'] for law in laws}, {}, {}
+    for group in grouped(runs, LAW, same_text=False):
+        title = labels[group[0].rows[0]['group']].partition(', ')[2]
+        usual, names, differ = usual_settings(group), [], set()
+        if title in found:  # they differ in a setting that the label does not name
+            title += f', {caption(usual, first[title], LAW)}'
+        for run in group:
+            other = run.settings['languages'] != usual['languages']
+            text = caption(run.settings, usual, {'corpora'} if other else set())
+            names.append((f'{run.who} {run.ratio} {text}'.strip(), run))
+            differ |= set(differing(run.settings, usual, FREE | SEED))
+        about = dict(title=title, runs=names, differing=sorted(differ))
+        found[title], first[title] = about | dict(common=caption(usual, DEFAULTS, differ)), usual
+    return list(found.values())
+
+
+def show(row, key):
+    """A measure with its interval; '' where it is unknown."""
+    if key == 'ppl':
+        return ppl_text(row['ppl']) + (f' ± {row["ppl_se"]:.2g}' if row['ppl_se'] else '')
+    return '' if row[key] is None else cell(row, key).replace('inf', '∞')
+
+
+def picture_of(path):
+    png = path.read_bytes()
+    width = round(0.6 * int.from_bytes(png[16:20]))  # pixels at which 9 points can be read
+    return dict(name=path.stem, width=width, data=base64.b64encode(png).decode())
+
+
+def write_page(folder, name, drawings, **values):
+    """Writes folder/report/NAME.html of the template lib/NAME.html, and the drawings, {name:
+    function that adds Panels to a list}, as PNG files of their names. Returns the path."""
+    target, figures = folder / 'report', {}
+    target.mkdir(exist_ok=True)
+    for kind, draw in tqdm(drawings.items(), 'drawing', disable=None):
+        draw(panels := [])
+        for old in target.glob(f'{kind}_*.png'):
+            old.unlink()
+        for number, one in enumerate(panels, 1):
+            path = target / f'{kind}_{number}.png'
+            path.write_bytes(one.png)
+            figures.setdefault(kind, []).append(picture_of(path) | dict(alt=one.alt))
+    loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= dict(show=show, short=short, name_of=name_of, verdict=verdict, log=math.log)
+    text = environment.get_template(f'{name}.html').render(figures=figures, folder=folder, **values)
+    write_file(target / f'{name}.html', lambda file: file.write(text.encode()))
+    return target / f'{name}.html'
+
+
+def write(folder, laws, rows):
+    """Writes folder/report/report.html from the laws and rows of scaling.json; returns its path."""
+    folder, runs, studies, samples, dates = Path(folder), runs_of(rows), {}, {}, {}
+    mixes = [run for run in runs if not run.monolingual]
+    for path in sorted(folder.glob('*/*.*'), key=lambda path: natural(str(path))):
+        name = path.parent.name
+        if path.suffix == '.png' and name != 'report':
+            studies.setdefault(name, []).append(picture_of(path))
+        elif path.name == 'samples.txt':
+            samples[name] = path.read_text(encoding='utf-8', errors='replace')
+        elif path.name == 'results.json':
+            dates[name] = time.strftime('%Y-%m-%d', time.gmtime(path.stat().st_mtime))
+    drawings = {view: partial(draw_view, runs=mixes, view=view) for view in VIEWS}
+    drawings |= dict(training=partial(draw_training, folder=folder, runs=mixes))
+    drawings |= dict(glue=partial(draw_glue, folder=folder, runs=mixes))
+    drawings |= dict(laws=partial(draw_laws, laws=laws))
+    languages = list(dict.fromkeys(name for run in mixes or runs for name in run.languages))
+    known = [row for run in runs for row in run.every]
+    values = dict(runs=runs, groups=named_groups(mixes or runs, laws), laws=laws, dates=dates)
+    values |= dict(matrices=matrices(mixes), samples=samples, studies=studies, languages=languages)
+    values |= dict(
+        rows=known, notes=list(dict.fromkeys(row['note'] for row in known if row['note']))
     )
-    about |= dict(rows=rows, all_runs=all_runs(rows, cases), laws=laws.values())
-    text = environment.from_string(PAGE).render(about, parts=parts, studies=studies)
-    return text, found[0]
+    values |= dict(findings=findings(rows), measures=MEASURES)
+    values |= dict(rowless=sorted(dates.keys() - {run.name for run in runs}, key=natural))
+    return write_page(folder, 'report', drawings, **values)
+
+
+def published(runs):
+    """The paper's runs: what ours measured where it repeats one, and the paper's numbers as
+    paper_ppl and paper_teff."""
+    found = []
+    for theirs in load_paper_runs():
+        ours = [run for run in runs if theirs['name'] in run.rows[0]['paper_rows'].split(', ')]
+        for run in ours or [None]:
+            rows = []
+            for i, language in enumerate(theirs['languages']):
+                numbers = dict(paper_ppl=language['ppl'], paper_teff=language['teff'])
+                about = dict(language=language['name'], **numbers)
+                rows.append((run.rows[i] if run else {}) | about)
+            stages = theirs['stages']
+            about = dict(
+                rows=rows, run=run, ratio=ratio_text(stages), tokens=128 * 512 * theirs['steps']
+            )
+            share = stages[0][-1] if len(stages) == 1 and len(stages[0]) == 2 else None
+            found.append(SimpleNamespace(**theirs | about, share=share, parameters=0))
+    return found
+
+
+def paper_laws():
+    """The paper's laws as scaling.json has ours, with their points."""
+    found, runs = [], [run for run in load_paper_runs() if run['table'] == '3']
+    for row in read_csv('paper_laws.csv'):
+        law, fractions = load_paper_laws()[row['language']], row['fitted_fractions'].split()
+        x = UNIT * np.geomspace(float(fractions[0]), float(fractions[-1]), 60)
+        points = [run['languages'][0] for run in runs if run['kinds'] == [row['language']]]
+        columns = {key: [point[key] for point in points] for key in ('tokens_seen', 'ppl')}
+        about = dict(label=f'{row["language"]}, the paper, GPT small', runs=columns['ppl'])
+        about |= dict(tokens=columns['tokens_seen'], ppl=columns['ppl'])
+        found.append(about | dict(curve=dict(tokens=x, ppl=law.ppl(x))))
+    return found
+
+
+def write_paper(folder, rows):
+    """Writes folder/report/paper.html: the rows of Tables 1 and 3 and the figures of the paper, our
+    runs in its setting beside them, and the commands of those that are missing."""
+    runs, drawings = published(runs_of(rows)), {}
+    clones, real = ['en', 'en'], ['en', 'fr']
+    for number, view, kinds in (
+        (1, 'share', clones),
+        (2, 'tokens', clones),
+        (3, 'share', real),
+        (4, 'tokens', real),
+    ):
+        chosen = [run for run in runs if run.kinds == kinds and run.share is not None]
+        if view == 'share':
+            chosen = [run for run in chosen if run.tokens == UNIT]
+        drawings[f'figure{number}'] = partial(draw_paper, runs=chosen, view=view)
+    drawings['figure5'] = partial(draw_laws, laws=paper_laws())
+    return write_page(folder, 'paper', drawings, runs=runs, glue=read_csv('paper_glue.csv'))
+
+
+def draw_paper(panels, runs, view):
+    for vocabulary in dict.fromkeys(run.vocabulary for run in runs):
+        chosen = [run for run in runs if run.vocabulary == vocabulary]
+        for what in ('ppl', 'teff', 'transfer'):
+            draw_measure(panels, f'{vocabulary}', chosen, what, view)
 
 
 def main():
-    root = Path(out)
-    runs = load_runs(root)
-    if not runs:
-        raise ConfigError(
-            f'there is no finished run in {out}/ to report on (no {out}/RUN/results.json); '
-            "python demo.py makes a small set, config/README.md has the paper's"
-        )
-    folder = root / 'report'
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob('figure*.png'):
-        old.unlink()
-    text, finding = page(root, folder, runs)
-    (folder / 'report.html').write_text(text, encoding='utf-8')
-    print(f'wrote {folder}/report.html')
-    print(finding)
+    folder = Path(out)
+    laws, rows = load_scaling(folder)
+    print(f'wrote {write_paper(folder, rows) if paper else write(folder, laws, rows)}')
+    if not paper:
+        print(*findings(rows), sep='\n')
 
 
 if __name__ == '__main__':

@@ -32,6 +32,7 @@ TITLES = dict(
     ppl='perplexity on the test set',
     teff='token efficiency TEff',
     transfer='transfer',
+    gain='gain over re-reading',
     accuracy='accuracy after fine-tuning',
     share='share of {} in the training tokens (%)',
     shared='share of the vocabulary that both clones use (%)',
@@ -40,6 +41,7 @@ TITLES = dict(
 )
 PERCENTS = ('share', 'shared')
 LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
+LEVELS['gain'] = '1: as re-reading'
 
 
 def short(number):
