@@ -2,7 +2,7 @@
 
     python report.py                # out/report/report.html, and each figure as a PNG beside it
     python report.py --out=out/lab
-    python report.py --paper=True   # out/report/paper.html: the paper's runs and ours beside them
+    python report.py --paper=True   # out/report/paper.html: the paper's runs, ours beside them
 
 A page holds its pictures, so it can be sent as one file. fit_scaling.py defines the measures and
 writes the rows; nothing is fitted here. All intervals are 90% intervals.
@@ -19,79 +19,75 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+from lib.configurator import run as run_script
+
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from tqdm import tqdm
 
 from fit_scaling import MEASURES, cell, draw_law, load_paper_laws, load_scaling
-from lib.configurator import run as run_script
 from lib.files import write_file
 from lib.laws import UNIT
 from lib.paper import load_paper_runs, read_csv
 from lib.plots import COLORS, MARKERS, PERCENTS, TITLES, Line, draw_points, log_ticks, panel
-from lib.rows import caption, grouped, name_of, natural, ratio_text, runs_of, usual_settings
-from lib.runs import DEFAULTS, FREE, INTERVENTIONS, LAW, LENGTH, RATES, SEED, differing
+from lib.rows import caption, grouped, measured, named_groups, natural, ratio_of, runs_of, usual_of
+from lib.runs import DEFAULTS, INTERVENTIONS, LENGTH, RATES
 from lib.tables import ppl_text, short
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
 paper = False  # write the page of the paper's tables and figures instead
 
-SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
-
-# --- the findings ---------------------------------------------------------------------------------
+# --- findings -------------------------------------------------------------------------------------
 
 NO_MIXTURE = 'No mixture of languages is finished: python experiment.py CONFIG trains one.'
-COMMAND = 'python train.py CONFIG --only='
 
 
 def findings(rows):
-    """What the other languages do for each asked language of each mixture: transfer at equal
-    exposures, gain over re-reading, and what is missing. Plain mixtures with controls come first,
-    then those of most seeds."""
+    """What the other languages do for each asked language of each mixture, in words and numbers,
+    and what is missing. Plain mixtures with controls come first, then those of most seeds."""
     found = []
     for run in runs_of(rows):
         special = caption(run.settings, DEFAULTS, run.settings.keys() - INTERVENTIONS)
-        special = special or any(run.settings['orders']) or run.shared
+        special = bool(special or any(run.settings['orders']) or run.shared)
         for row in run.asked if run.languages[1:] else ():
-            order = not row['control'], row['transfer'] is None, bool(special), -row['seeds']
+            order = not row['control'], row['transfer'] is None, special, -row['seeds']
             found.append((*order, row['tokens_seen'], run.name, finding(run, row)))
     return [text for *_, text in sorted(found)] or [NO_MIXTURE]
 
 
 def finding(run, row):
-    name, others = name_of(row), [other for other in run.languages if other != name_of(row)]
-    source = others[0] if len(others) == 1 else f'the {len(others)} other languages together'
+    name, others = row['name'], [other for other in run.languages if other != row['name']]
+    source = 'the rest of the mixture' if others[1:] else others[0]
     seeds = f', {row["seeds"]} seeds' if row['seeds'] > 1 else ''
-    where = f'at {run.ratio} ({run.name}{seeds})'
-    starts = dict(helps=f'{source} helps {name} {where}', costs=f'{source} costs {name} {where}')
-    starts['no effect shown'] = f'{source} and {name} {where}, no effect shown'
-    text = starts.get(verdict(row, 'transfer'), f'{name} beside {source} {where}')
-    text += f': PPL {ppl_text(row["ppl"])}'
-    for key, measure, control in (
-        ('transfer', 'transfer at equal exposures', 'control'),
-        ('gain', 'gain over re-reading', 'reread_control'),
+    start = {
+        'helps': f'{source} helps {name}',
+        'costs': f'{source} costs {name}',
+        'no effect shown': f'No effect of {source} on {name} shown',
+        '': f'{name} beside {source}',
+    }[verdict(row, 'transfer')]
+    parts, missing = [f'{start} at {run.ratio} ({run.name}{seeds}): PPL {ppl_text(row["ppl"])}'], []
+    fits = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # epochs in the mixture's compute
+    for key, label, control, more in (
+        ('transfer', 'transfer at equal exposures', 'control', ''),
+        ('gain', 'gain over re-reading', 'reread_control', f' --epochs={fits}'),
     ):
         if row[key] is not None:
-            text += f'; {measure} {said(row, key)}, {said(row, f"{key}_nats")} nats'
-        elif row[control]:  # no law
-            nats = math.log(row[f'{control}_ppl'] / row['ppl'])
-            text += f'; {control.replace("_", " ")} PPL {ppl_text(row[f"{control}_ppl"])}'
-            text += f', {nats:.3f} nats above'
-        if key == 'gain' and verdict(row, key):
-            text += f' ({verdict(row, key)})'
+            shown = f' ({verdict(row, key)})' if key == 'gain' and verdict(row, key) else ''
+            parts.append(f'{label} {said(row, key)}, {said(row, f"{key}_nats")} nats{shown}')
+        elif row[control]:
+            nats, theirs = math.log(row[f'{control}_ppl'] / row['ppl']), row[f'{control}_ppl']
+            parts.append(f'{control.replace("_", " ")} PPL {ppl_text(theirs)}, {nats:.3f} nats')
+        elif not more or fits > 1:
+            command = f'python train.py CONFIG --only={row["language"]}{more}'
+            missing.append(f'a control{" that re-reads" * bool(more)} ({command})')
     if row['teff'] is not None and not row['control']:
-        text += f'; TEff {said(row, "teff")}'
-    missing = [] if row['control'] else [f'a control, {COMMAND}{row["language"]}']
-    fits = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # within the mixture's compute
-    if not row['reread_control'] and fits > 1:
-        again = f'{COMMAND}{row["language"]} --epochs={fits}'
-        missing.append(f'a control that re-reads, {again}')
-    text += f'. Missing: {"; ".join(missing)}' if missing else ''
-    return f'{text}. {row["note"][:1].upper()}{row["note"][1:]}'.strip(' .') + '.'
+        parts.append(f'TEff {said(row, "teff")}, from more optimiser steps or from {source}')
+    text = '; '.join(parts) + (f'. Missing: {" and ".join(missing)}' if missing else '')
+    return text + (f'. {row["note"][0].upper()}{row["note"][1:]}.' if row['note'] else '.')
 
 
 def verdict(row, name):
-    """What an interval of transfer or gain, or of its nats, shows; '' without one."""
+    """What the interval of transfer or gain shows, or of its nats; '' without one."""
     for key, nothing in ((name, 1), (f'{name}_nats', 0)):
         if row[f'{key}_interval']:
             low, high = row[f'{key}_interval']
@@ -107,44 +103,29 @@ def said(row, key):
 
 # --- figures --------------------------------------------------------------------------------------
 
-BESIDE = dict(  # what else is drawn by ratio: (key, label, marker)
-    ppl=[('control_ppl', 'control', 'x'), ('reread_control_ppl', 're-reading', '+')],
-    teff=[('control_teff', 'control', 'x'), ('reread_teff', 're-reading', '+')],
-    accuracy=[('majority', 'majority class', '_')],
-)
-BESIDE['ppl'].append(('mlpe', 'monolingual (law)', '_'))
+SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
 VIEWS = dict(  # x of a figure: the settings in which its runs may differ
     share={'stages'},
     tokens={'stages'} | LENGTH,
     parameters={'stages'} | SHAPE | RATES,
     shared={'stages', 'cloned_fraction'},
 )
-DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
-
-
-def measured(row, key):
-    """(value, low, high) of a measure and its 90% interval, or None. Beyond the law stands its
-    lower limit, without an upper end."""
-    value = row.get(key)
-    if value is None or ('ppl' in key and value > DRAWN_PPL):
-        return None
-    if math.isinf(value):
-        limit = row['largest_budget'] / row['tokens_seen']
-        return limit, limit, math.inf
-    low, high = row.get(f'{key}_interval') or (value, value)
-    if key == 'ppl':
-        half = min(1.645 * (row['ppl_se'] or 0), value / 2)
-        low, high = value - half, value + half
-    return value, max(0, min(low, value)), max(high, value)
+CONTROLS = [('control', 'x', '--'), ('re-reading', '+', '-.')]
+BESIDE = dict(  # what is drawn by ratio beside a measure: {key: (label, marker, dash)}
+    ppl=dict(zip(('control_ppl', 'reread_control_ppl'), CONTROLS)),
+    teff=dict(zip(('control_teff', 'reread_teff'), CONTROLS)),
+    accuracy=dict(majority=('majority class', '_', ':')),
+)
+BESIDE['ppl']['mlpe'] = 'monolingual (law)', '.', ':'
 
 
 def draw_view(panels, runs, view):
     """Perplexity, TEff, transfer and gain of pairs of languages, for the groups of runs that differ
     in the view; by share also of single runs where no group has two ratios."""
-    usual = usual_settings(runs) if runs else {}
+    usual = usual_of(runs)
     groups = grouped([run for run in runs if run.share is not None], VIEWS[view])
     wide = [group for group in groups if len({getattr(run, view) for run in group}) > 1]
-    for group in wide or (groups if view == 'share' else []):
+    for group in sorted(wide, key=len, reverse=True) or (groups if view == 'share' else []):
         corpora = ', '.join(dict.fromkeys(row['corpus'] for row in group[0].rows))
         title = f'{group[0].who} ({corpora}), {title_of(group[0], usual, view)}'
         for what in ('ppl', 'teff', 'transfer', 'gain'):
@@ -169,17 +150,17 @@ def draw_measure(panels, title, runs, what, view):
             continue
         for i, name in enumerate(names):
             color, label = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
-            kinds = [(what, label, MARKERS[i]), (f'paper_{what}', label, MARKERS[i])]
-            if not ratio:
-                kinds += [(k, f'{name}: {about}', m) for k, about, m in BESIDE.get(what, ())]
-            for place, (key, about, marker) in enumerate(kinds):
+            kinds = {what: (label, MARKERS[i], '-'), f'paper_{what}': (label, MARKERS[i], ':')}
+            for key, (about, *look) in {} if ratio else BESIDE.get(what, {}).items():
+                kinds[key] = f'{name}: {about}', *look
+            for place, (key, (about, marker, dash)) in enumerate(kinds.items()):
                 points = []
                 for run in chosen:
                     x, values = getattr(run, view), measured(run.rows[i], key)
                     aside = 0.8 * i - 0.4 + 0.4 * (place > 1)  # no language hides the other
                     x = 100 * x + aside if view in PERCENTS else x
                     points += [(x, *values)] if values else []
-                dash = '-' if len({point[0] for point in points}) > 2 else ''
+                dash = dash if len({point[0] for point in points}) > 2 else ''
                 lines.append(Line(about, points, color, marker, dash, place == 1))
     if any(line.points and line.marker in MARKERS for line in lines):
         labels = dict(xlabel=TITLES[view].format(names[-1]), ylabel=TITLES[what])
@@ -205,13 +186,12 @@ def draw_training(panels, folder, runs):
         with panel(panels, run.name, **labels) as axes:
             for name, language, about, dash in series:
                 losses, quick = (found.get(language) for found in logs[name])
-                color = COLORS[shown.index(language)]
+                look = dict(color=COLORS[shown.index(language)])
                 if losses:
-                    line = dict(color=color, ls=dash, lw=1.2, label=language + about)
-                    axes.plot(*binned(losses), **line)
+                    axes.plot(*binned(losses), ls=dash, lw=1.2, label=language + about, **look)
                 if quick:
                     steps, ppl = np.array(quick).T
-                    axes.plot(steps, np.log(ppl), 'o', ms=4, mfc=color, mec='k', color=color)
+                    axes.plot(steps, np.log(ppl), 'o', ms=4, mec='k', **look)
 
 
 def log_of(path):
@@ -236,38 +216,36 @@ def binned(points, count=60):
 
 def draw_glue(panels, folder, runs):
     """Figure 1, right: accuracy by ratio after fine-tuning in one language, mean over the tasks."""
-    theirs, groups = {float(row['p_en2']): row for row in read_csv('paper_glue.csv')}, {}
-    for group in grouped([run for run in runs if run.share is not None], VIEWS['share']):
-        for run in group:
-            path = folder / run.name / 'finetune.json'
-            try:
-                results = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
-                tasks = {k: v for k, v in results.get('tasks', {}).items() if 'languages' in v}
-                for row in run.rows if tasks else ():
-                    row |= mean_accuracy(tasks.values(), row['language'])
-            except (ValueError, LookupError, TypeError, AttributeError):
-                print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
-                continue
-            for row, name in zip(run.rows, ('en1', 'en2')):
+    theirs, tuned = {float(row['p_en2']): row for row in read_csv('paper_glue.csv')}, {}
+    for run in runs:
+        path = folder / run.name / 'finetune.json'
+        if not path.exists():
+            continue
+        try:
+            results = json.loads(path.read_text(encoding='utf-8'))
+            tasks = {name: task for name, task in results['tasks'].items() if 'languages' in task}
+            for i, row in enumerate(run.rows):
+                row |= mean_accuracy(tasks.values(), row['language'])
                 if row['paper_rows'] and run.share in theirs:
-                    row['paper_accuracy'] = float(theirs[run.share][name])
-            if tasks:
-                tuned = f'{run.who}, fine-tuned in {results["train_language"]}'
-                title = f'{tuned}, mean of {", ".join(sorted(tasks))}'
-                groups.setdefault((title, id(group)), []).append(run)
-    for (title, _), members in groups.items():
-        draw_measure(panels, title, members, 'accuracy', 'share')
+                    row['paper_accuracy'] = float(theirs[run.share][('en1', 'en2')[i]])
+            about = f'fine-tuned in {results["train_language"]}, mean of {", ".join(sorted(tasks))}'
+            tuned.setdefault(about, []).append(run)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
+    for about, members in tuned.items():
+        for group in grouped([run for run in members if run.share is not None], VIEWS['share']):
+            title = f'{group[0].who}, {title_of(group[0], DEFAULTS, "share")}, {about}'
+            draw_measure(panels, title, group, 'accuracy', 'share')
 
 
-def mean_accuracy(entries, language):
+def mean_accuracy(tasks, language):
     """The mean over tasks, whose errors are independent, and that of the majority class."""
-    scores = [entry['languages'].get(language) for entry in entries]
+    scores = [task['languages'].get(language) for task in tasks]
     if None in scores:
         return {}
     values = np.array([(score['mean'], *score['interval']) for score in scores])
-    mean, _, _ = values.mean(0)
     _, below, above = np.linalg.norm(values - values[:, :1], axis=0) / len(values)
-    majority = np.mean([entry['majority'] for entry in entries])
+    mean, majority = values[:, 0].mean(), np.mean([task['majority'] for task in tasks])
     return dict(accuracy=mean, accuracy_interval=(mean - below, mean + above), majority=majority)
 
 
@@ -295,45 +273,28 @@ def draw_laws(panels, laws):
 def matrices(runs):
     """[(title, sources, targets, {(source, target): [(share of the target, row)]})] where there are
     three languages or more. In a mixture of three or more the source is all others."""
-    found, usual = [], usual_settings(runs) if runs else {}
+    found, usual = [], usual_of(runs)
     for group in grouped(runs, {'corpora', 'languages', 'orders', 'stages'}, same_text=False):
-        cells, names = {}, list(dict.fromkeys(name for run in group for name in run.languages))
-        for run in group:
-            for row in run.rows:
-                others = [name for name in run.languages if name != name_of(row)]
-                source = 'all others' if others[1:] else ''.join(others)
-                if source and (row['transfer'] is not None or row['gain'] is not None):
-                    share = ratio_text([[share] for share in row['shares']])
-                    cells.setdefault((source, name_of(row)), []).append((f'{share}%', row))
+        cells, names = {}, sorted({name for run in group for name in run.languages}, key=natural)
+        for run, row in ((member, row) for member in group for row in member.rows):
+            others = [name for name in run.languages if name != row['name']]
+            source = 'all others' if others[1:] else ''.join(others)
+            if source and (row['transfer'] is not None or row['gain'] is not None):
+                share = ratio_of([[share] for share in row['shares']])
+                cells.setdefault((source, row['name']), []).append((f'{share}%', row))
+        for entries in cells.values():
+            entries.sort(key=lambda entry: natural(entry[0]))
         if len(names) > 2 and cells:
             ends = ([n for n in (*names, 'all others') if n in end] for end in zip(*cells))
             found.append((title_of(group[0], usual, 'share', {'orders'}), *ends, cells))
     return found
 
 
-def named_groups(runs, laws):
-    """[dict(title, common, runs: [(short name, run)])] of the runs of one model and optimisation.
-    The title has what they have in common, a name what differs: languages, ratio, settings."""
-    labels, found, first = {law['group']: law['label'] for law in laws}, {}, {}
-    for group in grouped(runs, LAW, same_text=False):
-        title = labels[group[0].rows[0]['group']].partition(', ')[2]
-        usual, names, differ = usual_settings(group), [], set()
-        if title in found:  # they differ in a setting that the label does not name
-            title += f', {caption(usual, first[title], LAW)}'
-        for run in group:
-            other = run.settings['languages'] != usual['languages']
-            text = caption(run.settings, usual, {'corpora'} if other else set())
-            names.append((f'{run.who} {run.ratio} {text}'.strip(), run))
-            differ |= set(differing(run.settings, usual, FREE | SEED))
-        about = dict(title=title, runs=names, differing=sorted(differ))
-        found[title], first[title] = about | dict(common=caption(usual, DEFAULTS, differ)), usual
-    return list(found.values())
-
-
 def show(row, key):
     """A measure with its interval; '' where it is unknown."""
     if key == 'ppl':
-        return ppl_text(row['ppl']) + (f' ± {row["ppl_se"]:.2g}' if row['ppl_se'] else '')
+        known = row['ppl_se'] and row['ppl'] < 1e6
+        return ppl_text(row['ppl']) + (f' ± {row["ppl_se"]:.2g}' if known else '')
     return '' if row[key] is None else cell(row, key).replace('inf', '∞')
 
 
@@ -344,8 +305,8 @@ def picture_of(path):
 
 
 def write_page(folder, name, drawings, **values):
-    """Writes folder/report/NAME.html of the template lib/NAME.html, and the drawings, {name:
-    function that adds Panels to a list}, as PNG files of their names. Returns the path."""
+    """Writes folder/report/NAME.html of lib/NAME.html, and the drawings, {name: function that adds
+    Panels to a list}, as PNG files of their names. Returns the path of the page."""
     target, figures = folder / 'report', {}
     target.mkdir(exist_ok=True)
     for kind, draw in tqdm(drawings.items(), 'drawing', disable=None):
@@ -358,8 +319,9 @@ def write_page(folder, name, drawings, **values):
             figures.setdefault(kind, []).append(picture_of(path) | dict(alt=one.alt))
     loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= dict(show=show, short=short, name_of=name_of, verdict=verdict, log=math.log)
-    text = environment.get_template(f'{name}.html').render(figures=figures, folder=folder, **values)
+    environment.globals |= dict(show=show, short=short, verdict=verdict)
+    values |= dict(figures=figures, folder=folder, log=math.log, measures=MEASURES)
+    text = environment.get_template(f'{name}.html').render(**values)
     write_file(target / f'{name}.html', lambda file: file.write(text.encode()))
     return target / f'{name}.html'
 
@@ -376,19 +338,13 @@ def write(folder, laws, rows):
             samples[name] = path.read_text(encoding='utf-8', errors='replace')
         elif path.name == 'results.json':
             dates[name] = time.strftime('%Y-%m-%d', time.gmtime(path.stat().st_mtime))
-    drawings = {view: partial(draw_view, runs=mixes, view=view) for view in VIEWS}
+    drawings = {view: partial(draw_view, runs=mixes, view=view) for view in VIEWS if mixes}
     drawings |= dict(training=partial(draw_training, folder=folder, runs=mixes))
-    drawings |= dict(glue=partial(draw_glue, folder=folder, runs=mixes))
+    drawings |= dict(glue=partial(draw_glue, folder=folder, runs=runs))
     drawings |= dict(laws=partial(draw_laws, laws=laws))
-    languages = list(dict.fromkeys(name for run in mixes or runs for name in run.languages))
-    known = [row for run in runs for row in run.every]
-    values = dict(runs=runs, groups=named_groups(mixes or runs, laws), laws=laws, dates=dates)
-    values |= dict(matrices=matrices(mixes), samples=samples, studies=studies, languages=languages)
-    values |= dict(
-        rows=known, notes=list(dict.fromkeys(row['note'] for row in known if row['note']))
-    )
-    values |= dict(findings=findings(rows), measures=MEASURES)
-    values |= dict(rowless=sorted(dates.keys() - {run.name for run in runs}, key=natural))
+    values = dict(runs=runs, mixes=mixes, laws=laws, samples=samples, studies=studies, dates=dates)
+    values |= dict(groups=named_groups(mixes or runs, laws), findings=findings(rows))
+    values |= dict(matrices=matrices(mixes) if mixes else [])
     return write_page(folder, 'report', drawings, **values)
 
 
@@ -399,64 +355,53 @@ def published(runs):
     for theirs in load_paper_runs():
         ours = [run for run in runs if theirs['name'] in run.rows[0]['paper_rows'].split(', ')]
         for run in ours or [None]:
-            rows = []
+            rows, stages = [], theirs['stages']
             for i, language in enumerate(theirs['languages']):
-                numbers = dict(paper_ppl=language['ppl'], paper_teff=language['teff'])
-                about = dict(language=language['name'], **numbers)
-                rows.append((run.rows[i] if run else {}) | about)
-            stages = theirs['stages']
-            about = dict(
-                rows=rows, run=run, ratio=ratio_text(stages), tokens=128 * 512 * theirs['steps']
-            )
-            share = stages[0][-1] if len(stages) == 1 and len(stages[0]) == 2 else None
-            found.append(SimpleNamespace(**theirs | about, share=share, parameters=0))
+                about = {f'paper_{key}': language[key] for key in ('ppl', 'teff')}
+                rows.append((run.rows[i] if run else {}) | about | dict(language=language['name']))
+            about = dict(rows=rows, run=run, ratio=ratio_of(stages))
+            about |= dict(share=stages[0][1] if len(stages) == 1 and len(stages[0]) == 2 else None)
+            found.append(SimpleNamespace(**theirs | about, tokens=theirs['steps'] * 128 * 512))
     return found
 
 
 def paper_laws():
-    """The paper's laws as scaling.json has ours, with their points."""
-    found, runs = [], [run for run in load_paper_runs() if run['table'] == '3']
+    """The paper's laws as scaling.json has ours."""
     for row in read_csv('paper_laws.csv'):
-        law, fractions = load_paper_laws()[row['language']], row['fitted_fractions'].split()
-        x = UNIT * np.geomspace(float(fractions[0]), float(fractions[-1]), 60)
-        points = [run['languages'][0] for run in runs if run['kinds'] == [row['language']]]
-        columns = {key: [point[key] for point in points] for key in ('tokens_seen', 'ppl')}
-        about = dict(label=f'{row["language"]}, the paper, GPT small', runs=columns['ppl'])
-        about |= dict(tokens=columns['tokens_seen'], ppl=columns['ppl'])
-        found.append(about | dict(curve=dict(tokens=x, ppl=law.ppl(x))))
-    return found
+        language, fractions = row['language'], row['fitted_fractions'].split()
+        tokens = UNIT * np.geomspace(float(fractions[0]), float(fractions[-1]), 60)
+        runs = [run for run in load_paper_runs() if run['kinds'] == [language]]
+        points = {key: [run['languages'][0][key] for run in runs] for key in ('tokens_seen', 'ppl')}
+        law = dict(label=f'{language} in the paper, GPT small', runs=runs, ppl=points['ppl'])
+        law |= dict(curve=dict(tokens=tokens, ppl=load_paper_laws()[language].ppl(tokens)))
+        yield law | dict(tokens=points['tokens_seen'])
 
 
-def write_paper(folder, rows):
+def write_paper(folder, laws, rows):
     """Writes folder/report/paper.html: the rows of Tables 1 and 3 and the figures of the paper, our
     runs in its setting beside them, and the commands of those that are missing."""
-    runs, drawings = published(runs_of(rows)), {}
-    clones, real = ['en', 'en'], ['en', 'fr']
-    for number, view, kinds in (
-        (1, 'share', clones),
-        (2, 'tokens', clones),
-        (3, 'share', real),
-        (4, 'tokens', real),
-    ):
-        chosen = [run for run in runs if run.kinds == kinds and run.share is not None]
-        if view == 'share':
-            chosen = [run for run in chosen if run.tokens == UNIT]
-        drawings[f'figure{number}'] = partial(draw_paper, runs=chosen, view=view)
-    drawings['figure5'] = partial(draw_laws, laws=paper_laws())
+    ours = [run for run in runs_of(rows) if run.rows[0]['paper_rows']]
+    runs, names = published(ours), {run.name for run in ours}
+
+    def draw(panels, number):  # Figures 1 to 4
+        kinds, view = ['en', 'en' if number < 3 else 'fr'], 'share' if number % 2 else 'tokens'
+        pairs = [run for run in runs if run.kinds == kinds and run.share is not None]
+        pairs = [run for run in pairs if view == 'tokens' or run.tokens == UNIT]
+        for vocabulary, what in itertools.product(('disjoint', 'anchored'), ('ppl', 'teff')):
+            chosen = [run for run in pairs if run.vocabulary == vocabulary]
+            if chosen:
+                draw_measure(panels, f'GPT small, {vocabulary}', chosen, what, view)
+
+    drawings = {f'figure{number}': partial(draw, number=number) for number in (1, 2, 3, 4)}
+    laws = [*paper_laws(), *(law for law in laws if names & set(law['runs']))]
+    drawings['figure5'] = partial(draw_laws, laws=laws)
     return write_page(folder, 'paper', drawings, runs=runs, glue=read_csv('paper_glue.csv'))
-
-
-def draw_paper(panels, runs, view):
-    for vocabulary in dict.fromkeys(run.vocabulary for run in runs):
-        chosen = [run for run in runs if run.vocabulary == vocabulary]
-        for what in ('ppl', 'teff', 'transfer'):
-            draw_measure(panels, f'{vocabulary}', chosen, what, view)
 
 
 def main():
     folder = Path(out)
     laws, rows = load_scaling(folder)
-    print(f'wrote {write_paper(folder, rows) if paper else write(folder, laws, rows)}')
+    print(f'wrote {(write_paper if paper else write)(folder, laws, rows)}')
     if not paper:
         print(*findings(rows), sep='\n')
 

@@ -5,7 +5,9 @@ import json
 import math
 import re
 
-from lib.runs import FREE, SEED, comparable, differing
+from lib.runs import DEFAULTS, FREE, LAW, SEED, comparable, differing
+
+DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
 
 
 class Run:
@@ -19,11 +21,11 @@ class Run:
         self.name, self.every, self.settings = rows[0]['run'], rows, comparable(rows[0])
         self.rows = [row for row in rows if row['tokens_seen']]
         self.monolingual = any(row['monolingual'] for row in rows)
-        self.languages = [name_of(row) for row in self.rows]
+        self.languages = [row['name'] for row in self.rows]
         self.tokens = sum(row['tokens_seen'] for row in self.rows)
         self.text = [json.loads(row['group'])[1:] for row in self.rows]  # that measures them
         s, stages = self.settings, list(zip(*(row['shares'] for row in self.rows)))
-        self.ratio = ratio_text(stages)
+        self.ratio = ratio_of(stages)
         self.share = stages[0][1] if len(self.rows) == 2 and len(set(stages)) == 1 else None
         self.shared = 1 - s['cloned_fraction']
         weights = 4 * s['n_head'] * s['head_dim'] + 2 * s['mlp_dim']
@@ -45,7 +47,8 @@ class Run:
 
 
 def runs_of(rows):
-    """The runs of some rows, by name, numbers in it as numbers."""
+    """The runs of some rows, by name, numbers in it as numbers. Rows get the `name` of their
+    language, with its order."""
     found = {}
     for row in json.loads(json.dumps(rows), parse_constant=lambda name: None):
         for key in [key for key in row if key.endswith('_interval') and row[key]]:
@@ -53,6 +56,7 @@ def runs_of(rows):
             row[key] = -math.inf if low is None else low, math.inf if high is None else high
         if row['reading'] and row['mlte'] is None:  # beyond all budgets of the law
             row |= dict(mlte=math.inf, teff=1.0 if row['monolingual'] else math.inf)
+        row['name'] = ' '.join(filter(None, (row['language'], row['order'])))
         found.setdefault(row['run'], []).append(row)
     return [Run(found[name]) for name in sorted(found, key=natural)]
 
@@ -61,11 +65,7 @@ def natural(name):
     return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)]
 
 
-def name_of(row):
-    return ' '.join(filter(None, (row['language'], row['order'])))
-
-
-def ratio_text(stages):
+def ratio_of(stages):
     """'90/10', '90/10 then 10/90', '50/5.56 x9'."""
     texts = []
     for stage in stages:
@@ -91,7 +91,7 @@ def grouped(runs, may_differ, same_text=True):
     return groups
 
 
-def usual_settings(runs):
+def usual_of(runs):
     """The most frequent value of each setting."""
     values = {name: [run.settings.get(name) for run in runs] for name in runs[0].settings}
     return {name: max(every, key=every.count) for name, every in values.items()}
@@ -107,3 +107,37 @@ def as_text(value):
     if isinstance(value, list):
         return ','.join(map(as_text, value)) or '-'
     return f'{value:g}' if isinstance(value, float) else str(value) or '-'
+
+
+def named_groups(runs, laws):
+    """[dict(title, common, differing, runs: [(short name, run)])] of the runs of one model and
+    optimisation. A short name has what differs: languages, ratio, settings."""
+    labels, found = {law['group']: law['label'].partition(', ')[2] for law in laws}, {}
+    for group in grouped(runs, LAW, same_text=False):
+        title, usual = labels[group[0].rows[0]['group']], usual_of(group)
+        if title in found:  # the label does not name the setting in which they differ
+            title += f', {caption(usual, found[title]["usual"], LAW)}'
+        about = found[title] = dict(title=title, usual=usual, runs=[], differing=set())
+        for run in group:
+            other = run.settings['languages'] != usual['languages']
+            text = caption(run.settings, usual, {'corpora'} if other else set())
+            about['runs'].append((f'{run.who} {run.ratio} {text}'.strip(), run))
+            about['differing'].update(differing(run.settings, usual, FREE | SEED))
+        about['common'] = caption(usual, DEFAULTS, about['differing'])
+    return list(found.values())
+
+
+def measured(row, key):
+    """(value, low, high) of a measure and its 90% interval, or None. A TEff beyond the law stands
+    at its lower limit, without an upper end."""
+    value = row.get(key)
+    if value is None or ('ppl' in key and value > DRAWN_PPL):
+        return None
+    if math.isinf(value):
+        limit = row['largest_budget'] / row['tokens_seen']
+        return limit, limit, math.inf
+    low, high = row.get(f'{key}_interval') or (value, value)
+    if key == 'ppl':
+        half = min(1.645 * (row['ppl_se'] or 0), value / 2)
+        low, high = value - half, value + half
+    return value, max(0, min(low, value)), max(high, value)
