@@ -67,19 +67,25 @@ def finding(run, row):
     }[verdict(row, 'transfer')]
     parts, missing = [f'{start} at {run.ratio} ({run.name}{seeds}): PPL {ppl_text(row["ppl"])}'], []
     fits = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # epochs in the mixture's compute
-    for key, label, control, more in (
-        ('transfer', 'transfer at equal exposures', 'control', ''),
-        ('gain', 'gain over re-reading', 'reread_control', f' --epochs={fits}'),
+    for key, label, control, kind, more in (
+        ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
+        (
+            'gain',
+            'gain over re-reading',
+            'reread_control',
+            'control that re-reads',
+            f' --epochs={fits}',
+        ),
     ):
         if row[key] is not None:
-            shown = f' ({verdict(row, key)})' if key == 'gain' and verdict(row, key) else ''
-            parts.append(f'{label} {said(row, key)}, {said(row, f"{key}_nats")} nats{shown}')
+            shown = f': {verdict(row, key)}' if key == 'gain' and verdict(row, key) else ''
+            parts.append(f'{label} {said(row, key)}, {said(row, f"{key}_nats", " nats")}{shown}')
         elif row[control]:
             nats, theirs = math.log(row[f'{control}_ppl'] / row['ppl']), row[f'{control}_ppl']
-            parts.append(f'{control.replace("_", " ")} PPL {ppl_text(theirs)}, {nats:.3f} nats')
+            parts.append(f'{kind}: PPL {ppl_text(theirs)}, {nats:.3f} nats')
         elif not more or fits > 1:
             command = f'python train.py CONFIG --only={row["language"]}{more}'
-            missing.append(f'a control{" that re-reads" * bool(more)} ({command})')
+            missing.append(f'a {kind} ({command})')
     if row['teff'] is not None and not row['control']:
         parts.append(f'TEff {said(row, "teff")}, from more optimiser steps or from {source}')
     text = '; '.join(parts) + (f'. Missing: {" and ".join(missing)}' if missing else '')
@@ -95,10 +101,11 @@ def verdict(row, name):
     return ''
 
 
-def said(row, key):
+def said(row, key, unit=''):
     """2.51 (90% interval 2.33 to 2.74)"""
-    text, _, ends = cell(row, key).partition(' [')
-    return text + (f' (90% interval {ends[:-1].replace(", ", " to ")})' if ends else '')
+    value, _, ends = cell(row, key).partition(' [')
+    words = '' if unit else '90% interval '
+    return value + unit + (f' ({words}{ends[:-1].replace(", ", " to ")})' if ends else '')
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -110,13 +117,13 @@ VIEWS = dict(  # x of a figure: the settings in which its runs may differ
     parameters={'stages'} | SHAPE | RATES,
     shared={'stages', 'cloned_fraction'},
 )
-CONTROLS = [('control', 'x', '--'), ('re-reading', '+', '-.')]
+CONTROLS = [('{}: control', 'x', '--'), ('{}: re-reading', '+', '-.')]
 BESIDE = dict(  # what is drawn by ratio beside a measure: {key: (label, marker, dash)}
     ppl=dict(zip(('control_ppl', 'reread_control_ppl'), CONTROLS)),
     teff=dict(zip(('control_teff', 'reread_teff'), CONTROLS)),
     accuracy=dict(majority=('majority class', '_', ':')),
 )
-BESIDE['ppl']['mlpe'] = 'monolingual (law)', '.', ':'
+BESIDE['ppl']['mlpe'] = '{}: monolingual (law)', '.', ':'
 
 
 def draw_view(panels, runs, view):
@@ -152,7 +159,7 @@ def draw_measure(panels, title, runs, what, view):
             color, label = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
             kinds = {what: (label, MARKERS[i], '-'), f'paper_{what}': (label, MARKERS[i], ':')}
             for key, (about, *look) in {} if ratio else BESIDE.get(what, {}).items():
-                kinds[key] = f'{name}: {about}', *look
+                kinds[key] = about.format(name), *look
             for place, (key, (about, marker, dash)) in enumerate(kinds.items()):
                 points = []
                 for run in chosen:
@@ -166,7 +173,10 @@ def draw_measure(panels, title, runs, what, view):
         labels = dict(xlabel=TITLES[view].format(names[-1]), ylabel=TITLES[what])
         with panel(panels, title, **labels) as axes:
             draw_points(axes, lines, what)
-            if view not in PERCENTS:
+            if view in PERCENTS:
+                places = [100 * getattr(run, view) for run in runs]
+                axes.set_xlim(min(places) - 4, max(places) + 4)
+            else:
                 log_ticks(axes.xaxis, short)
 
 
@@ -182,7 +192,7 @@ def draw_training(panels, folder, runs):
         logs = {name: log_of(folder / name / 'log.jsonl') for name, *_ in series}
         if not logs[run.name][0]:
             continue
-        labels = dict(xlabel='optimiser steps', ylabel='loss (nats a token)', xscale='log')
+        labels = dict(xlabel='optimiser steps', ylabel='loss (nats a token)')
         with panel(panels, run.name, **labels) as axes:
             for name, language, about, dash in series:
                 losses, quick = (found.get(language) for found in logs[name])
@@ -191,7 +201,9 @@ def draw_training(panels, folder, runs):
                     axes.plot(*binned(losses), ls=dash, lw=1.2, label=language + about, **look)
                 if quick:
                     steps, ppl = np.array(quick).T
-                    axes.plot(steps, np.log(ppl), 'o', ms=4, mec='k', **look)
+                    look |= {} if dash == '-' else dict(mfc='w')
+                    axes.plot(steps, np.log(ppl), 'o', ms=4, **look)
+            log_ticks(axes.xaxis, short)
 
 
 def log_of(path):
@@ -234,7 +246,7 @@ def draw_glue(panels, folder, runs):
             print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
     for about, members in tuned.items():
         for group in grouped([run for run in members if run.share is not None], VIEWS['share']):
-            title = f'{group[0].who}, {title_of(group[0], DEFAULTS, "share")}, {about}'
+            title = f'{group[0].who}, {title_of(group[0], usual_of(runs), "share")}, {about}'
             draw_measure(panels, title, group, 'accuracy', 'share')
 
 
@@ -319,7 +331,7 @@ def write_page(folder, name, drawings, **values):
             figures.setdefault(kind, []).append(picture_of(path) | dict(alt=one.alt))
     loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= dict(show=show, short=short, verdict=verdict)
+    environment.globals |= dict(show=show, short=short, verdict=verdict, ppl_text=ppl_text)
     values |= dict(figures=figures, folder=folder, log=math.log, measures=MEASURES)
     text = environment.get_template(f'{name}.html').render(**values)
     write_file(target / f'{name}.html', lambda file: file.write(text.encode()))

@@ -99,7 +99,7 @@ def usual_of(runs):
 
 def caption(settings, usual, without=frozenset()):
     """The settings that are not the usual ones: 'vocabulary=anchored orders=-,reversed'."""
-    names = differing(settings, usual, FREE | SEED | {'stages', 'languages'} | without)
+    names = differing(settings, usual, FREE | SEED | {'stages', 'languages', 'size'} | without)
     return ' '.join(f'{name}={as_text(settings.get(name))}' for name in names)
 
 
