@@ -56,6 +56,7 @@ def findings(rows):
 
 
 def finding(run, row):
+    """The finding about a row of a mixture, with the commands of the controls that are missing."""
     name, others = row['name'], [other for other in run.languages if other != row['name']]
     source = 'the rest of the mixture' if others[1:] else others[0]
     seeds = f', {row["seeds"]} seeds' if row['seeds'] > 1 else ''
@@ -67,15 +68,9 @@ def finding(run, row):
     }[verdict(row, 'transfer')]
     parts, missing = [f'{start} at {run.ratio} ({run.name}{seeds}): PPL {ppl_text(row["ppl"])}'], []
     fits = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # epochs in the mixture's compute
-    for key, label, control, kind, more in (
-        ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
-        (
-            'gain',
-            'gain over re-reading',
-            'reread_control',
-            'control that re-reads',
-            f' --epochs={fits}',
-        ),
+    for key, label, control, kind in (
+        ('transfer', 'transfer at equal exposures', 'control', 'control'),
+        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads'),
     ):
         if row[key] is not None:
             shown = f': {verdict(row, key)}' if key == 'gain' and verdict(row, key) else ''
@@ -83,9 +78,9 @@ def finding(run, row):
         elif row[control]:
             nats, theirs = math.log(row[f'{control}_ppl'] / row['ppl']), row[f'{control}_ppl']
             parts.append(f'{kind}: PPL {ppl_text(theirs)}, {nats:.3f} nats')
-        elif not more or fits > 1:
-            command = f'python train.py CONFIG --only={row["language"]}{more}'
-            missing.append(f'a {kind} ({command})')
+        elif key == 'transfer' or fits > 1:
+            more = f' --epochs={fits}' if key == 'gain' else ''
+            missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
     if row['teff'] is not None and not row['control']:
         parts.append(f'TEff {said(row, "teff")}, from more optimiser steps or from {source}')
     text = '; '.join(parts) + (f'. Missing: {" and ".join(missing)}' if missing else '')
@@ -146,9 +141,9 @@ def title_of(run, usual, view, without=frozenset()):
     return ', '.join(filter(None, [*parts, caption(run.settings, usual, without)]))
 
 
-def draw_measure(panels, title, runs, what, view):
+def draw_measure(panels, title, runs, what, view, published=False):
     """A panel of a measure: a line for each language, or for each ratio and language; joined where
-    there are three points."""
+    there are three points. published: also where only the paper has points."""
     lines, names = [], [row['language'] for row in runs[0].rows]
     ratios = [''] if view == 'share' else sorted({run.ratio for run in runs}, key=natural)
     for number, ratio in enumerate(ratios):
@@ -169,7 +164,7 @@ def draw_measure(panels, title, runs, what, view):
                     points += [(x, *values)] if values else []
                 dash = dash if len({point[0] for point in points}) > 2 else ''
                 lines.append(Line(about, points, color, marker, dash, place == 1))
-    if any(line.points and line.marker in MARKERS for line in lines):
+    if any(line.points and line.marker in MARKERS for line in lines if published >= line.hollow):
         labels = dict(xlabel=TITLES[view].format(names[-1]), ylabel=TITLES[what])
         with panel(panels, title, **labels) as axes:
             draw_points(axes, lines, what)
@@ -287,17 +282,19 @@ def matrices(runs):
     three languages or more. In a mixture of three or more the source is all others."""
     found, usual = [], usual_of(runs)
     for group in grouped(runs, {'corpora', 'languages', 'orders', 'stages'}, same_text=False):
-        cells, names = {}, sorted({name for run in group for name in run.languages}, key=natural)
+        cells, names = {}, set()
         for run, row in ((member, row) for member in group for row in member.rows):
             others = [name for name in run.languages if name != row['name']]
             source = 'all others' if others[1:] else ''.join(others)
             if source and (row['transfer'] is not None or row['gain'] is not None):
                 share = ratio_of([[share] for share in row['shares']])
                 cells.setdefault((source, row['name']), []).append((f'{share}%', row))
+                names.update(run.languages)
         for entries in cells.values():
             entries.sort(key=lambda entry: natural(entry[0]))
-        if len(names) > 2 and cells:
-            ends = ([n for n in (*names, 'all others') if n in end] for end in zip(*cells))
+        if len(names) > 2:
+            names = *sorted(names, key=natural), 'all others'
+            ends = ([name for name in names if name in end] for end in zip(*cells))
             found.append((title_of(group[0], usual, 'share', {'orders'}), *ends, cells))
     return found
 
@@ -402,7 +399,7 @@ def write_paper(folder, laws, rows):
         for vocabulary, what in itertools.product(('disjoint', 'anchored'), ('ppl', 'teff')):
             chosen = [run for run in pairs if run.vocabulary == vocabulary]
             if chosen:
-                draw_measure(panels, f'GPT small, {vocabulary}', chosen, what, view)
+                draw_measure(panels, f'GPT small, {vocabulary}', chosen, what, view, True)
 
     drawings = {f'figure{number}': partial(draw, number=number) for number in (1, 2, 3, 4)}
     laws = [*paper_laws(), *(law for law in laws if names & set(law['runs']))]
