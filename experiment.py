@@ -1,7 +1,7 @@
 """From a config to an answer: plans, trains and measures an experiment.
 
-    python experiment.py config/clones_90_10.py --plan=True    # runs, hours and disk; trains nothing
-    python experiment.py config/clones_90_10.py                # trains them and answers
+    python experiment.py config/clones_90_10.py --plan=True   # runs, hours, disk; trains nothing
+    python experiment.py config/clones_90_10.py               # trains them and answers
     python experiment.py config/clones_90_10.py --ratios=[90_10,50_50] --budget_hours=8
     python experiment.py config/clones_90_10.py --print=True   # the train.py commands, one a line
 
@@ -17,7 +17,9 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -32,9 +34,9 @@ from tqdm import tqdm
 import fit_scaling
 import report
 import train
-from data import build_languages
 from lib import machine, runs
-from model import GPT, GPTConfig, make_optimizer
+from lib.log import Log
+from lib.workers import cores
 from schedule import decay_start
 
 ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of the config
@@ -202,31 +204,21 @@ def as_text(value):
 # --- the plan -------------------------------------------------------------------------------------
 
 
-def measured_speed(base, rows, threads):
-    """Tokens a second of a run on this machine, of a few compiled steps; None where there is no
-    corpus yet. rows: embedding rows of the model."""
-    device = machine.pick_device(base['device'])
-    dtype = machine.pick_dtype(base['dtype'], device)
-    torch.set_num_threads(threads)
-    config = GPTConfig(**train.model_shape(), vocab_size=rows)
-    model = GPT(config).to(device)
-    optimizer = make_optimizer(model.parameters(), 1e-4)
-    compiled = torch.compile(model) if base['compile'] and machine.can_compile(device) else model
-    parameters = sum(p.numel() for p in model.parameters())
-    largest = machine.largest_micro_batch(config, dtype, device, parameters)
-    count = machine.micro_batch_of(np.array([base['batch_size']]), largest)
-    ids = torch.randint(1, rows, (count, base['block_size'] + 1), device=device)
-    times = []
-    while len(times) < 4 or (sum(times[1:]) < 5 and len(times) < 50):
-        start = time.perf_counter()
-        with machine.autocast(device, dtype):
-            loss, _ = compiled(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), per_token=True)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        machine.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return count * base['block_size'] / float(np.median(times[1:])), parameters
+def measured(base):
+    """(tokens a second, parameters) of the mixture: its first steps, for ten seconds."""
+    times, processes = [], machine.Processes(base['device'])
+    with tempfile.TemporaryDirectory() as scratch:
+        training = train.Training(base, Path(scratch), processes)
+        training.log = Log(base, Path(scratch), processes, 0)
+        for batch, drawn in training.batches():
+            start = time.perf_counter()
+            training.take_step(batch, drawn)
+            machine.synchronize(processes.device)
+            times.append(time.perf_counter() - start)  # the first compiles
+            if sum(times[1:]) > 10 or len(times) == training.steps:
+                break
+    tokens = base['batch_size'] * base['block_size']
+    return tokens / float(np.median(times[1:])), training.parameters
 
 
 def fitting(jobs, hours_of, limit):
@@ -242,25 +234,21 @@ def fitting(jobs, hours_of, limit):
 
 
 def print_plan(jobs, left_out, hours_of, folder, gigabytes):
-    """The runs by kind, their hours and disk, and what the answer will lack."""
+    """The runs, their hours and disk, and what the answer will lack."""
     done = [job for job in jobs if finished(folder, job)]
-    hours = sum(hours_of(job) for job in jobs if job not in done)
+    hours, names = sum(hours_of(job) for job in jobs if job not in done), [j.name for j in jobs]
     for job in jobs:
         mark = 'finished' if job in done else f'{hours_of(job):.2f} h'
         print(f'{job.name:<40}{fit_scaling.short(job.tokens):>8} tokens  {mark}')
     tokens = fit_scaling.short(sum(job.tokens for job in jobs))
-    print(
-        f'{len(jobs)} runs, {len(done)} of them finished, {tokens} tokens: {hours:.1f} hours on '
-        f'this machine, {gigabytes:.1f} GB in {folder}'
-    )
-    if left_out:
-        names = ', '.join(job.name for job in left_out)
-        print(f'left out for --budget_hours={budget_hours:g}: {names}')
-    kinds = [job.name for job in jobs]
-    if not any('-seed_' in name for name in kinds):
-        print('one seed: the answer will have no intervals, since run noise stays unknown')
-    if sum(name.startswith('law_') for name in kinds) < 6:
-        print('fewer than six budgets: the answer will have no intervals for tokens')
+    print(f'{len(jobs)} runs, {len(done)} of them finished, {tokens} tokens')
+    print(f'{hours:.1f} hours on this machine, at most {gigabytes:.1f} GB in {folder}')
+    for lacks, text in (
+        (left_out, f'left out for budget_hours: {", ".join(job.name for job in left_out)}'),
+        (not any('-seed_' in name for name in names), 'one seed: no intervals, run noise unknown'),
+        (sum(name.startswith('law_') for name in names) < 6, 'few budgets: no intervals of tokens'),
+    ):
+        print(text) if lacks else None
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -283,8 +271,8 @@ def work(pipe, environment):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    while True:
-        with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(EOFError):
+        while True:
             pipe.send(train_one(pipe.recv()))
 
 
@@ -299,21 +287,20 @@ def train_one(arguments):
             train.main(stems, overrides)
         except (ConfigError, OSError) as error:
             return str(error)
-        except SystemExit:
-            return 'stopped'
+        except (SystemExit, KeyboardInterrupt):
+            sys.exit()  # its checkpoint is written
         except Exception as error:  # the other runs go on
             return f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     return ''
 
 
 class Queue:
-    """Trains jobs, some at a time, each in a worker process."""
+    """Worker processes that train jobs, one at a time each."""
 
     def __init__(self, folder, count, gpus):
         context = multiprocessing.get_context('spawn')
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        threads = {'OMP_NUM_THREADS': str(max(1, cores // count))}
-        os.environ.update(threads)  # a process reads it when it imports torch
+        threads = {'OMP_NUM_THREADS': str(max(1, cores() // count))}
+        os.environ.update(threads)  # read when a process imports torch
         self.folder, self.workers, self.running = folder, [], {}
         for number in range(count):
             gpu = {'CUDA_VISIBLE_DEVICES': str(number % gpus)} if gpus else {}
@@ -322,35 +309,21 @@ class Queue:
             process.start()
             self.workers.append((process, pipe))
 
-    def train(self, jobs, cost_of, when_finished):
-        """Trains the jobs that are not finished. Returns {name: reason} of those that failed."""
+    def train(self, jobs, cost_of):
+        """Trains the jobs that are not finished, and prints their perplexities. Returns {name:
+        reason} of those that failed."""
         waiting = [job for job in jobs if not finished(self.folder, job)]
-        failed, total = {}, sum(map(cost_of, jobs))
-        names = {job.name for job in jobs}
-        with tqdm(total=round(total), unit=' s', desc='experiment') as progress:
+        failed, total = {}, round(sum(map(cost_of, jobs)))
+        with tqdm(total=total, unit=' s', desc='experiment') as progress:
             while waiting or self.running:
-                for index, (process, pipe) in enumerate(self.workers):
-                    job = self.running.get(index)
-                    if job is not None and (pipe.poll() or not process.is_alive()):
-                        del self.running[index]
-                        reason = pipe.recv() if pipe.poll() else 'its process was killed'
-                        if reason:
-                            failed[job.name] = reason
-                            progress.write(f'{job.name} failed: {reason}', file=sys.stderr)
-                        else:
-                            when_finished(job, progress.write)
-                    if index not in self.running and process.is_alive():
-                        ready = [job for job in waiting if self.is_ready(job, names, failed)]
-                        if ready:
-                            waiting.remove(ready[0])
-                            self.running[index] = ready[0]
-                            pipe.send(ready[0].arguments)
+                self.collect(failed, progress)
                 lost = [job for job in waiting if job.needs in failed]
                 failed |= {job.name: f'it needs {job.needs}' for job in lost}
                 waiting = [job for job in waiting if job not in lost]
                 if not any(process.is_alive() for process, _ in self.workers):
-                    failed |= {job.name: 'all processes were killed' for job in waiting}
-                    waiting = []
+                    failed |= {job.name: 'the processes were killed' for job in waiting}
+                    break
+                self.assign(waiting)
                 share = {job.name: self.share_done(job) for job in self.running.values()}
                 left = {job.name for job in waiting}
                 done = sum(cost_of(j) * share.get(j.name, 1) for j in jobs if j.name not in left)
@@ -359,9 +332,31 @@ class Queue:
                 time.sleep(0.3)
         return failed
 
-    def is_ready(self, job, names, failed):
-        there = (self.folder / job.needs / 'results.json').exists() if job.needs else True
-        return there and job.needs not in failed
+    def collect(self, failed, progress):
+        """Takes what the workers have done."""
+        for index, (process, pipe) in enumerate(self.workers):
+            if index in self.running and (pipe.poll() or not process.is_alive()):
+                job = self.running.pop(index)
+                reason = pipe.recv() if pipe.poll() else 'its process was killed'
+                if reason:
+                    failed[job.name] = reason
+                    progress.write(f'{job.name} failed: {reason}', file=sys.stderr)
+                    continue
+                results = json.loads((self.folder / job.name / 'results.json').read_text())
+                scores = results['languages'].items()
+                text = ', '.join(f'{name} {score["ppl"]:.1f}' for name, score in scores)
+                progress.write(f'{job.name}: perplexity {text}')
+
+    def assign(self, waiting):
+        """Gives idle workers the first jobs whose trunks are there."""
+        for index, (process, pipe) in enumerate(self.workers):
+            if index not in self.running and process.is_alive():
+                for job in waiting:
+                    if not job.needs or (self.folder / job.needs / 'results.json').exists():
+                        waiting.remove(job)
+                        self.running[index] = job
+                        pipe.send(job.arguments)
+                        break
 
     def share_done(self, job):
         """How much of a run is done, by the last line of its log."""
@@ -375,24 +370,12 @@ class Queue:
     def stop(self):
         """Lets the running jobs write a checkpoint, and ends the processes."""
         for process, _ in self.workers:
-            if process.is_alive():
-                os.kill(process.pid, 15)
+            process.terminate()
         for process, _ in self.workers:
             process.join()
 
 
 # --- the answer -----------------------------------------------------------------------------------
-
-
-def tell(folder):
-    """Function that prints, when a run is finished, its perplexities."""
-
-    def when_finished(job, write):
-        results = json.loads((folder / job.name / 'results.json').read_text())['languages']
-        text = ', '.join(f'{name} {score["ppl"]:.1f}' for name, score in results.items())
-        write(f'{job.name}: perplexity of {text}')
-
-    return when_finished
 
 
 def answer(folder):
@@ -405,9 +388,6 @@ def answer(folder):
 
 
 def main():
-    own = set(defaults_of(__file__))
-    mine = [a for a in sys.argv[1:] if a.partition('=')[0].lstrip('-').replace('-', '_') in own]
-    files = [argument for argument in sys.argv[1:] if argument not in mine]
     base, stems, overrides = read_settings(TRAIN, defaults_of(TRAIN), files)
     vars(train).update(base)
     train.check_settings()
@@ -418,11 +398,10 @@ def main():
         for job in jobs:
             print('python train.py', *(f"'{a}'" if '[' in a else a for a in job.arguments))
         return
-    languages = base['corpora'], base['languages'], base['vocabulary'], base['cloned_fraction']
-    _, rows = build_languages(*languages, base['seed'], base['orders'], base['data_dir'])
     gpus = torch.cuda.device_count() if base['device'] in ('auto', 'cuda') else 0
-    count = at_once or gpus or min(2, os.cpu_count() or 1)
-    speed, parameters = measured_speed(base, rows, 1 if count > 1 else torch.get_num_threads())
+    count = at_once or gpus or min(2, cores())
+    torch.set_num_threads(max(1, cores() // count))
+    speed, parameters = measured(base)
 
     def seconds_of(job):  # with a few seconds to start and to evaluate
         return job.tokens / speed + 5
@@ -438,13 +417,14 @@ def main():
     if plan:
         return
     queue = Queue(folder, count, gpus)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        failed = queue.train(kept, seconds_of, tell(folder))
+        failed = queue.train(kept, seconds_of)
         for _ in range(ROUNDS):
             more = experiment.more_jobs(kept) if not failed and not budget_hours else []
             if more:
                 print(f'the measure asks for {len(more)} more budgets')
-                failed = queue.train(more, seconds_of, tell(folder))
+                failed = queue.train(more, seconds_of)
                 kept += more
     except KeyboardInterrupt:
         failed = {}
@@ -457,4 +437,7 @@ def main():
 
 
 if __name__ == '__main__':
+    own = {name.rstrip('_') for name in defaults_of(__file__)} | {'help'}
+    mine = [a for a in sys.argv[1:] if a.partition('=')[0].lstrip('-').replace('-', '_') in own]
+    files, sys.argv[1:] = [a for a in sys.argv[1:] if a not in mine], mine
     run(globals(), main)

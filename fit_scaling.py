@@ -11,7 +11,7 @@
             learning rates and batch sizes, and the monolingual run on as many tokens, whose TEff
             is 1.
   gain      TEff / TEff of the best control of at most the compute of the mixture, which may re-read
-            its text (train.py --only=LANGUAGE --epochs=4): whether to add the other languages at all
+            its text (train.py --only=LANGUAGE --epochs=4): whether the other languages pay at all
   nats      log perplexity of that control minus that of the run
   tau       (transfer - 1) * own / other tokens: own tokens that a token of the others is worth
 All intervals are 90% intervals. A row without one says why, and which runs would give it.
@@ -20,16 +20,17 @@ All intervals are 90% intervals. A row without one says why, and which runs woul
 import csv
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
+
+from lib.configurator import ConfigError, run
 
 import numpy as np
 
 from lib import runs as table
-from lib.bootstrap import document_weights, generator, interval, widening
-from lib.configurator import ConfigError, run
+from lib.bootstrap import interval
 from lib.files import write_json
-from lib.laws import B_MAX, B_MIN, UNIT, Interpolation, PowerLaw, fit, to_y
+from lib.laws import B_MIN, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_rows, read_csv
 from lib.plots import COLORS, log_ticks, picture
 from lib.tables import align, ppl_text, short, with_interval
@@ -38,196 +39,7 @@ out = 'out'  # folder of the runs; the tables and the picture are written here t
 least_tokens = 0  # fit the laws to budgets of at least so many tokens; 0: all
 wide = False  # print every column; else what fits 100 columns
 
-# --- a law and its resamples ----------------------------------------------------------------------
-
-RESAMPLES = 1000
-MAX_MISFIT = 0.05  # above this RMS residual in log perplexity, interpolate instead
-HOLDS = 0.005  # a residual of so much for each degree of freedom is that of runs on a power law
-ENOUGH = dict(power=5, interpolation=6)  # budgets that an interval needs
-SHARED = 0.5  # part of a branch's noise that all branches of its trunk share
-RESIDUALS = 2.0  # variance of a branch over that of its residuals, which show no shared noise
-
-
-@dataclass
-class Law:
-    """The law of one group: its points and curve, and the resampled curves.
-
-    points: (n,) tokens, perplexities, standard errors. curve, resampled: PowerLaw or Interpolation
-    of one and of RESAMPLES data sets, or None. noise: standard deviation of a run's log perplexity,
-    with `dof` degrees of freedom; noises: resampled (R,). problem: why there is no curve, or else
-    no interval."""
-
-    label: str
-    runs: list
-    tokens: np.ndarray
-    ppl: np.ndarray
-    ppl_se: np.ndarray
-    curve: object = None
-    resampled: object = None
-    misfit: float = 0.0  # RMS residual of the power law, in log perplexity
-    noise: float = 0.0
-    noise_from: str = ''
-    dof: int = 0
-    trunks: int = 1
-    problem: str = ''
-    holds_from: float = 0.0  # tokens of the smallest budget from which a power law holds
-    noises: object = None
-
-    @property
-    def kind(self):
-        return 'power law' if isinstance(self.curve, PowerLaw) else 'interpolation'
-
-
-def law_of(label, results, replicates=(), resamples=RESAMPLES, branches=False):
-    """The Law of monolingual results, {run: result}.
-
-    replicates: log perplexities of the seeds of each compared run, (languages, seeds) each. Their
-    spread is the run noise where it has two degrees of freedom; else the residuals of the power law
-    are. branches: the runs share trunks, and with them noise."""
-    results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
-    runs, values = list(results), list(results.values())
-    columns = (
-        np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl', 'ppl_se')
-    )
-    law = Law(label, runs, *columns)
-    law.trunks = max((len(v['log_ppl']) for v in values), default=0)
-    law.problem = determines_none(law.tokens, law.ppl)
-    if law.problem:
-        return law
-    log_tokens, log_ppl = np.log(law.tokens), np.log(law.ppl)
-    law.curve = fit(log_tokens, log_ppl[None])
-    if law.curve.b[0] > 0.99 * B_MAX:
-        law.problem = 'the perplexity stops falling after the smallest budget; add smaller ones'
-        law.curve = None
-        return law
-    weights = np.array([len(v['log_ppl']) for v in values])
-    residuals = log_ppl - np.log(law.curve.ppl(law.tokens))
-    law.misfit = float(np.sqrt(np.mean(residuals**2)))
-    if law.misfit > MAX_MISFIT:
-        half = np.full((1, len(values) - 1), 0.5)
-        law.curve = Interpolation(log_tokens, log_ppl[None], half)
-    squares, left = (weights * residuals**2).sum(), len(values) - 3  # three parameters
-    if branches:
-        squares *= RESIDUALS
-    set_noise(law, values, replicates, (squares, left))
-    law.problem = no_interval(law)
-    if not law.problem:
-        resample(law, values, (squares, left), branches, resamples)
-    law.holds_from = power_law_from(log_tokens, log_ppl)
-    return law
-
-
-def determines_none(tokens, ppl):
-    """Why the runs determine no law; empty if they do."""
-    numbers, budgets = np.concatenate([tokens, ppl]), np.unique(tokens)
-    if len(budgets) < 3:
-        there = f'there are {len(budgets)} ({", ".join(map(short, budgets)) or "none"})'
-        return f'a scaling law needs monolingual runs of at least 3 budgets; {there}'
-    if not ((0 < numbers) & (numbers < np.inf)).all():
-        return 'budgets and perplexities of a scaling law must be finite and above zero'
-    first, last = (to_y(ppl[tokens == budget]).mean() for budget in budgets[[0, -1]])
-    if last <= first:
-        return 'the perplexity does not fall from the smallest to the largest budget'
-    return ''
-
-
-def set_noise(law, values, replicates, residuals):
-    """Run noise from replicates (of the compared runs, and once for all budgets of a law: they
-    share their trunks), else from residuals."""
-    spreads = [np.array(v) for v in replicates if len(v[0]) > 1]
-    spreads = [(v.shape[1] - 1, v.var(1, ddof=1).mean()) for v in spreads]
-    own = [np.var(v['log_ppl'], ddof=1) for v in values if len(v['log_ppl']) > 1]
-    if own:
-        spreads.append((law.trunks - 1, np.mean(own)))
-    spreads = [(n, variance) for n, variance in spreads if math.isfinite(variance)]
-    squares, dof = sum(n * variance for n, variance in spreads), sum(n for n, _ in spreads)
-    law.noise_from = 'replicates'
-    if dof < 2 and law.kind == 'power law':
-        (squares, dof), law.noise_from = residuals, 'residuals'
-    if dof < 2:
-        law.noise_from, dof = '', 0
-    law.noise, law.dof = math.sqrt(squares / dof) if dof else 0.0, int(dof)
-
-
-def no_interval(law):
-    """Why a law gives no intervals; empty if it does."""
-    count, needed = len(set(law.tokens)), ENOUGH[law.kind.split()[0]]
-    off = f'{count} budgets lie {law.misfit:.0%} off a power law' if law.misfit > MAX_MISFIT else ''
-    if count < needed:
-        return f'{off or f"{count} budgets"}: an interval needs {needed} at least'
-    if not law.dof:
-        return f'{off or "run noise is unknown"}: train a second and third seed of the mixture'
-    return ''
-
-
-def resample(law, values, residuals, branches, resamples):
-    """Parametric bootstrap: the curve of its own points plus document and run noise.
-
-    The noise is known from few degrees of freedom, so a factor common to a resample makes it
-    Student's t. Where residuals are larger than replicates explain, the runs do not quite follow
-    the law, and have errors as large as the residuals."""
-    rng = generator(*law.ppl)
-    law.noises = law.noise * np.sqrt(law.dof / rng.chisquare(law.dof, resamples))
-    squares, left = residuals
-    misfit = 1.0
-    if law.kind == 'power law' and left >= 2:
-        misfit = max(1.0, math.sqrt(squares / left) / max(law.noise, 1e-9))
-    shared, errors = rng.standard_normal((resamples, law.trunks)), []
-    for result in values:
-        seeds = len(result['log_ppl'])
-        own = rng.standard_normal((resamples, seeds))
-        if branches:
-            own = math.sqrt(1 - SHARED) * own + math.sqrt(SHARED) * shared[:, :seeds]
-        errors.append(document_errors(result, resamples) + misfit * law.noises * own.mean(1))
-    if law.kind == 'power law':
-        centre = np.log(law.curve.ppl(law.tokens))
-        law.resampled = fit(np.log(law.tokens), centre + np.stack(errors, 1))
-    else:
-        place = rng.uniform(-0.2, 1.2, (resamples, len(values) - 1))
-        log_ppl = np.log(law.ppl) + np.stack(errors, 1)
-        law.resampled = Interpolation(np.log(law.tokens), log_ppl, place)
-
-
-def document_errors(result, resamples):
-    """Resampled errors (R,) of a log perplexity that come from the choice of test documents."""
-    loss, tokens = result['document_loss'], result['document_tokens']
-    if len(loss) < 2:
-        return np.zeros(resamples)
-    weights = document_weights(len(loss), resamples)
-    errors = weights @ loss / (weights @ tokens) - loss.sum() / tokens.sum()
-    return widening(len(loss)) * errors
-
-
-def power_law_from(log_tokens, log_ppl):
-    """Tokens of the smallest budget from which five budgets or more follow a power law to within
-    HOLDS; 0 where all do or none."""
-    for first in range(len(log_tokens) - 4):
-        x, y = log_tokens[first:], log_ppl[first:]
-        misfit = y - np.log(fit(x, y[None]).ppl(np.exp(x)))
-        if (misfit**2).sum() / (len(x) - 3) < HOLDS**2:
-            return float(np.exp(x[0])) if first else 0.0
-    return 0.0
-
-
 # --- a run by a law -------------------------------------------------------------------------------
-
-
-def equivalents(law, results):
-    """Of each result (dict or None): (log perplexity, log MLTE) and their resamples (R,), or None
-    where the law has none."""
-    found = []
-    for role, result in enumerate(results):
-        if result is None:
-            found.append(None)
-            continue
-        resampled, ppl = None, result['ppl']
-        if law.resampled is not None:
-            rng = generator(ppl, role)
-            noise = law.noises * rng.standard_normal(len(law.noises))
-            errors = noise / math.sqrt(len(result['log_ppl']))
-            resampled = math.log(ppl) + errors + document_errors(result, len(errors))
-        found.append((math.log(ppl), resampled))
-    return found
 
 
 MEASURES = ('mlpe', 'mlte', 'teff', 'control_teff', 'transfer', 'transfer_nats', 'tau')
@@ -235,50 +47,52 @@ MEASURES += ('reread_teff', 'gain', 'gain_nats')
 
 
 def measure(law, result, control=None, reread=None, others=0.0):
-    """{name: value, name_interval: (low, high) or None} of MEASURES for a result and its controls.
+    """{name: value, name_interval: (low, high)} of MEASURES for a result and its controls; None
+    where it is unknown. Nats need no law.
 
     control: the best that reads once, or None; where the monolingual run on as many tokens is
-    better, TEff 1, that is the control. reread: the best of at most the compute of the mixture.
-    others: tokens of the other languages. Ratios are of TEff, so that controls of other seeds,
-    which have a few tokens more or less, do not count as better or worse."""
-    roles = [result, control, reread]
-    pairs = equivalents(law, roles)
+    better, TEff 1, that is the control (`monolingual_control`). reread: the best of at most the
+    compute of the mixture. others: tokens of the other languages. Ratios are of TEff, so that a
+    control of another seed is not better for a few tokens more."""
+    roles = {'run': result, 'control': control, 'reread': reread}
+    roles = {role: one for role, one in roles.items() if one is not None}
+    monolingual = False
+    if control is not None and law.curve is not None:
+        monolingual = bool(law.curve.tokens(control['ppl'])[0] < control['tokens_seen'])
 
-    def numbers(curve, log_ppl, monolingual):
-        """MEASURES as a dict, of numbers or of resamples."""
-        seen = result['tokens_seen']
-        mlpe = np.log(curve.ppl(seen)).reshape(-1)
-        mlte = [None if p is None else curve.tokens(np.exp(p)) for p in log_ppl]
-        values = dict(mlpe=np.exp(mlpe), mlte=mlte[0], teff=mlte[0] / seen)
-        with np.errstate(all='ignore'):
-            if control is not None:
-                values['control_teff'] = mlte[1] / control['tokens_seen']
-                best = 1.0 if monolingual else values['control_teff']
-                values['transfer'] = values['teff'] / best
-                values['transfer_nats'] = (mlpe if monolingual else log_ppl[1]) - log_ppl[0]
-                if others:
-                    values['tau'] = (values['transfer'] - 1) * seen / others
-            if reread is not None:
-                values['reread_teff'] = mlte[2] / reread['tokens_seen']
-                values['gain'] = values['teff'] / values['reread_teff']
-                values['gain_nats'] = log_ppl[2] - log_ppl[0]
+    def numbers(log_ppl, curve):
+        """MEASURES as a dict of arrays, from log perplexities by role: (1,) or resamples (R,)."""
+        values, seen = {}, result['tokens_seen']
+        if curve is not None:
+            mlte = {role: curve.tokens(np.exp(x)) for role, x in log_ppl.items()}
+            teff = {role: tokens / roles[role]['tokens_seen'] for role, tokens in mlte.items()}
+            values |= dict(mlpe=np.reshape(curve.ppl(seen), -1), mlte=mlte['run'])
+            values |= dict(teff=teff['run'])
+        for name, role in (('transfer', 'control'), ('gain', 'reread')):
+            by_law = role == 'control' and monolingual
+            if role in roles and not (by_law and curve is None):
+                other = np.log(values['mlpe']) if by_law else log_ppl[role]
+                values[f'{name}_nats'] = other - log_ppl['run']
+            if role in roles and curve is not None:
+                values[f'{role}_teff'] = teff[role]
+                with np.errstate(all='ignore'):
+                    values[name] = teff['run'] / (1.0 if by_law else teff[role])
+        if others and 'transfer' in values:
+            values['tau'] = (values['transfer'] - 1) * seen / others
         return values
 
-    points = [None if pair is None else np.array([pair[0]]) for pair in pairs]
-    monolingual = False
-    if control is not None:
-        control_teff = law.curve.tokens(control['ppl'])[0] / control['tokens_seen']
-        monolingual = bool(control_teff < 1)
-    values = {k: float(v[0]) for k, v in numbers(law.curve, points, monolingual).items()}
-    values['monolingual_control'] = monolingual
-    if law.resampled is None:
-        return values | {f'{name}_interval': None for name in MEASURES}
-    drawn = numbers(law.resampled, [pair and pair[1] for pair in pairs], monolingual)
-    ends = {name: None for name in MEASURES}
-    for name, resamples in drawn.items():
-        least = -math.inf if name.endswith('nats') or name == 'tau' else 0.0
-        ends[name] = tuple(float(end) for end in interval(resamples, least))
-    return values | {f'{name}_interval': pair for name, pair in ends.items()}
+    points = {role: np.log([one['ppl']]) for role, one in roles.items()}
+    values = {name: float(value[0]) for name, value in numbers(points, law.curve).items()}
+    ends = {}
+    if law.noises is not None:
+        errors = {role: errors_of(one, law.noises, role) for role, one in roles.items()}
+        resampled = {role: points[role] + errors[role] for role in roles}
+        for name, drawn in numbers(resampled, law.resampled).items():
+            signed = name.endswith('nats') or name == 'tau'
+            ends[name] = tuple(map(float, interval(drawn, -math.inf if signed else 0.0)))
+    unknown = dict.fromkeys(MEASURES)
+    ends = {f'{name}_interval': end for name, end in (unknown | ends).items()}
+    return unknown | values | ends | dict(monolingual_control=monolingual)
 
 
 # --- all runs -------------------------------------------------------------------------------------
@@ -369,17 +183,15 @@ def row_of(member, name, group, law, controls):
     for key, control in (('control', once), ('reread_control', reread)):
         row[key] = control['run'] if control else ''
         row[f'{key}_ppl'] = control['languages'][name]['ppl'] if control else None
-    notes = []
-    if law and law.curve:
-        others = sum(r['tokens_seen'] for r in member['languages'].values()) - result['tokens_seen']
-        pair = [control and control['languages'][name] for control in (once, reread)]
-        values = measure(law, result, *pair, others)
-        if values.pop('monolingual_control'):
-            row |= dict(control='the law', control_ppl=values['mlpe'])
-        row |= values
+    notes, pair = [], [control and control['languages'][name] for control in (once, reread)]
+    others = sum(r['tokens_seen'] for r in member['languages'].values()) - result['tokens_seen']
+    values = measure(law, result, *pair, others)
+    if values.pop('monolingual_control'):
+        row |= dict(control='the law', control_ppl=values['mlpe'])
+    row |= values
+    if law.curve is not None:
         row |= dict(budgets=len(set(law.tokens)), trunks=law.trunks, reading=law.kind)
         row['largest_budget'] = float(law.tokens.max())
-        notes.append(law.problem and f'no interval: {law.problem}')
         low, high = law.tokens.min() / MARGIN, law.tokens.max() * MARGIN
         read = [r for r in (result, *pair) if r]
         reached = [r['tokens_seen'] for r in read]
@@ -388,8 +200,10 @@ def row_of(member, name, group, law, controls):
             row['reading'] = 'extrapolated'
         if law.kind == 'interpolation':
             notes += hole_notes(row, law, [result, *pair])
-    elif law:
-        notes.append(f'no law: {law.problem}')
+    if law.problem:
+        notes.insert(0, f'no {"interval" if law.curve else "law"}: {law.problem}')
+    if len(result['document_loss']) < 2:
+        notes.append('one test document: intervals leave out its error')
     if row['monolingual']:
         row |= dict(teff=1.0, teff_interval=None)
     row['note'] = '; '.join(filter(None, notes))
@@ -450,8 +264,9 @@ def cell(row, key):
     return with_interval(value, row[f'{key}_interval'], write)
 
 
-COLUMNS = dict(teff='TEff', transfer='transfer', transfer_nats='nats', gain='gain over re-reading')
-MORE = dict(mlpe='MLPE', mlte='MLTE', control_teff='control TEff', gain_nats='nats', tau='tau')
+COLUMNS = dict(teff='TEff', transfer='transfer [90%]', gain='gain over re-reading')
+MORE = dict(mlpe='MLPE', mlte='MLTE', control_teff='TEff of control', transfer_nats='nats')
+MORE |= dict(tau='tau', gain_nats='nats, re-reading')
 
 
 def table_text(rows, every=False):
@@ -461,28 +276,32 @@ def table_text(rows, every=False):
     notes = list(dict.fromkeys(row['note'] for row in rows if row['note']))
     lines = [('run', 'language', 'tokens', 'PPL', *measures.values(), '')]
     for row in rows:
-        run_name = row['run'] if every else shortened(row['run'])
+        name = (
+            row['run']
+            if every or len(row['run']) <= 32
+            else f'{row["run"][:22]}...{row["run"][-7:]}'
+        )
+        name += f' x{row["seeds"]}' if row['seeds'] > 1 else ''
         mark = '*' * (row['reading'] == 'extrapolated')
         mark += f' {notes.index(row["note"]) + 1}' if row['note'] else ''
-        cells = [cell(row, key) for key in measures]
-        seeds = f' x{row["seeds"]}' if row['seeds'] > 1 else ''
-        line = (run_name + seeds, row['language'], short(row['tokens_seen']), ppl_text(row['ppl']))
+        cells = [
+            cell(row if every or key != 'teff' else row | dict(teff_interval=None), key)
+            for key in measures
+        ]
+        line = name, row['language'], short(row['tokens_seen']), ppl_text(row['ppl'])
         lines.append((*line, *cells, mark.strip()))
-    text = [align(lines), *(f'{number}  {note}' for number, note in enumerate(notes, 1))]
+    text = [f'{number}  {note}' for number, note in enumerate(notes, 1)]
     if any(row['reading'] == 'extrapolated' for row in rows):
         text.append('*  tokens seen or a token equivalent lie outside the budgets of the law')
     alone = [row for row in rows if not row['control'] and not row['monolingual']]
     if alone:
-        advice = 'python train.py CONFIG --only=LANGUAGE'
         text.append(
             f'{len(alone)} of {len(rows)} have no control: their TEff may come from more optimiser '
-            f'steps alone; train one: {advice}'
+            'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
         )
-    return '\n'.join(text)
-
-
-def shortened(name, most=30):
-    return name if len(name) <= most else f'{name[: most - 9]}...{name[-6:]}'
+    return '\n'.join(
+        [align(lines, 2), *(fill(line, 100, subsequent_indent='   ') for line in text)]
+    )
 
 
 def describe(law):

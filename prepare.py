@@ -1,141 +1,70 @@
-"""Text to tokens: makes the corpus data/NAME/ from a source of documents (see sources.py for all).
+"""Text to tokens: makes the corpus data/NAME/ from a source of documents (all: lib/sources.py).
 
     python prepare.py                                 # data/docs, from what is installed
     python prepare.py --corpus=books_en --source=FOLDER
     python prepare.py --corpus=books_fr --source=hf:PleIAs/French-PD-Books --max_bytes=2e10
 
-data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 tokens, documents
-ended by <D>) and corpus.json, which says what they are. It is made in data/.NAME.making and renamed
-when it is complete. Memory does not grow with the corpus: the tokeniser learns from the first
-TOKENIZER_BYTES of training text, the rest streams.
+data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 token ids, each
+document ended by <D>) and corpus.json, which describes them. It is made in data/.NAME.making and
+renamed when it is complete. Memory does not grow with the corpus: the tokeniser learns from the
+first TOKENIZER_BYTES of training text, the rest streams.
 
-A hash of a document's text decides whether it is tested on, so the test set stays the same as a
+A hash of a document's text decides whether it is tested on. So the test set stays the same as a
 corpus grows, and a document and its copy are never on both sides. A single text file has no
-documents: neighbouring pieces of it share names and plot, so its last `test_fraction` is the test
-set, in one part. The file is read twice for that, first to count its pieces.
+documents, and neighbouring pieces of it share names and plot: its last `test_fraction` is the test
+set. The file is read twice for that, first to count its pieces. If a dataset of the hub breaks off,
+the corpus is made of what has arrived.
 """
 
-import collections
+import contextlib
 import hashlib
 import itertools
-import multiprocessing
 import os
 import re
 import shutil
+import sys
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
+from lib.configurator import ConfigError, require, run, settings_of
+
 from tqdm import tqdm
 
 from data import Corpus, fingerprint
-from lib.configurator import ConfigError, run, settings_of
+from lib.encoding import encoded
 from lib.files import lock, write_json
+from lib.formats import in_words
 from lib.sources import documents, file_bytes, is_text_file
-from lib.tokenizer import DOCUMENT_END, Tokenizer
+from lib.tokenizer import Tokenizer, warn_of_foreign
 
-corpus = 'docs'  # name of the corpus: it is made in data/NAME
-source = 'docs'  # a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see sources.py)
+corpus = 'docs'  # name of the corpus: it is made in data_dir/NAME
+data_dir = 'data'  # folder of the corpora
+source = 'docs'  # a file, a folder, docs, eltec:LANGUAGE or hf:DATASET (see lib/sources.py)
 tokenizer = ''  # an existing SentencePiece .model file; empty: a new one is trained on the corpus
 vocab_size = 16384  # pieces of a new tokeniser, at most 65,535
-test_fraction = 0.05  # share of the documents, or of a single text file, that is kept for testing
+test_fraction = 0.05  # fraction of the documents, or of a single text file, for the test set
 max_bytes = 0  # stop after so many bytes of text (UTF-8); 0: read all
 
 TOKENIZER_BYTES = 128 << 20  # a new tokeniser learns from at most so much text
-BATCH_BYTES = 1 << 20  # text sent to an encoding process at once
 
 
-# --- encoding on all cores ------------------------------------------------------------------------
-
-
-def _bytes(ids):
-    return np.array(ids, dtype=np.uint16).tobytes()
-
-
-class WordEncoder(dict):
-    """Encodes text word by word, each different word once; as a dict: word -> its tokens.
-
-    That is several times faster than encoding it whole, and the same where no piece reaches over a
-    space and the tokeniser leaves spaces as they are. The pieces and a PROBE tell whether they are
-    so; text of another tokeniser is encoded whole."""
-
-    PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
-    LIMIT = 1_000_000  # words that are remembered
-
-    def __init__(self, pieces):
-        self.pieces = pieces
-        spelled = pieces.spellings()
-        self.by_words = not any(' ' in piece or '\u2581' in piece[1:] for piece in spelled)
-        self.by_words = self.by_words and self(self.PROBE) == _bytes(pieces.encode(self.PROBE))
-
-    def __missing__(self, word):
-        # SentencePiece puts a space before a text, which serves as the word's own. An empty word is
-        # a space alone.
-        ids = self.pieces.encode(word) if word else self.pieces.encode(' ')[1:]
-        self[word] = _bytes(ids)
-        return self[word]
-
-    def __call__(self, text):
-        """The uint16 tokens of a text that is not empty, as bytes."""
-        if not self.by_words:
-            return _bytes(self.pieces.encode(text))
-        if len(self) > self.LIMIT:
-            self.clear()
-        return b''.join(map(self.__getitem__, text.split(' ')))
-
-
-def _start_worker(model):
-    global _encoder
-    _encoder = WordEncoder(Tokenizer(model))
-
-
-def _encode(batch):
-    """[(part, text)] -> {part: (uint16 tokens as bytes, counts for corpus.json)}"""
-    encoded = {}
-    for part in ('train', 'test'):
-        texts = [text for chosen, text in batch if chosen == part]
-        tokens = b''.join(_encoder(text) + _bytes([DOCUMENT_END]) for text in texts)
-        size = sum(len(text.encode()) for text in texts)
-        encoded[part] = tokens, dict(tokens=len(tokens) // 2, documents=len(texts), bytes=size)
-    return encoded
-
-
-def _batches(texts):
-    batch, size = [], 0
-    for part, text in texts:
-        batch.append((part, text))
-        size += len(text)
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    yield batch
-
-
-def _encoded(pool, batches, ahead):
-    """Results of _encode in the order of the batches, of which at most `ahead` are under way."""
-    pending = collections.deque()
-    for batch in batches:
-        pending.append(pool.apply_async(_encode, [batch]))
-        if len(pending) == ahead:
-            yield pending.popleft().get()
-    while pending:
-        yield pending.popleft().get()
+# --- the shards and their split -------------------------------------------------------------------
 
 
 def write_shards(texts, folder, total=None):
     """Encodes [(part, text)], of `total` bytes at most, into folder/train.bin and test.bin.
 
-    Returns {part: dict(tokens, documents, bytes, fingerprint)}, as corpus.json has it."""
-    about = {'train': collections.Counter(), 'test': collections.Counter()}
-    workers, spawn = os.cpu_count(), multiprocessing.get_context('spawn')
+    Returns {part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)} for corpus.json."""
+    about = dict(train=Counter(), test=Counter())
     with (
         open(folder / 'train.bin', 'wb') as train,
         open(folder / 'test.bin', 'wb') as test,
-        spawn.Pool(workers, _start_worker, [folder / 'tokenizer.model']) as pool,
+        contextlib.closing(encoded(texts, folder / 'tokenizer.model')) as batches,
         tqdm(desc='encoding', total=total, unit='B', unit_scale=True) as progress,
     ):
         files = dict(train=train, test=test)
-        for encoded in _encoded(pool, _batches(texts), 3 * workers):
-            for part, (tokens, counts) in encoded.items():
+        for batch in batches:
+            for part, (tokens, counts) in batch.items():
                 files[part].write(tokens)
                 about[part].update(counts)
                 progress.update(counts['bytes'])
@@ -147,9 +76,6 @@ def write_shards(texts, folder, total=None):
     return {part: dict(counts, fingerprint=marks[part]) for part, counts in about.items()}
 
 
-# --- the split ------------------------------------------------------------------------------------
-
-
 def limited(texts, limit):
     """Documents that are not empty, until `limit` bytes of them (0: all)."""
     size = 0
@@ -159,6 +85,18 @@ def limited(texts, limit):
             size += len(text.encode())
             if limit and size >= limit:
                 return
+
+
+def arrived(texts, notes):
+    """Passes documents on. If the hub fails after some, notes['incomplete'] becomes the reason."""
+    some = False
+    try:
+        for text in texts:
+            yield text
+            some = True
+    except ConfigError as error:
+        require(some and source.startswith('hf:'), str(error))
+        notes['incomplete'] = str(error)
 
 
 def text_size():
@@ -194,17 +132,15 @@ def split(texts, training=None):
     """(part, text) of the first documents, as a list, and of the others, as a generator.
 
     The first are those that a tokeniser may learn from. training: how many documents precede the
-    test set; None: their hashes decide, and when none of the first is chosen (a small corpus), the
+    test set; None: their hashes decide, and if they choose none of the first (a small corpus), the
     one with the lowest number is tested on. Raises ConfigError when a part would be empty."""
     total = min(text_size() or TOKENIZER_BYTES, TOKENIZER_BYTES)
     first = list(limited(shown(texts, 'reading', total), TOKENIZER_BYTES))
     if len(first) == 1:  # a long one
         first += itertools.islice(texts, 1)
-    if not first:
-        raise ConfigError(f'{source} is empty: there is no text in it')
-    if len(first) < 2:
-        needed = 'at least two are needed, one of them for the test set'
-        raise ConfigError(f'{source} is a single document; {needed}')
+    require(first, f'{source} is empty: there is no text in it')
+    needed = 'two are needed, one for the test set (a plain text file is cut into several)'
+    require(len(first) > 1, f'{source} is a single document; {needed}')
     lowest = min(map(test_number, first))
 
     def part_of(place, text):
@@ -215,9 +151,9 @@ def split(texts, training=None):
         return 'test' if tested else 'train'
 
     chosen = [(part_of(place, text), text) for place, text in enumerate(first)]
-    if all(part == 'test' for part, _ in chosen):
-        reason = f'all documents of {source} are the same or fall into the test set'
-        raise ConfigError(f'{reason}; more are needed, or a lower --test_fraction')
+    reason = f'all documents of {source} are the same or fall into the test set'
+    some = any(part == 'train' for part, _ in chosen)
+    require(some, f'{reason}; more are needed, or a lower --test_fraction')
     others = enumerate(texts, len(first))
     return chosen, ((part_of(place, text), text) for place, text in others)
 
@@ -227,70 +163,83 @@ def split(texts, training=None):
 
 def check_settings():
     is_name = re.fullmatch(r'[\w.-]*\w', corpus) and not corpus.startswith('.')
-    for valid, message in (
-        (is_name, f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}'),
-        (3 <= vocab_size <= 65535, f'vocab_size must lie between 3 and 65,535, not {vocab_size}'),
-        (0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}'),
-        (max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}'),
-    ):
-        if not valid:
-            raise ConfigError(message)
+    require(is_name, f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}')
+    fits = 3 <= vocab_size <= 65535
+    require(fits, f'vocab_size must lie between 3 and 65,535, not {vocab_size}')
+    require(0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}')
+    require(max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}')
 
 
-def describe(about):
-    train, test = about['train'], about['test']
-    return (
-        f'{train["tokens"]:,} training and {test["tokens"]:,} test tokens of '
-        f'{about["tokenizer"]["pieces"]:,} pieces, {train["documents"]:,} and '
-        f'{test["documents"]:,} documents, {train["bytes"] + test["bytes"]:,} bytes'
-    )
+def report(folder, about):
+    """Prints what a corpus holds, and warns of what is odd in it.
+
+    Raises ConfigError where only a part of the source arrived."""
+    total = about['train']['tokens'] + about['test']['tokens']
+    print(f'{folder}: {total:,} tokens of {about["tokenizer"]["pieces"]:,} pieces')
+    for part in ('train', 'test'):
+        tokens, texts, size = (about[part][key] for key in ('tokens', 'documents', 'bytes'))
+        print(f'{part}: {tokens / total:.1%} of them, {texts:,} documents, {size:,} bytes', end='')
+        if 'byte_or_unknown' in about[part]:  # not in older corpora
+            foreign = about[part]['byte_or_unknown']
+            print(f', {foreign / tokens:.2%} byte pieces or unknown characters', end='')
+            warn_of_foreign(f'the {part} text', foreign, tokens)
+        print()
+    if 'left_out' in about:
+        print(f'left out of the source: {in_words(about["left_out"])}')
+    if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
+        odd = f'{texts} documents, {tokens / total:.0%} of all tokens, not {test_fraction:.0%}'
+        print(f'warning: test set of {odd}; more and shorter documents help', file=sys.stderr)
+    incomplete = about.get('incomplete')
+    require(not incomplete, f'{folder} has only the part of {source} that arrived: {incomplete}')
 
 
 def make(folder, settings):
     """Writes the files of the corpus into `folder`; returns what corpus.json says."""
     if tokenizer:
         Tokenizer(tokenizer)  # a bad one is refused before any text is read
-    first, others = split(limited(documents(source), max_bytes), training_pieces())
-    model = folder / 'tokenizer.model'
-    if tokenizer:
-        shutil.copy(tokenizer, model)
-    else:
-        print(f'training a tokeniser of {vocab_size:,} pieces')
-        texts = (text for part, text in first if part == 'train')
-        model.write_bytes(Tokenizer.train(texts, vocab_size))
+    notes, model = {}, folder / 'tokenizer.model'
+    try:
+        texts = limited(arrived(documents(source, notes), notes), max_bytes)
+        first, others = split(texts, training_pieces())
+        if tokenizer:
+            shutil.copy(tokenizer, model)
+        else:
+            print(f'training a tokeniser of {vocab_size:,} pieces')
+            learnt = (text for part, text in first if part == 'train')
+            model.write_bytes(Tokenizer.train(learnt, vocab_size))
+    except ConfigError as error:  # what has arrived may be too little
+        raise ConfigError(notes.get('incomplete', str(error))) from None
     read = sum(len(text.encode()) for _, text in first)
     total = read if read < TOKENIZER_BYTES else text_size()  # all of a small corpus is read by now
     about = dict(corpus=corpus, settings=settings)
     about |= write_shards(itertools.chain(first, others), folder, total)
     made = Tokenizer(model)
     about['tokenizer'] = dict(pieces=made.size, sha256=made.hash)
+    about |= notes
     write_json(folder / 'corpus.json', about)
     return about
 
 
 def main():
     check_settings()
-    settings = {name: globals()[name] for name in settings_of(__file__) if name != 'corpus'}
-    folder, making = Path('data') / corpus, Path('data') / f'.{corpus}.making'
+    names = settings_of(__file__).keys() - {'corpus', 'data_dir'}
+    settings = {name: value for name, value in globals().items() if name in names}
+    folder, making = Path(data_dir, corpus), Path(data_dir, f'.{corpus}.making')
     making.mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock(making)
-    except ConfigError:
-        raise ConfigError(f'another process is making {folder}; wait for it to end') from None
+    held = lock(making)
     try:
         if folder.exists():
-            about = Corpus(corpus).info
+            about = Corpus(corpus, data_dir).info
             made = {name: about['settings'].get(name) for name in settings}
             others = [f'{name}={made[name]!r}' for name in made if made[name] != settings[name]]
-            if others:
-                advice = f'({", ".join(others)}); choose another --corpus or delete it'
-                raise ConfigError(f'{folder} was made with other settings {advice}')
-            print(f'{folder} is there already: {describe(about)}. Delete it to make it again.')
+            advice = f'({", ".join(others)}); choose another --corpus or delete it'
+            require(not others, f'{folder} was made with other settings {advice}')
+            print(f'{folder} already exists; delete it to rebuild it')
         else:
             about = make(making, settings)
             os.rename(making, folder)
             (folder / '.lock').unlink()
-            print(f'{folder}: {describe(about)}')
+        report(folder, about)
     finally:
         shutil.rmtree(making, ignore_errors=True)
         held.close()

@@ -1,25 +1,24 @@
-"""Continues a text with a trained model, and shows where it changes language on the way.
+"""Continues a text with a trained model, and shows where it switches language.
 
     python sample.py --out_dir=out/RUN --language=en1 --prompt='It was'
-    python sample.py --out_dir=out/RUN --language=en1 --start=FILE --temperature=0.5
+    python sample.py --out_dir=out/RUN --start=FILE --temperature=0.5
 
-Text in another language than the prompt's is coloured on a terminal and stands in brackets
-elsewhere: It was [en2: the end] of it. An empty line is the end of a document.
+Without a text it begins a document. Another language than the prompt's stands in brackets: It was
+[en2: the end] of it. An empty line is the end of a document.
 """
 
-import itertools
-import sys
-from collections import Counter
+from itertools import groupby
 from pathlib import Path
+
+from lib.configurator import require, run
 
 import numpy as np
 import torch
 from tqdm import trange
 
 from evaluate import load_run
-from lib.configurator import ConfigError, run
 from lib.machine import memory_advice, pick_device
-from lib.tokenizer import DOCUMENT_END, PAD
+from lib.tokenizer import DOCUMENT_END, PAD, warn_of_foreign
 
 out_dir = ''  # folder of a run of train.py
 language = ''  # of the prompt; empty: the first one of the run
@@ -27,90 +26,71 @@ prompt = ''  # the text to continue
 start = ''  # instead: a file with the text to continue
 num_samples = 3  # continuations
 max_new_tokens = 500  # tokens of each
-temperature = 0.8  # below 1 what is likely is drawn more often, above 1 less often
-top_k = 200  # only so many of the likeliest entries are drawn; 0: all
-seed = 0  # of the draws
+temperature = 0.8  # of the softmax; 0: greedy, always the most likely token
+top_k = 200  # sample from so many of the most likely tokens; 0: from all
+seed = 0  # of the sampling
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 
-def generate(model, ids, count, never, generator):
-    """ids (B, T) int64 on the CPU, at most block_size long, and `count` drawn ones: (B, T + count).
-
-    never: (V,) bool, entries that are not drawn. When the window of the model is full, its last
-    half is read again as the beginning of a window."""
-    window, cache, new = model.config.block_size, model.new_cache(), ids
+@torch.no_grad()
+def generate(model, idx, count, rows):
+    """Appends `count` samples from the embedding rows `rows` to idx (B, T) int64, on the CPU. The
+    model sees the last block_size tokens."""
     for _ in trange(count, desc='sampling', unit=' tokens', leave=False):
-        with torch.no_grad():
-            logits = model(new.to(model.head.weight.device), last_n=1, cache=cache)[:, 0].cpu()
-        logits = logits.masked_fill(never, -torch.inf) / temperature
-        if top_k:
-            least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
-        new = torch.multinomial(logits.softmax(1), 1, generator=generator)
-        ids = torch.cat([ids, new], 1)
-        if cache[0][0].shape[2] == window:
-            cache, new = model.new_cache(), ids[:, -max(1, window // 2) :]
-    return ids
+        window = idx[:, -model.config.block_size :].to(model.head.weight.device)
+        logits = model(window, last_n=1)[:, 0].float().cpu()[:, rows]
+        kept = logits.topk(min(top_k if temperature else 1, len(rows)) or len(rows))
+        new = torch.multinomial((kept.values / (temperature or 1)).softmax(1), 1)
+        idx = torch.cat([idx, rows[kept.indices.gather(1, new)]], 1)
+    return idx
 
 
-def spoken(ids, languages, first):
-    """[(language, token of its corpus)] of a list of entries, both int.
-
-    An entry that languages share counts for the one that is being spoken, to begin with `first`."""
-    tokens_of = [{entry: t for t, entry in enumerate(lang.table.tolist())} for lang in languages]
-    current, pairs = first, []
-    for entry in ids:
-        if entry not in tokens_of[current]:
-            current = next(i for i, tokens in enumerate(tokens_of) if entry in tokens)
-        pairs.append((current, tokens_of[current][entry]))
-    return pairs
+def spoken(idx, languages, current):
+    """Yields (language, token id), both int, of a list of embedding rows. A row that languages
+    share counts as the current language."""
+    tokens_of = [{row: t for t, row in enumerate(lang.table.tolist())} for lang in languages]
+    for row in idx:
+        if row not in tokens_of[current]:
+            current = next(i for i, tokens in enumerate(tokens_of) if row in tokens)
+        yield current, tokens_of[current][row]
 
 
-def marked(pairs, names, tokenizers, first, colour):
-    """Text of what `spoken` returns; what is in another language than `first` is marked."""
+def marked(pairs, names, tokenizers, first):
+    """Text of what `spoken` yields; other languages than `first` stand in brackets."""
     text = ''
-    for (number, ends), group in itertools.groupby(pairs, lambda p: (p[0], p[1] == DOCUMENT_END)):
-        tokens, pieces = [token for _, token in group], tokenizers[number]
-        # SentencePiece leaves out the space before the first word of what it decodes.
-        text += ' ' if pieces.spelling(tokens[0]).startswith('\u2581') else ''
-        begin, end = f'[{names[number]}: ', ']'
-        if colour:
-            begin, end = f'\033[{31 + number % 6}m', '\033[0m'
-        if number == first or ends:
-            begin = end = ''
-        text += begin + ('\n\n' if ends else pieces.decode(tokens)) + end
-    return text.removeprefix(' ')
+    for (number, ends), group in groupby(pairs, lambda pair: (pair[0], pair[1] == DOCUMENT_END)):
+        tokens, tokenizer = [token for _, token in group], tokenizers[number]
+        part = '\n\n' if ends else tokenizer.decode(tokens)  # without a space in front
+        spaced = text[-2:] not in ('', '\n\n') and tokenizer.spelling(tokens[0])[0] == '\u2581'
+        text += ' ' * spaced + (part if ends or number == first else f'[{names[number]}: {part}]')
+    return text.removeprefix('\n\n')
 
 
 def main():
-    if min(num_samples, max_new_tokens) < 1 or temperature <= 0 or top_k < 0:
-        raise ConfigError('num_samples and max_new_tokens must be at least 1, temperature above 0')
-    if not out_dir or bool(prompt) == bool(start):
-        raise ConfigError('give a run and a text: --out_dir=out/RUN --prompt=TEXT or --start=FILE')
+    require(out_dir, 'say which run continues the text: --out_dir=out/RUN')
+    require(not (prompt and start), 'give --prompt=TEXT or --start=FILE, not both')
+    for name, least in dict(num_samples=1, max_new_tokens=1, temperature=0, top_k=0).items():
+        require(globals()[name] >= least, f'{name} must be at least {least}')
     model, languages, _ = load_run(out_dir)
-    names = [lang.name for lang in languages]
-    if language and language not in names:
-        raise ConfigError(f'{out_dir} has no language {language!r}; it has {", ".join(names)}')
+    names, T = [lang.name for lang in languages], model.config.block_size
+    require(language in ('', *names), f'language={language!r} is none of {", ".join(names)}')
     first = names.index(language or names[0])
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     text = Path(start).read_text('utf-8', 'replace') if start else prompt
-    ids = torch.from_numpy(languages[first].table[tokenizers[first].encode(text.strip())]).long()
-    if not 0 < len(ids) <= model.config.block_size:
-        limit = f'the model reads 1 to {model.config.block_size:,}'
-        raise ConfigError(f'the prompt has {len(ids):,} tokens; {limit}')
-    entries = np.concatenate([lang.table for lang in languages])
-    never = ~np.isin(np.arange(model.config.vocab_size), entries[entries != PAD])
-    generator, count = torch.Generator().manual_seed(seed), Counter()
+    tokens = tokenizers[first].encode(text.strip()) or [DOCUMENT_END]
+    warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))
+    require(len(tokens) <= T, f'the prompt has {len(tokens):,} tokens, the model reads {T:,}')
+    idx = torch.from_numpy(languages[first].table[tokens]).long().repeat(num_samples, 1)
+    rows = torch.from_numpy(np.setdiff1d(np.concatenate([x.table for x in languages]), PAD))
+    torch.manual_seed(seed)
     with memory_advice('lower num_samples'):
-        model.to(pick_device(device))
-        ids = ids.repeat(num_samples, 1)
-        samples = generate(model, ids, max_new_tokens, torch.from_numpy(never), generator)
-    for sample in samples.tolist():
-        pairs = spoken(sample, languages, first)
-        count.update(names[number] for number, _ in pairs[ids.shape[1] :])
-        print(marked(pairs, names, tokenizers, first, sys.stdout.isatty()), '-' * 20, sep='\n')
-    shares = ', '.join(f'{name} {count[name] / count.total():.1%}' for name in names)
-    print(f'languages of the {count.total():,} new tokens: {shares}')
+        samples = generate(model.to(pick_device(device)), idx, max_new_tokens, rows).tolist()
+    spoke = [list(spoken(sample, languages, first)) for sample in samples]
+    for pairs in spoke:
+        print(marked(pairs, names, tokenizers, first), '-' * 20, sep='\n')
+    new = [names[number] for pairs in spoke for number, _ in pairs[len(tokens) :]]
+    shares = (f'{name} {new.count(name) / len(new):.1%}' for name in names)
+    print(f'languages of the {len(new):,} new tokens: {", ".join(shares)}')
 
 
 if __name__ == '__main__':

@@ -49,7 +49,7 @@ stages = [[0.9, 0.1]]  # p(language), a row for each of the equally long stages 
 orders = []  # of each language's text: '', 'reversed', 'shuffled_K' or 'scrambled_K', see data.py
 alone = ''  # monolingual run: all steps in this language
 only = ''  # control run: the sequences of this language at the same steps, without the others
-epochs = 0  # ... or, above 0, as often as this, in batches of their own
+epochs = 0  # of a control run: how often it reads them, in batches of its own; 0: as the run
 control_batch = 0  # sequences of these batches; 0: batch_size
 # interventions (ignored by control runs)
 loss_weights = []  # of each language: changes its share of the gradient; scaled to mean 1
@@ -100,7 +100,7 @@ def keep_alone():
     require(alone in languages, f'alone={alone!r} is none of the languages {", ".join(languages)}')
     require(not only, 'alone and only exclude each other')
     index = languages.index(alone)
-    mixed = runs.INTERVENTIONS | runs.VOCABULARY | {'alone', 'epochs', 'control_batch'}
+    mixed = {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
     mixed |= {'init_from'} if train_only else set()
     kept = dict(languages=[alone], corpora=corpora[index : index + 1], stages=[[1.0]])
     kept |= dict(orders=[order for order in orders[index : index + 1] if order])
@@ -110,10 +110,10 @@ def keep_alone():
 def check_settings():
     """Raises ConfigError for settings that contradict each other or the paper's definitions."""
     positive = 'block_size batch_size max_steps checkpoint_interval log_interval'.split()
-    natural = 'warmup_steps micro_batch_size init_noise seed epochs control_batch'.split()
-    natural += ['eval_interval', 'eval_windows', 'final_windows']
-    for name, least in (dict.fromkeys(positive, 1) | dict.fromkeys(natural, 0)).items():
-        require(globals()[name] >= least, f'{name} must be at least {least}, not {globals()[name]}')
+    for name in SETTINGS:
+        value, least = globals()[name], 1 if name in positive else 0
+        valid = not isinstance(value, (int, float)) or value >= least
+        require(valid, f'{name} must be at least {least}, not {value}')
     choices = dict(lr_schedule=('cosine', 'wsd'), init_embeddings=('', 'spelling'))
     choices |= dict(size=('', *SIZES), only=('', *languages), train_only=('', *languages))
     for name, allowed in choices.items():
@@ -129,9 +129,8 @@ def check_settings():
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
     require(only or not epochs, f'epochs={epochs} are of a control run: name its language by only')
     require(epochs or not control_batch, f'control_batch={control_batch} needs epochs')
-    for name in SIZES['small']:
-        positive = model_shape()[name] > 0
-        require(positive, f'{name} must be positive, or size one of {", ".join(SIZES)}')
+    missing = [name for name in SIZES['small'] if not model_shape()[name]]
+    require(not missing, f'set {", ".join(missing)}, or size to one of {", ".join(SIZES)}')
     interventions.scaled_loss_weights(loss_weights, stages, languages)
 
 
@@ -193,7 +192,7 @@ class Training:
             self.source = Control(self.mix, *about)
         self.steps, world = len(self.source.counts), self.processes.world
         self.share = slice(self.processes.rank, None, world)  # of a step's sequences
-        require(self.source.counts.any(), f'the run never draws {only}: there is nothing to train')
+        require(self.source.counts.any(), f'only={only}: the run never draws it')
         require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
         short = [lang.name for lang in self.trained if len(lang.corpus.test) <= block_size]
         text = f'block_size {block_size} is longer than the test set of {", ".join(short)}'
@@ -289,9 +288,9 @@ class Training:
 
         def make(step):
             *arrays, drawn = self.source.batch(step, self.share)
-            tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
             pinned = self.processes.device.type == 'cuda'
-            return [t.pin_memory() for t in tensors] if pinned else tensors, drawn
+            tensors = map(torch.from_numpy, arrays)
+            return [t.pin_memory() if pinned else t for t in tensors], drawn
 
         return machine.prefetch(make, range(self.step, self.steps))
 
@@ -334,6 +333,7 @@ class Training:
         for group, own in zip(self.optimizer.param_groups, self.rates):
             group['lr'] = rate * own
         losses = self.compute_gradients(batch, drawn, int(self.source.counts[self.step]))
+        self.scaler.unscale_(self.optimizer)  # from here on gradients have their true size
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -344,14 +344,10 @@ class Training:
     def describe(self):
         """Prints what is about to be trained."""
         body, read = self.model.non_embedding_parameters(), self.mix.epochs(max_steps)
-        print(
-            f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows, '
-            f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}; '
-            'epochs of its text:',
-            ', '.join(f'{lang.name} {read[lang.name]:.2f}' for lang in self.trained),
-        )
-        for note in self.notes:
-            print(note)
+        print(f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows,', end=' ')
+        print(f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}')
+        epochs_ = ', '.join(f'{lang.name} {read[lang.name]:.2f}' for lang in self.trained)
+        print(f'epochs of its text: {epochs_}', *self.notes, sep='\n')
 
     def train(self):
         """Takes the steps that are left: log, quick perplexities, checkpoints, signals."""
@@ -440,9 +436,13 @@ def branch_point(settings):
 
 
 def show(results, out):
+    """Prints the results of a finished run."""
     print(table(results['languages']))
-    seen = ', '.join(f'{name} {s["tokens_seen"]:,}' for name, s in results['languages'].items())
-    print(f'{out}: tokens seen: {seen}; {results["wall_time_s"]:,.0f} s')
+    scores = results['languages'].items()
+    tokens = (
+        f'{name} {score.get("tokens_read", score["tokens_seen"]):,}' for name, score in scores
+    )
+    print(f'{out}: tokens read: {", ".join(tokens)}; {results["wall_time_s"]:,.0f} s')
 
 
 def main(stems, overrides):

@@ -5,9 +5,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+from lib.configurator import ConfigError, require
+
 import torch
 
-from lib.configurator import ConfigError, require
 from lib.files import write_file
 
 
@@ -58,8 +59,13 @@ def last_checkpoint(out, at_most=None):
 
 
 def load_state(part, state, what):
-    """part.load_state_dict(state); raises ConfigError where `what` was made by other code."""
+    """part.load_state_dict(state). Raises ConfigError where `what` was made by other code: with
+    other weights, or as the state of an optimiser with other settings."""
+    own, stored = (either.get('param_groups', []) for either in (part.state_dict(), state))
+    free = dict(lr=0, fused=0)  # follow the schedule and the device
+    same = [(b | free).items() <= (a | free).items() for a, b in zip(own, stored)]
     try:
+        require(len(own) == len(stored) and all(same), f'{what} has other settings than this code')
         part.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(f'{what} does not fit this code: {str(error)[:200]!r}') from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from tqdm import tqdm
 
 RESAMPLES = 1000  # of the bootstrap
 ALL = 'all'  # the place of a mean over all bins
@@ -69,6 +70,15 @@ def widening(n):
     return stats.t.ppf(0.95, n - 1) / stats.norm.ppf(0.95) * (n / (n - 1)) ** 0.5
 
 
+def measured(sequences, measure, title, **statistics):
+    """The Estimates of what measure(*sides), a dict, finds in `sequences`, which end with the
+    number of a document: {name: Estimate}. statistics: of some of the names, see Estimate.of."""
+    found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
+    documents = [number for *_, number in sequences]
+    values = {name: [one[name] for one in found] for name in found[0]}
+    return {name: Estimate.of(of, documents, statistics.get(name)) for name, of in values.items()}
+
+
 # --- results of studies ---------------------------------------------------------------------------
 
 
@@ -114,7 +124,7 @@ def over_training(results, axis):
             name = line if numbered else ', '.join(filter(None, (line, place)))
             parts = {step: r.get(heading, {}).get(line, {}) for step, r in results.items()}
             cells = {step: part[place] for step, part in parts.items() if place in part}
-            found.append((row if numbered else 0, title, name, cells))
+            found += [(row if numbered else 0, title, name, cells)] if cells else []
     for _, title, name, cells in sorted(found, key=lambda one: one[0]):
         panels.setdefault(title, {})[name] = cells
     return panels

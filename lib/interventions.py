@@ -64,19 +64,18 @@ def row_pairs(languages):
     Every token of a later language is paired with the token of the first language that is spelled
     the same (as FOCUS does, Dobler and de Melo 2023); for a clone these are all of its tokens. Rows
     that the first language shares are left out. Raises ConfigError when there is no pair."""
-    first, pairs = languages[0], {}
-    spellings, shared = first.corpus.load_tokenizer().spellings(), set(first.table.tolist())
-    for language in languages[1:]:
-        token_of = {
-            s: token for token, s in enumerate(language.corpus.load_tokenizer().spellings())
-        }
-        for source, spelling in enumerate(spellings):
-            token = token_of.get(spelling, UNKNOWN)
-            row = int(language.table[token])
-            if UNKNOWN not in (source, token) and row not in shared:
-                pairs.setdefault(row, int(first.table[source]))
+
+    def rows_of(language):
+        spellings = language.corpus.load_tokenizer().spellings()
+        return dict(list(zip(spellings, language.table.tolist()))[UNKNOWN + 1 :])
+
+    first, pairs = rows_of(languages[0]), {}
+    for rows in map(rows_of, languages[1:]):
+        for spelling in (spelling for spelling in first if spelling in rows):
+            pairs.setdefault(rows[spelling], first[spelling])
+    pairs = [pair for pair in pairs.items() if pair[0] not in languages[0].table]
     require(pairs, 'init_embeddings: no token of a later language is spelled as one of the first')
-    return np.array(list(pairs.items()))
+    return np.array(pairs)
 
 
 def init_embeddings(model, pairs, noise):
@@ -98,11 +97,8 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
     copied = [(lang, table) for lang, table in zip(languages, tables) if table is not None]
     names = [language.name for language, _ in copied]
     missing = ', '.join(sorted({lang.name for lang in languages} - {train_only, *names}))
-    require(
-        not missing,
-        f'{folder} has no language {missing}, and only the language train_only={train_only} may '
-        'be new',
-    )
+    text = f'{folder} has no language {missing}: only train_only={train_only} may be new'
+    require(not missing, text)
     same = vars(source.config) | dict(vocab_size=0) == vars(model.config) | dict(vocab_size=0)
     require(same, f'the model in {folder} has another shape: {vars(source.config)}')
     weights = source.state_dict()

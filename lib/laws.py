@@ -1,13 +1,16 @@
-"""The form of a monolingual scaling law, its fit, and the interpolation where no law holds.
+"""Monolingual scaling laws: their form, fit, interpolation where no law holds, and resamples.
 
-Pure functions of log tokens and log perplexity. A curve has ppl(tokens) and tokens(ppl), of R data
-sets at once, so that a bootstrap is one call. To change the form, change to_y and to_ppl.
+A curve has ppl(tokens) and tokens(ppl), of R data sets at once, so that a bootstrap is one call. To
+change the form of the law, change to_y and to_ppl.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from lib.bootstrap import document_weights, generator, widening
+from lib.tables import short
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 x 512 tokens
 B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is almost straight in log tokens
@@ -77,7 +80,7 @@ def fit(log_tokens, log_ppl):
 # --- interpolation --------------------------------------------------------------------------------
 
 HOLE = math.log(1.34)  # neighbouring budgets further apart leave a hole in the curve ...
-OPEN = 0.03  # ... where they also leave log tokens open by so much in both directions
+OPEN = 0.04  # ... where they also leave log tokens open by so much in both directions
 BEND = 2.0  # slopes of neighbouring segments that differ more have a bend between them
 
 
@@ -148,3 +151,169 @@ def between(at, x, y, place):
     half = np.maximum(abs(centre), np.maximum(inflected, np.where(bends, 0.1 * width * chord, 0)))
     curve = centre + (2 * place[rows, left] - 1) * half
     return on_chord + np.where(inside, curve, 0), left, np.where(inside, half, 0)
+
+
+# --- the law of a group of runs -------------------------------------------------------------------
+
+RESAMPLES = 1000
+MAX_MISFIT = 0.05  # above this RMS residual in log perplexity, interpolate instead
+HOLDS = 0.005  # a power law holds for runs with at most this residual for each degree of freedom
+ENOUGH = {'power law': 5, 'interpolation': 6}  # budgets that an interval needs
+SHARED = 0.5  # part of the variance of a branch that all branches of its trunk share
+RESIDUALS = 2.0  # variance of a branch over that of its residuals, which lack the shared part
+PLACES = -0.3, 1.3  # of an interpolation, see there
+
+
+@dataclass
+class Law:
+    """The law of one group: its points and curve, and the resampled curves.
+
+    tokens, ppl, ppl_se: (n,) of `runs`. curve, resampled: PowerLaw or Interpolation of one and of
+    RESAMPLES data sets, or None. noise: standard deviation of a run's log perplexity, with `dof`
+    degrees of freedom; noises: its resamples (R,), or None. problem: why there is no curve, or else
+    no interval. holds_from: tokens of the smallest budget from which a power law holds, 0 for none
+    or all."""
+
+    label: str
+    runs: list
+    tokens: np.ndarray
+    ppl: np.ndarray
+    ppl_se: np.ndarray
+    trunks: int = 0
+    curve: object = None
+    resampled: object = None
+    misfit: float = 0.0  # RMS residual of the power law, in log perplexity
+    noise: float = 0.0
+    noise_from: str = ''
+    dof: int = 0
+    noises: object = None
+    problem: str = ''
+    holds_from: float = 0.0
+
+    @property
+    def kind(self):
+        return 'power law' if isinstance(self.curve, PowerLaw) else 'interpolation'
+
+
+def law_of(label, results, replicates=(), branches=False, resamples=RESAMPLES):
+    """The Law of monolingual results, {run: result}.
+
+    replicates: log perplexities of the seeds of each compared run, (languages, seeds) each. Their
+    spread is the run noise where it has two degrees of freedom; else the residuals of the power law
+    are. branches: the runs share trunks, and with them noise."""
+    results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
+    values, keys = list(results.values()), ('tokens_seen', 'ppl', 'ppl_se')
+    columns = [np.array([value[key] for value in values], float) for key in keys]
+    seeds = np.array([len(value['log_ppl']) for value in values])
+    law = Law(label, list(results), *columns, trunks=int(max(seeds, default=0)))
+    law.problem = undetermined(law.tokens, law.ppl)
+    squares, left = 0.0, 0  # of the residuals, and their degrees of freedom
+    if not law.problem:
+        log_tokens, log_ppl = np.log(law.tokens), np.log(law.ppl)
+        law.curve = fit(log_tokens, log_ppl[None])
+        residuals = log_ppl - np.log(law.curve.ppl(law.tokens))
+        law.misfit = float(np.sqrt(np.mean(residuals**2)))
+        law.holds_from = power_law_from(log_tokens, log_ppl)
+        if law.misfit > MAX_MISFIT:
+            half = np.full((1, len(values) - 1), 0.5)
+            law.curve = Interpolation(log_tokens, log_ppl[None], half)
+        else:  # the law has three parameters
+            squares, left = (seeds * residuals**2).sum(), len(values) - 3
+            squares *= RESIDUALS if branches else 1
+    rng = generator(*law.ppl)
+    set_noise(law, values, replicates, (squares, left), rng.chisquare, resamples)
+    law.problem = law.problem or no_interval(law)
+    if not law.problem:
+        misfit = math.sqrt(squares / left) / max(law.noise, 1e-9) if left >= 2 else 1
+        resample(law, values, max(1, misfit) * law.noises, branches, rng)
+    return law
+
+
+def undetermined(tokens, ppl):
+    """Why runs determine no law; empty if they do."""
+    numbers, budgets = np.concatenate([tokens, ppl]), np.unique(tokens)
+    if len(budgets) < 3:
+        there = f'there are {len(budgets)} ({", ".join(map(short, budgets)) or "none"})'
+        return f'a scaling law needs monolingual runs of at least 3 budgets; {there}'
+    if not ((0 < numbers) & (numbers < np.inf)).all():
+        return 'budgets and perplexities of a scaling law must be finite and above zero'
+    first, last = (to_y(ppl[tokens == budget]).mean() for budget in budgets[[0, -1]])
+    if last <= first:
+        return 'the perplexity does not fall from the smallest to the largest budget'
+    if fit(np.log(tokens), np.log(ppl)[None]).b[0] > 0.99 * B_MAX:
+        return 'the perplexity stops falling after the smallest budget; add smaller ones'
+    return ''
+
+
+def power_law_from(log_tokens, log_ppl):
+    """Tokens of the smallest budget from which five budgets or more follow a power law to within
+    HOLDS; 0 where all do or none."""
+    for first in range(len(log_tokens) - 4):
+        x, y = log_tokens[first:], log_ppl[first:]
+        misfit = y - np.log(fit(x, y[None]).ppl(np.exp(x)))
+        if (misfit**2).sum() / (len(x) - 3) < HOLDS**2:
+            return float(np.exp(x[0])) if first else 0.0
+    return 0.0
+
+
+def set_noise(law, values, replicates, residuals, chisquare, resamples):
+    """Run noise from replicates: of the compared runs, and once for all budgets of the law, which
+    share their trunks; else from residuals, (sum of squares, degrees of freedom).
+
+    Few degrees of freedom determine it, so one factor for each resample makes it Student's t."""
+    spreads = [np.array(v) for v in replicates if len(v[0]) > 1]
+    spreads = [(v.shape[1] - 1, v.var(1, ddof=1).mean()) for v in spreads]
+    own = [np.var(v['log_ppl'], ddof=1) for v in values if len(v['log_ppl']) > 1]
+    spreads += [(law.trunks - 1, np.mean(own))] if own else []
+    spreads = [(n, variance) for n, variance in spreads if math.isfinite(variance)]
+    squares, dof = sum(n * variance for n, variance in spreads), sum(n for n, _ in spreads)
+    source = 'replicates'
+    if dof < 2:
+        (squares, dof), source = residuals, 'residuals'
+    if dof >= 2:
+        law.noise, law.noise_from, law.dof = math.sqrt(squares / dof), source, int(dof)
+        law.noises = law.noise * np.sqrt(dof / chisquare(dof, resamples))
+
+
+def no_interval(law):
+    """Why a law gives no intervals; empty if it does."""
+    count, needed = len(set(law.tokens)), ENOUGH[law.kind]
+    off = f'{count} budgets lie {law.misfit:.0%} off a power law' if law.misfit > MAX_MISFIT else ''
+    if count < needed:
+        return f'{off or f"{count} budgets"}: an interval needs {needed} at least'
+    if not law.dof:
+        return f'{off or "run noise is unknown"}: train a second and third seed of the mixture'
+    return ''
+
+
+def resample(law, values, noises, branches, rng):
+    """Parametric bootstrap: the curve of its own points plus document and run noise, (R,)."""
+    shared, errors = rng.standard_normal((len(noises), law.trunks)), []
+    for result in values:
+        own = rng.standard_normal((len(noises), len(result['log_ppl'])))
+        if branches:
+            own = math.sqrt(1 - SHARED) * own + math.sqrt(SHARED) * shared[:, : own.shape[1]]
+        errors.append(document_errors(result, len(noises)) + noises * own.mean(1))
+    log_tokens, errors = np.log(law.tokens), np.stack(errors, 1)
+    if law.kind == 'power law':
+        law.resampled = fit(log_tokens, np.log(law.curve.ppl(law.tokens)) + errors)
+    else:
+        places = rng.uniform(*PLACES, (len(noises), len(values) - 1))
+        law.resampled = Interpolation(log_tokens, np.log(law.ppl) + errors, places)
+
+
+def document_errors(result, resamples):
+    """Resampled errors (R,) of a log perplexity that come from the choice of test documents."""
+    loss, tokens = result['document_loss'], result['document_tokens']
+    if len(loss) < 2:
+        return np.zeros(resamples)
+    weights = document_weights(len(loss), resamples)
+    errors = weights @ loss / (weights @ tokens) - loss.sum() / tokens.sum()
+    return widening(len(loss)) * errors
+
+
+def errors_of(result, noises, role=''):
+    """Resampled errors (R,) of a log perplexity from documents and run noise. role: results in
+    other roles have other run noise."""
+    own = generator(result['ppl'], *role.encode()).standard_normal(len(noises))
+    return document_errors(result, len(noises)) + noises * own / math.sqrt(len(result['log_ppl']))

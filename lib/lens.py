@@ -1,33 +1,28 @@
-"""What a model predicts, and in which language: after every block, and after a switch of language.
+"""What a model predicts, and in which language: after each block, by position, after code switches.
 
-Pure functions; analyze.py makes tables and pictures of them. The logit lens (nostalgebraist 2020;
-of multilingual models Wendler et al. 2024) reads the residual stream after each block as if it were
-the last one. Shapes in comments: L blocks, T positions, V entries of the model's vocabulary. A
-sequence is given as ids of that vocabulary, 1-D.
+Pure functions; analyze.py makes studies of them. The logit lens (nostalgebraist 2020; of
+multilingual models Wendler et al. 2024) reads the residual stream after each block as if it were
+the last one. Shapes in comments: L blocks, T positions, V embedding rows. A sequence is given as
+embedding rows, 1-D.
 """
 
 import numpy as np
 import torch
 
+from lib.estimate import ALL
 from lib.similarity import batch_of
 from lib.tokenizer import PAD
 
-# what stands before a text, in its own language or in the other one
-CONTEXTS = (
-    'nothing',
-    'own, the text before',
-    'other, the text before',
-    'other, the text itself',
-    'other, unrelated',
-    'own, unrelated',
-)
+# what a text is read after, in its own language or in the other one
+CONTEXTS = 'nothing', 'own, the text before', 'other, the text before', 'other, the text itself'
+CONTEXTS += 'other, unrelated', 'own, unrelated'
 
 
 # --- the logit lens -------------------------------------------------------------------------------
 
 
 def groups_of(first, second, vocab_size):
-    """The group of each entry, (V,) int64: 0 only of the `first` language, 1 only of the `second`,
+    """The group of each row, (V,) int64: 0 only of the `first` language, 1 only of the `second`,
     2 shared by both, 3 of neither. Padding is of neither."""
     has = np.zeros((2, vocab_size), bool)
     has[0, first.table] = has[1, second.table] = True
@@ -35,41 +30,43 @@ def groups_of(first, second, vocab_size):
     return np.array([3, 0, 1, 2])[has[0] + 2 * has[1]]
 
 
-def entries_alike(tables, spellings, vocab_size):
-    """The entries that stand for one piece, in whatever language: (V, languages) int64.
+def rows_alike(tables, spellings, vocab_size):
+    """The rows that stand for one piece in any language: (V, languages) int64.
 
-    Row e has the entries of all languages whose pieces are spelled like that of entry e, itself
-    among them, then -1; a piece and its clones are spelled alike. tables, spellings: the entries
-    and the spellings of the pieces of each language."""
-    entries_of = {}  # spelling -> entries, each once
+    Entry e has the rows of all languages whose pieces are spelled like that of row e, itself among
+    them, then -1; a piece and its clones are spelled alike. tables, spellings: the rows and the
+    spellings of the pieces of each language."""
+    rows_of = {}  # spelling -> rows, each once
     for table, spelled in zip(tables, spellings):
-        for entry, spelling in zip(table.tolist(), spelled):
-            if entry != PAD:
-                entries_of.setdefault(spelling, {})[entry] = True
+        for row, spelling in zip(table.tolist(), spelled):
+            if row != PAD:
+                rows_of.setdefault(spelling, {})[row] = True
     alike = np.full((vocab_size, len(tables)), -1)
-    for entries in map(list, entries_of.values()):
-        alike[entries, : len(entries)] = entries
+    for rows in map(list, rows_of.values()):
+        alike[rows, : len(rows)] = rows
     return alike
 
 
 @torch.no_grad()
-def lens(model, tokens, groups, alike, chunk_logits=64 << 20):
+def lens(model, tokens, groups, alike, chunk_logits):
     """What the final norm and head make of the residual stream after each block of one sequence.
 
-    mass   probability of each group of entries, mean over the positions: (L, number of groups)
+    chunk_logits: at most this many logits are materialised at once.
+
+    mass   probability of each group of rows, mean over the positions: (groups, L)
     loss   on the true next piece, nats: (L,)
-    alike  the same when the probabilities of all entries that stand for the piece are added up:
-           does the model know the piece, in whatever language? (L,)
+    alike  the same with the probabilities of all rows that stand for the piece added up: does the
+           model predict the piece, in any language? (L,)
 
     A model that spreads its probability evenly over two languages has a loss of log 2 = 0.69 more
-    than `alike`; a larger difference means that it says most of it in the other language."""
+    than `alike`; a larger difference means that it predicts the other language."""
     tokens = batch_of(model, tokens)
     targets = tokens[0, 1:]
     members = torch.from_numpy(alike).to(tokens.device)[targets]
-    count, rows, measured = groups.max() + 1, max(1, chunk_logits // len(groups)), []
+    count, size, measures = groups.max() + 1, max(1, chunk_logits // len(groups)), []
     for states in model.residual_stream(tokens[:, :-1]):
         mass, losses = np.zeros(count), []
-        for part in torch.arange(len(targets), device=tokens.device).split(rows):
+        for part in torch.arange(len(targets), device=tokens.device).split(size):
             logs = model.head(model.ln_f(states[0, part])).float().log_softmax(-1)
             sums = logs.exp().sum(0).cpu().double().numpy()
             mass += np.bincount(groups, sums, count) / len(targets)
@@ -77,11 +74,12 @@ def lens(model, tokens, groups, alike, chunk_logits=64 << 20):
             every = logs.gather(1, members[part].clamp(min=0))
             every = every.masked_fill(members[part] < 0, -torch.inf).logsumexp(1)
             losses.append(-torch.stack([own, every]))
-        measured.append((mass, *torch.cat(losses, 1).mean(1).tolist()))
-    return dict(zip(('mass', 'loss', 'alike'), map(np.array, zip(*measured))))
+        measures.append((mass, *torch.cat(losses, 1).mean(1).tolist()))
+    mass, loss, alike = map(np.array, zip(*measures))
+    return dict(mass=mass.T, loss=loss, alike=alike)
 
 
-# --- a switch of language -------------------------------------------------------------------------
+# --- losses by position, and after a code switch --------------------------------------------------
 
 
 @torch.no_grad()
@@ -100,13 +98,27 @@ def losses_after(model, contexts, text):
     return losses[targets != PAD].view(len(contexts), -1).float().cpu().numpy()
 
 
+def contexts_of(sequences, length, follow):
+    """List of (before, text, unrelated, document): a text in two languages, what stands before it
+    and what stands before another one.
+
+    sequences: list of (side_1, side_2, document) of at most `length` tokens. If they `follow` each
+    other each is the text of the one before, else the halves of each are one."""
+    half, parts = length // 2, list(zip(sequences, sequences[1:]))
+    if not follow:
+        parts = [((a[:half], b[:half], n), (a[half:], b[half:], n)) for a, b, n in sequences]
+    parts = [([s[-half:] for s in a], [s[:half] for s in b], n) for (*a, _), (*b, n) in parts]
+    others = parts[len(parts) // 2 :] + parts[: len(parts) // 2]
+    return [(*part[:2], other[0], part[2]) for part, other in zip(parts, others)]
+
+
 def bins_of(longest):
     """Bins of the pieces of a text that were read before a prediction: {name: slice of losses}."""
     starts = [2**power for power in range(longest.bit_length()) if 2**power < longest]
     bins = {}
     for start, end in zip(starts, starts[1:] + [longest]):
         bins[str(start) if end == start + 1 else f'{start}-{end - 1}'] = slice(start - 1, end - 1)
-    return bins | {'all': slice(0, longest - 1)}
+    return bins | {ALL: slice(0, longest - 1)}
 
 
 def losses_by_bin(losses, bins):
@@ -121,12 +133,11 @@ def mean_loss(sums):
     return sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], np.nan)
 
 
-def told(sums):
-    """What the second to fourth of CONTEXTS tell of the text: the loss after unrelated text in the
-    same language less that after the context, nats, of sums (contexts, bins, 2): (3, bins).
+def context_gain(sums):
+    """Gain from the second to fourth of CONTEXTS: loss after unrelated text in the same language
+    less loss after the context, nats, of sums (contexts, bins, 2): (3, bins).
 
-    Unrelated text in the other language does to the text what a switch does: after it the model
-    has to notice the language."""
+    Unrelated text in the other language accounts for the code switch itself, after which the model
+    has to recognise the language."""
     _, own, other, itself, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
-    told = unrelated_own - own, unrelated_other - other, unrelated_other - itself
-    return np.stack(told, axis=-2)
+    return np.stack([unrelated_own - own, unrelated_other - other, unrelated_other - itself], -2)

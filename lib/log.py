@@ -22,7 +22,7 @@ def open_wandb():
     try:
         wandb.login()
     except wandb.Error as error:
-        text = str(error).splitlines()[0]
+        text = str(error).splitlines()[0].rstrip('.')
         raise ConfigError(f'wandb_project: {text} (or set WANDB_MODE=offline)') from None
     return wandb
 
@@ -39,14 +39,14 @@ class Log:
         self.languages, self.block_size = settings['languages'], settings['block_size']
         self.pending = []  # what `add` was given
         self.loss, self.speed, self.since = float('nan'), 0.0, time.perf_counter()
-        self.wandb, kept = None, []
+        self.wandb, kept = None, ''
         if processes.rank:
             return
         for line in self.path.read_text().splitlines() if self.path.exists() else []:
             with contextlib.suppress(ValueError, KeyError):
                 if json.loads(line)['step'] < first_step:
-                    kept.append(line + '\n')
-        write_file(self.path, lambda file: file.write(''.join(kept).encode()))
+                    kept += line + '\n'
+        write_file(self.path, lambda file: file.write(kept.encode()))
         if settings['wandb_project']:
             folder = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
             about = dict(name=out.name, id=folder, config=settings, resume='allow')
@@ -54,11 +54,11 @@ class Log:
 
     def add(self, step, losses, drawn, **more):
         """A step: the loss of each sequence (rows,) in nats a token, the language of each, and
-        `more` numbers to log (a number on a device stays there until `flush`)."""
+        `more` numbers to log; those on a device stay there until `flush`."""
         self.pending.append(dict(step=step, losses=losses, drawn=drawn, more=more))
 
     def write(self, entry):
-        """Appends a dict with `step` to the log."""
+        """Appends `entry`, a dict with `step`, to the log."""
         if self.processes.rank == 0:
             with open(self.path, 'a') as file:
                 file.write(json.dumps(entry) + '\n')
@@ -79,18 +79,17 @@ class Log:
         for entry, (total, number) in zip(pending, sums):
             self.loss = total.sum() / number.sum()
             losses = {name: t / n for name, t, n in zip(self.languages, total, number) if n}
-            require(
-                math.isfinite(self.loss),
-                f'the loss of step {entry["step"]} ({", ".join(losses)}) is {self.loss}; the last '
-                'checkpoint before it is kept: lower learning_rate or look at the data',
-            )
+            text = f'the loss of step {entry["step"]} ({", ".join(losses)}) is {self.loss}'
+            finite = math.isfinite(self.loss)
+            require(finite, f'{text}: lower learning_rate or look at the data')
             more = {name: float(value) for name, value in entry['more'].items()}
             line = dict(step=entry['step'], loss=self.loss, losses=losses, **more)
             self.write(line | dict(tokens_per_second=round(self.speed)))
 
-    def close(self, results):
-        """Gives Weights & Biases the results of the run: {language: dict} with ppl."""
+    def close(self, scores):
+        """Ends Weights & Biases with the numbers of the results: {language: {name: value}}."""
         if self.wandb:
-            known = {f'ppl/{name}': score['ppl'] for name, score in results.items()}
-            self.wandb.summary.update(known)
+            for language, score in scores.items():
+                numbers = {k: v for k, v in score.items() if isinstance(v, (int, float))}
+                self.wandb.summary.update({f'{language}/{k}': v for k, v in numbers.items()})
             self.wandb.finish()

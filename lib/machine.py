@@ -47,7 +47,7 @@ def make_deterministic(device):
 
 def code_version():
     """(commit, whether tracked files differ from it) of this code; (None, None) outside of git."""
-    command = 'git describe --always --dirty --abbrev=40 --exclude=*'.split()
+    command = 'git --no-optional-locks describe --always --dirty --abbrev=40 --exclude=*'.split()
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     except OSError:  # no git

@@ -1,41 +1,112 @@
-"""Aligned text: lines of two languages that say the same, joined to sequences (Appendix F)."""
+"""Aligned text: sentences of two languages that say the same, joined to sequences (Appendix F).
+
+A source of one side is a text file with a sentence a line, JSON lines, Parquet or hf:DATASET:FIELD.
+A source of pairs is a TMX file or a table of two columns (.tsv). A carriage return ends a line only
+before a line feed. Files may be compressed.
+"""
 
 import itertools
-from pathlib import Path
+import re
+import xml.etree.ElementTree as ElementTree
+
+from lib.configurator import ConfigError, require
 
 import numpy as np
 
-from lib.configurator import require
-from lib.sources import hugging_face, text_lines
-from lib.tokenizer import DOCUMENT_END
+from lib.formats import XML, intact, lines, opened
+from lib.sources import path_of, sentences
+from lib.tokenizer import DOCUMENT_END, warn_of_foreign
+
+CODES = 'bpt', 'ept', 'ph', 'it', 'ut'  # elements of TMX that hold mark-up, not text
+LANGUAGE = '{http://www.w3.org/XML/1998/namespace}lang'
 
 
-def line_source(source):
-    """Function that opens a source of lines again and again.
+def aligned_lines(sources, names=('', '')):
+    """Generator of tuples, a sentence of each of the languages `names` ('' for none).
 
-    source: a text file (.gz allowed), or hf:DATASET:COLUMN. Raises ConfigError."""
-    if source.startswith('hf:'):
-        return lambda: hugging_face(source.removeprefix('hf:'))
-    found = Path(source).is_file()
-    require(found, f'there is no file {source}; give --parallel=[FILE.en,FILE.fr]')
-    return lambda: text_lines(Path(source))
-
-
-def aligned_lines(sources):
-    """Generator of tuples, a line of each source.
-
-    Raises ConfigError for a missing or empty source, and for sources of unequal length. Files are
-    counted before the first line is given, since the lines after a gap would be wrong pairs."""
-    opened = {source: line_source(source) for source in sources}
-    files = [source for source in sources if not source.startswith('hf:')]
-    lengths = [sum(1 for _ in opened[source]()) for source in files]
-    for source in files:
-        require(any(map(str.strip, opened[source]())), f'{source} is empty: it has no line of text')
+    sources: one for each language, or one of pairs. Raises ConfigError for a missing or empty
+    source, and for sources of unequal length. Files are counted before the first sentence is given,
+    since those after a gap would be wrong pairs."""
+    has_pairs = len(names) == 2 or re.search(r'\.(tsv|tmx)(\.\w+)?$', sources[0], re.I)
+    if len(sources) == 1 and has_pairs:
+        yield from _pairs(sources[0], names)
+        return
+    counted = []
+    for source in sources:
+        if not source.startswith('hf:'):
+            texts = [bool(text.strip()) for text in sentences(source)]
+            require(any(texts), f'{source} is empty: it has no line of text')
+            counted.append(len(texts))
     uneven = f'{" and ".join(sources)} are not aligned: both need the same number of lines'
-    require(len(set(lengths)) < 2, f'{uneven}, not {" and ".join(f"{n:,}" for n in lengths)}')
-    for lines in itertools.zip_longest(*(opened[source]() for source in sources)):
-        require(None not in lines, uneven)
-        yield tuple(line.strip() for line in lines)
+    found = ' and '.join(f'{number:,}' for number in counted)
+    require(len(set(counted)) < 2, f'{uneven}, not {found}')
+    for texts in itertools.zip_longest(*map(sentences, sources)):
+        require(None not in texts, uneven)
+        yield tuple(map(str.strip, texts))
+
+
+def _pairs(source, names):
+    with intact(source), open(path_of(source)[0], 'rb') as file:
+        kind, file = opened(file, source)
+        if kind == XML:
+            yield from _tmx_pairs(file, source, names)
+            return
+        for number, line in enumerate(lines(file, source), 1):
+            columns = line.strip('\r\n').split('\t') if line.strip() else ['', '']
+            if len(columns) != 2:
+                found = f'{source}, line {number}, has {len(columns)} columns'
+                advice = 'give two files: --parallel=[FILE.en,FILE.fr]'
+                raise ConfigError(f'{found}, not two separated by a tab; or {advice}')
+            yield tuple(map(str.strip, columns[: len(names)]))
+
+
+def _tmx_pairs(file, source, names):
+    codes, body = [], None
+    try:
+        for event, element in ElementTree.iterparse(file, ('start', 'end')):
+            if body is None or element.tag == 'body':
+                body = element
+            if element.tag == 'tu' and event == 'end':
+                versions = element.findall('tuv')
+                languages = [_letters(v.get(LANGUAGE) or v.get('lang') or '') for v in versions]
+                texts = dict(zip(languages[::-1], [_text(v.find('seg')) for v in versions[::-1]]))
+                codes = codes or _codes(languages, names, source)
+                yield tuple(texts.get(code, '') for code in codes) or ('',) * len(names)
+                body.clear()  # of what has been read
+    except ElementTree.ParseError as error:
+        raise ConfigError(f'{source} is not a whole TMX file: {error}') from None
+    require(codes, f'{source} has no translation unit (<tu>) of two languages')
+
+
+def _letters(name):
+    return re.match('[a-z]*', name.lower())[0]
+
+
+def _codes(found, names, source):
+    """The codes of the languages `names` among those of a translation unit; [] if it has one.
+
+    A name begins with the code (en, en1); other languages follow in the order of the file."""
+    codes = [code if code in found else '' for code in map(_letters, names)]
+    others = [code for code in dict.fromkeys(found) if code not in codes]
+    if len(set(found)) < 2:
+        return []
+    if len(names) == 1 or codes.count('') in (0, len(others)):
+        codes = [code or others.pop(0) for code in codes]
+    distinct = '' not in codes and len(set(codes)) == len(names)
+    languages = f'{source} has the languages {", ".join(found)}'
+    require(distinct, f'{languages}; it cannot be told which are {" and ".join(names)}')
+    print(f'{source}: {", ".join(f"{name} is its {code}" for name, code in zip(names, codes))}')
+    return codes
+
+
+def _text(element):
+    """The text of a segment of TMX, without its mark-up."""
+    if element is None:
+        return ''
+    parts = [element.text or '']
+    for child in element:
+        parts += ['' if child.tag in CODES else _text(child), child.tail or '']
+    return ' '.join(''.join(parts).split())
 
 
 def pack(lines, max_tokens, min_tokens):
@@ -62,16 +133,16 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
 
     Sequences of one number come from one document. Parallel text does not mark its documents, so
     each of its pairs has a number of its own. first, second: Language; clones of one corpus get
-    the same array twice. parallel: two sources, for clones also one (of two they take the first)
-    or none. Raises ConfigError when there is nothing to compare."""
+    the same array twice. parallel: two sources, or one of pairs; for clones also one side (of two
+    they take the first) or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
     require(
-        clones or len(parallel) == 2,
+        clones or parallel,
         f'{first.name} and {second.name} are no clones: their tokens cannot be compared position '
-        'by position, give two files aligned line by line, --parallel=[FILE.en,FILE.fr], or for '
-        'the matching alone --sentence_1 and --sentence_2',
+        'by position, give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tmx], or for the '
+        'matching alone --sentence_1 and --sentence_2',
     )
-    require(len(parallel) <= 2, f'parallel text is one file or two, not {len(parallel)}')
+    require(len(parallel) <= 2, f'parallel text is one source or two, not {len(parallel)}')
     if clones and not parallel:
         return test_sequences(first.corpus, pairs, max_tokens)
     languages = [first] if clones else [first, second]
@@ -79,7 +150,7 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     count = dict(lines=0, long=0, empty=0)
 
     def encoded():
-        for aligned in aligned_lines(parallel):
+        for aligned in aligned_lines(parallel, [language.name for language in languages]):
             tokens = [pieces.encode(line) for pieces, line in zip(tokenizers, aligned)]
             count['lines'] += 1
             count['long'] += max(map(len, tokens)) > max_tokens
@@ -98,6 +169,10 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
         f'languages ({", ".join(language.name for language in languages)})? Else lower min_tokens',
     )
     print(f'{read} joined to {len(joined):,} sequences of {lengths}')
+    for side, (language, pieces) in enumerate(zip(languages, tokenizers)):
+        tokens = np.concatenate([sides[side] for sides in joined])
+        text = f'{parallel[side % len(parallel)]} for {language.name}'
+        warn_of_foreign(text, pieces.count_foreign(tokens), len(tokens))
     arrays = [[np.array(side) for side in sides] for sides in joined]
     return [(sides[0], sides[-1], number) for number, sides in enumerate(arrays)]
 

@@ -7,6 +7,7 @@ import itertools
 import re
 import textwrap
 import unicodedata
+import warnings
 from collections import namedtuple
 
 import numpy as np
@@ -68,17 +69,21 @@ def legend_entries(axes):
 def fonts_for(letters):
     """Names of installed fonts for some letters (a frozenset): of fixed width, DejaVu Sans, Noto,
     then any. Prints which letters no font has."""
-    families, lacking = [], {c for c in letters if unicodedata.category(c)[0] not in 'CZ'}
-    usual = [font_manager.findfont(family) for family in ('monospace', 'DejaVu Sans')]
-    found = font_manager.findSystemFonts()  # also those that matplotlib's cache does not know yet
-    found.sort(key=lambda path: ('Noto' not in path, 'Regular' not in path, path))
-    for path in usual + found if lacking else ():
+    families, lacking = (
+        [],
+        {c for c in letters if unicodedata.category(c) not in ('Cc', 'Cf', 'Zs')},
+    )
+    paths = font_manager.findSystemFonts()  # also those that matplotlib's cache does not know yet
+    paths.sort(key=lambda path: ('Noto' not in path, 'Regular' not in path, path))
+    for path in [*map(font_manager.findfont, ('monospace', 'DejaVu Sans')), *paths]:
+        if not lacking:
+            return families
         font = font_manager.get_font(path)
-        has = lacking & set(map(chr, font.get_charmap()))
-        if has:
+        known = font.get_charmap()
+        if any(ord(letter) in known for letter in lacking):
             font_manager.fontManager.addfont(path)
             families.append(font.family_name)
-        lacking -= has
+            lacking = {letter for letter in lacking if ord(letter) not in known}
     if lacking:
         text = f'{" ".join(sorted(lacking)[:10])} ({len(lacking)} letters)'
         print(f'no installed font has {text}; fonts-noto-core and fonts-noto-cjk have most letters')
@@ -103,7 +108,9 @@ def picture(file, title, size, **layout):
         families = fonts_for(frozenset(itertools.chain(*(text.get_text() for text in texts))))
         for text in texts:
             text.set_fontfamily([*text.get_fontfamily(), *families])
-        figure.savefig(file, format='png', dpi=DPI)
+        with warnings.catch_warnings():  # of a glyph that no font has, once said
+            warnings.filterwarnings('ignore', 'Glyph')
+            figure.savefig(file, format='png', dpi=DPI)
         plt.close(figure)
 
 
@@ -181,7 +188,7 @@ def log_ticks(axis, write='{:g}'.format):
 # --- studies --------------------------------------------------------------------------------------
 
 UNIT = 'retrieval', 'linear', 'share', 'mass'  # first words of headings of panels from 0 to 1
-CONTROLS = {'random', 'frequency-matched', 'all pairs', 'chance', 'nothing'}  # lines in grey
+CONTROLS = {'random', 'frequency-matched', 'all pairs', 'chance', 'nothing'}  # grey, dotted
 CONTROLS |= {'own, unrelated', 'other, unrelated'}
 
 
@@ -202,51 +209,25 @@ def axis_of(places):
 
 
 def draw_study(path, title, results, axis):
-    """A panel for each heading, with its lines over places, and for each difference of two runs.
+    """A panel for each heading, and for each difference of two runs.
 
-    results: {label of a run, or 'difference': {heading: {line: {place: Estimate}}}}. Several runs
-    have a colour each, and their lines a marker each; they stand a little beside each other. axis:
-    what numbered places are called."""
+    results: {label of a run, or 'difference': {heading: {line: {place: Estimate}}}}; axis: what
+    numbered places are called."""
     panels, kinds = {}, {}
     for label, result in results.items():
         for heading, lines in result.items():
             name = f'difference: {heading}' if label == 'difference' else heading
-            panels.setdefault(name, {})[label] = lines
-    names = list(dict.fromkeys(n for r in results.values() for lines in r.values() for n in lines))
+            panels.setdefault(name, {}).update({(label, line): c for line, c in lines.items()})
     first = len(next(iter(results.values())))
     columns = next((n for n in (4, 3, 2) if first % n == 0), min(first, 4))
     rows = -(-len(panels) // columns)
     size = max(6, 1.8 + 3.1 * columns), 1.1 + 3.2 * rows
+    names = dict.fromkeys(name for series in panels.values() for _, name in series)
+    numbers = [{name: i for i, name in enumerate(one)} for one in (results, names)]
     with picture(path, f'{title}; bars: 90% intervals', size, nrows=rows, ncols=columns) as axes:
-        for ax, (heading, found) in zip(axes.flat, panels.items()):
-            series = [
-                (label, name, c) for label, lines in found.items() for name, c in lines.items()
-            ]
-            x = axis_of(dict.fromkeys(place for *_, cells in series for place in cells))
-            gaps = np.diff(list(x.values()))
-            apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / len(series))])
-            numbered = is_numbered(x)
-            for number, (label, name, cells) in enumerate(series):
-                places = [place for place in x if place in cells]
-                run, row = list(results).index(label), names.index(name)
-                control = name in CONTROLS
-                color = COLORS[(run if results.keys() - {label} else row) % len(COLORS)]
-                look = dict(color=GREY if control and len(results) == 1 else color)
-                look['fmt'] = MARKERS[row % len(MARKERS)] + ('-:'[control] if numbered else '')
-                text = ': '.join(filter(None, (label if len(results) > 1 else '', name)))
-                value = np.array([cells[place].value for place in places])
-                low, high = np.array([cells[place].interval() for place in places]).T
-                bars = np.maximum([value - low, high - value], 0)
-                beside = [x[p] + apart * (number - (len(series) - 1) / 2) for p in places]
-                ax.errorbar(beside, value, bars, ms=4, lw=1.2, capsize=2, label=text, **look)
-            ticks = list(x)[:: 1 + len(x) // 12]
-            texts = [f'{place:,}' if isinstance(place, int) else place for place in ticks]
-            crowded = dict(rotation=30, ha='right') if len(''.join(texts)) > 30 else {}
-            ax.set_xticks([x[place] for place in ticks], texts, **crowded)
-            ax.set(title=textwrap.fill(heading, 38), xlabel=axis if numbered else '')
-            ax.margins(x=0.5 / (len(ticks) + 1))
-            if 'difference' in found:
-                ax.axhline(0, color=GREY, lw=0.8)
+        for ax, (heading, series) in zip(axes.flat, panels.items()):
+            draw_lines(ax, series, *numbers, axis)
+            ax.set_title(textwrap.fill(heading, 38))
             kinds.setdefault(re.match(r'(difference: )?\w*', heading)[0], []).append(ax)
         for ax in axes.flat[len(panels) :]:
             ax.axis('off')
@@ -256,9 +237,36 @@ def draw_study(path, title, results, axis):
                 ax.set_ylim(min(limits)[0], max(high for _, high in limits))
 
 
+def draw_lines(axes, series, labels, names, axis):
+    """The lines of a panel, {(label, name): {place: Estimate}}. Several labels have a colour each,
+    and their lines a marker each; they stand a little beside each other. labels, names: {text:
+    number}, of the whole picture."""
+    x = axis_of(dict.fromkeys(place for cells in series.values() for place in cells))
+    numbered, several, gaps = is_numbered(x), len(labels) > 1, np.diff(list(x.values()))
+    apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / len(series))])
+    for number, ((label, name), cells) in enumerate(series.items()):
+        control, places = name in CONTROLS, [place for place in x if place in cells]
+        color = COLORS[(labels[label] if several else names[name]) % len(COLORS)]
+        look = dict(color=GREY if control and not several else color, ms=4, lw=1.2, capsize=2)
+        look['fmt'] = MARKERS[names[name] % len(MARKERS)] + ('-:'[control] if numbered else '')
+        look['label'] = ': '.join(filter(None, (label if several else '', name)))
+        values = np.array([[cells[p].value, *cells[p].interval()] for p in places]).T
+        bars = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
+        beside = apart * (number - (len(series) - 1) / 2)
+        axes.errorbar([x[place] + beside for place in places], values[0], bars, **look)
+    ticks = list(x)[:: 1 + len(x) // 12]
+    texts = [f'{place:,}' if isinstance(place, int) else place for place in ticks]
+    crowded = dict(rotation=30, ha='right') if len(''.join(texts)) > 30 else {}
+    axes.set_xticks([x[place] for place in ticks], texts, **crowded)
+    axes.set_xlabel(axis if numbered else '')
+    axes.margins(x=0.5 / (len(ticks) + 1))
+    if label == 'difference':
+        axes.axhline(0, color=GREY, lw=0.8)
+
+
 def draw_gradients(path, title, results):
     """Heat maps, kinds of tensors x blocks, of the first heading of each result."""
-    maps = {label: next(iter(result.panels.values())) for label, result in results.items()}
+    maps = {label: next(iter(r.panels.values())) for label, r in results.items() if r.panels}
     size = 2 + sum(max(3.4, 1 + 0.42 * len(next(iter(m.values())))) for m in maps.values()), 6.2
     with picture(path, title, size, ncols=len(maps), sharey=True) as axes:
         for ax, (label, kinds) in zip(axes[0], maps.items()):
@@ -309,7 +317,7 @@ def draw_matching(path, title, results):
                         ax.text(x[-1], y, '...', **look)
                 ax.plot(x, [0.91, 0.09], color=colors(weight), lw=0.6 + 2.4 * weight)
             for name, y in zip(more['names'], (1, 0)):
-                ax.text(-6, y, name, ha='right', va='center', weight='bold')
+                ax.text(-6, y, name, ha='right', va='center')
             margin = 7 + 1.3 * max(map(width_of, more['names']))
             ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15), title=label)
             ax.axis('off')

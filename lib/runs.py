@@ -11,9 +11,9 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from lib.configurator import defaults_of, require
+
+import numpy as np
 
 # --- the table ------------------------------------------------------------------------------------
 
@@ -80,6 +80,7 @@ def comparable(run):
     settings |= dict(size='', dtype=run.get('dtype') or settings['dtype'])
     idle = dict(decay_fraction=settings['lr_schedule'] == 'cosine')
     idle |= dict(init_noise=not settings['init_embeddings'], init_from=not settings['train_only'])
+    idle |= dict(orders=not any(settings['orders']))
     return settings | {name: DEFAULTS[name] for name in idle if idle[name]}
 
 
@@ -135,16 +136,18 @@ def checked(run, name):
     languages, settings = {}, full_settings(run['settings'])
     orders = dict(zip(settings['languages'], settings['orders']))
     for key, language in run['languages'].items():
-        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se') or 0.0, language['tokens_seen']
-        if not (isinstance(language['corpus'], str) and ppl > 0 and ppl_se >= 0 and seen >= 0):
+        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se'), language['tokens_seen']
+        if ppl_se is not None and not math.isfinite(ppl_se):
+            ppl_se = None  # of a single document, as older runs have it
+        valid = isinstance(language['corpus'], str) and ppl > 0 and seen >= 0
+        if not valid or (ppl_se is not None and ppl_se < 0):
             raise ValueError
         documents = [language.get(f'document_{what}') or [1.0] for what in ('loss', 'tokens')]
         documents = np.array(documents, float)
         documents = documents[:, documents[1] > 0]
-        if not np.isfinite(documents[0]).all():
-            documents = np.ones((2, 1))
+        if not np.isfinite(documents).all():
+            documents = np.ones((2, 1))  # their error is unknown
         language = language | dict(zip(('document_loss', 'document_tokens'), documents))
-        ppl_se = ppl_se if math.isfinite(ppl_se) else 0.0
         order, log_ppl = orders.get(key, ''), [math.log(ppl)]
         languages[key] = language | dict(ppl_se=ppl_se, order=order, log_ppl=log_ppl)
     run = run | dict(run=name, settings=settings, languages=languages, seeds=[settings['seed']])

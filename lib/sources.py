@@ -1,142 +1,163 @@
-"""Where text comes from: a source is a stream of documents (str), one at a time in a fixed order.
+"""Where text comes from: a source is a stream of documents (str) in a fixed order.
 
-FILE.txt                    one text file, cut at line ends into pieces of about 16 KB
-FILE.jsonl                  a document a line, in its field `text`
-FOLDER                      all .txt (a document each) and .jsonl files below it, by path
-docs                        documentation strings of the packages that requirements.txt installs
-eltec:eng, eltec:fra, ...   100 novels of the European Literary Text Collection, downloaded
-eltec:FOLDER                a local copy of them (a folder with level1/*.xml)
-hf:OWNER/DATASET[/CONFIGURATION][:COLUMN]
-                            streamed with Hugging Face `datasets`; dots name a column of columns:
-                            hf:Helsinki-NLP/europarl/en-fr:translation.en
+FILE                      a text file, cut at line ends into pieces of about 16 KB; JSON lines or
+                          Parquet, a document a row; tar or zip, whose files are read as a folder's
+FOLDER                    all such files below it, by path; a .txt file is a document
+FILE:FIELD, FOLDER:FIELD  rows have their text in FIELD instead of `text` or `complete_text`;
+                          translation.en is the field `en` of the field `translation`
+docs                      documentation strings of the packages that requirements.txt installs
+eltec:eng, eltec:fra, ... 100 novels of the European Literary Text Collection, downloaded
+eltec:FOLDER              a local copy of them (or its archive), or other TEI files (.xml)
+hf:OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]
+                          the split `train`, streamed with Hugging Face `datasets`
 
-Files may also end in .gz.
+Files may be compressed (.gz, .bz2, .xz, .zst). formats.py knows what a file is.
 """
 
 import ast
 import contextlib
-import gzip
-import http.client
+import functools
 import importlib.metadata
 import inspect
-import json
-import multiprocessing
+import itertools
 import os
 import re
-import tarfile
-import urllib.error
-import urllib.request
-import xml.etree.ElementTree as ElementTree
-import zlib
+from collections import Counter
 from pathlib import Path
+
+from lib.configurator import ConfigError, require
 
 from tqdm import tqdm
 
-from lib.configurator import ConfigError
+from lib.eltec import eltec
+from lib.formats import in_words, intact, lines, members, opened, pieces, rows, text_of, whole
+from lib.workers import in_order
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
-PIECE = 16384  # characters: where one text file is cut
-ELTEC_URL = 'https://github.com/COST-ELTeC/ELTeC-{}/archive/HEAD.tar.gz'
+READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|t[gbx]z2?)(\.(gz|bz2|xz|zst))?$'  # in a folder
+PACKED = r'\.(gz|bz2|xz|zst|zip|t[gbx]z2?|parquet)$'  # files that may hold more text than bytes
 
 
-def documents(source):
-    """Generator of the documents (str) of a source. Raises ConfigError for what cannot be read."""
+def documents(source, notes=None):
+    """Generator of the documents (str) of a source; '' for a null text.
+
+    notes: dict that gets `left_out`, a Counter of what was not read, by kind, and the `revision` of
+    a dataset. Raises ConfigError for what cannot be read."""
+    notes = {} if notes is None else notes
+    left_out = notes['left_out'] = Counter()
     kind, _, rest = source.partition(':')
     if source == 'docs':
         return docs()
-    readers = dict(eltec=eltec, hf=hugging_face)
-    return readers[kind](rest) if kind in readers else files(Path(source))
+    if kind == 'eltec':
+        return eltec(rest, left_out)
+    return hugging_face(rest, notes) if kind == 'hf' else files(source, left_out)
 
 
-# --- text files -----------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
+
+
+def path_of(source):
+    """The path of a source and the field that it names, or ''. Raises ConfigError."""
+    path, _, field = source.rpartition(':')
+    if os.path.exists(source) or not os.path.exists(path):
+        path, field = source, ''
+    others = 'other sources are docs, eltec:LANGUAGE, eltec:FOLDER (TEI) and hf:DATASET'
+    require(os.path.exists(path), f'there is no file or folder {path!r}; {others}')
+    return Path(path), field
 
 
 def is_text_file(source):
     """Whether a source is a single text file, whose documents are pieces of one text."""
-    path = Path(source)
-    return source != 'docs' and path.is_file() and '.jsonl' not in path.suffixes
-
-
-def paths_of(path):
-    """The files that a text file, a .jsonl file or a folder of them stands for, in order."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        others = 'other sources are docs, eltec:LANGUAGE and hf:DATASET'
-        raise ConfigError(f'there is no file or folder {path}; {others}')
-    paths = [name for name in sorted(path.rglob('*')) if name.is_file()]
-    paths = [name for name in paths if re.search(r'\.(txt|jsonl)(\.gz)?$', name.name)]
-    if not paths:
-        raise ConfigError(f'{path} holds no .txt or .jsonl file (.gz allowed)')
-    return paths
+    if source.partition(':')[0] in ('docs', 'eltec', 'hf') or path_of(source)[0].is_dir():
+        return False
+    with open(path_of(source)[0], 'rb') as file:
+        return opened(file, source)[0] == 'text'
 
 
 def file_bytes(source):
     """Bytes of a source's files, which are at least those of its text; None where not known."""
     if source.partition(':')[0] in ('docs', 'eltec', 'hf'):
         return None
-    paths = paths_of(Path(source))
-    packed = any(path.suffix == '.gz' for path in paths)
+    paths = paths_of(path_of(source)[0], Counter())
+    packed = any(re.search(PACKED, path.name, re.I) for path in paths)
     return None if packed else sum(path.stat().st_size for path in paths)
 
 
-def files(path):
-    """Documents of a text file, a .jsonl file or a folder of them."""
-    for name in paths_of(path):
-        if not is_text_file(name):
-            yield from _jsonl(name)
-        elif name == path:
-            yield from _pieces(path)
-        else:
-            yield ''.join(text_lines(name))
+def is_read(path, left_out, folder=None):
+    """Whether a file of a folder or an archive is read, by its name; if not, it is counted."""
+    name = str(path.relative_to(folder) if folder else Path(path)).lower()
+    kind = re.search(r'(\.\w+(\.(gz|bz2|xz|zst))?)?$', name)[0] or 'without ending'
+    kind = 'hidden' if re.search(r'(^|/)\.', name) else kind
+    read = kind != 'hidden' and re.search(READ, name)
+    left_out.update([] if read else [kind])
+    return bool(read)
 
 
-def text_lines(path):
-    """Lines of a UTF-8 file, without a byte-order mark; any line end is read as \\n."""
-    opener = gzip.open if path.suffix == '.gz' else open
-    try:
-        with opener(path, 'rt', encoding='utf-8-sig') as file:
-            yield from file
-    except UnicodeDecodeError as error:
-        advice = 'convert it first, for example with iconv'
-        raise ConfigError(f'{path} is not UTF-8 text ({error.reason}); {advice}') from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ConfigError(f'{path} is not a whole gzip file: {error}') from None
+def paths_of(path, left_out):
+    """The files of a folder that are read, by path; linked folders are read, too, each once."""
+    if path.is_file():
+        return [path]
+    waiting, seen, paths = [path], set(), []
+    for start in waiting:
+        for folder, inner, names in os.walk(start, onerror=functools.partial(require, False)):
+            if os.path.realpath(folder) in seen:
+                inner.clear()
+                continue
+            seen.add(os.path.realpath(folder))
+            waiting += sorted(p for p in (Path(folder, name) for name in inner) if p.is_symlink())
+            paths += [Path(folder, name) for name in names]
+    broken = [name for name in paths if not name.is_file()]
+    left_out.update(['broken links'] * len(broken))
+    paths = [name for name in sorted({*paths} - {*broken}) if is_read(name, left_out, path)]
+    require(paths, no_text(path, left_out))
+    return paths
 
 
-def _pieces(path):
-    """Cuts a text file at the first line end after PIECE characters; a longer line at a space."""
-    piece = ''
-    for line in text_lines(path):
-        start = 0
-        while len(line) - start > 4 * PIECE:
-            cut = line.rfind(' ', start + 1, start + PIECE) + 1 or start + PIECE
-            yield piece + line[start:cut]
-            piece, start = '', cut
-        piece += line[start:]
-        if len(piece) >= PIECE:
-            yield piece
-            piece = ''
-    yield piece
+def no_text(path, left_out):
+    tei = f'; eltec:{path} reads TEI files' if left_out['.xml'] else ''
+    return f'{path} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
 
 
-def is_text(value):
-    """Whether a value of JSON is text that can be written as UTF-8."""
-    return isinstance(value, str) and not re.search('[\ud800-\udfff]', value)
+def files(source, left_out):
+    """Documents of a file or of a folder of files."""
+    path, field = path_of(source)
+    for name in paths_of(path, left_out):
+        read_text = pieces if name == path else whole
+        with intact(name), open(name, 'rb') as file:
+            yield from _read(file, str(name), field, left_out, read_text)
 
 
-def _jsonl(path):
-    for number, line in enumerate(text_lines(path), 1):
-        if not line.strip():
-            continue
-        place = f'{path}, line {number}'
-        try:
-            text = json.loads(line)['text']
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f'{place}: not a JSON object with a field "text"') from None
-        if not is_text(text):
-            raise ConfigError(f'{place}: the field "text" is not text')
-        yield text
+def sentences(source):
+    """The lines of a text file, or the texts of rows ('' for null): one side of parallel text."""
+    if source.startswith('hf:'):
+        yield from hugging_face(source.removeprefix('hf:'), {})
+        return
+    path, field = path_of(source)
+    with intact(path), open(path, 'rb') as file:
+        yield from _read(file, str(path), field, Counter(), lines, nested=True)
+
+
+def _read(file, name, field, left_out, read_text, nested=False):
+    """Documents of a binary file; read_text(file, name) gives those of a text."""
+    kind, file = opened(file, name)
+    if kind == 'text':
+        yield from read_text(file, name)
+    elif kind in ('rows', 'parquet'):
+        for place, row in rows(file, kind, name, field):
+            yield text_of(row, field, place, left_out)
+    elif kind in ('zip', 'tar'):
+        require(not nested, f'{name} is an archive ({kind}); unpack it first')
+        found = False
+        for member, open_member in members(file, kind):
+            if not open_member:
+                left_out['links'] += 1
+            elif is_read(member, left_out):
+                found = True
+                inner = f'{name}: {member}'
+                yield from _read(open_member(), inner, field, left_out, whole, nested=True)
+        require(found, no_text(name, left_out))
+    else:
+        raise ConfigError(f'{name} is {kind}; text, JSON lines, Parquet, tar and zip are read')
 
 
 # --- docs: prose that every installation has ------------------------------------------------------
@@ -152,10 +173,13 @@ def docs(requirements=REQUIREMENTS):
         package = importlib.metadata.distribution(name)
         modules = [file for file in package.files or [] if file.suffix == '.py']
         paths += sorted(str(package.locate_file(file)) for file in modules)
-    # A fork would carry the threads of a caller that has used torch.
-    with multiprocessing.get_context('spawn').Pool() as pool:
-        modules = pool.imap(_module_paragraphs, paths, chunksize=16)
-        for paragraphs in tqdm(modules, desc='reading', total=len(paths), unit=' modules'):
+    batches = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+    with (
+        contextlib.closing(in_order(_module_paragraphs, batches)) as modules,
+        tqdm(desc='reading', total=len(paths), unit=' modules') as progress,
+    ):
+        for paragraphs in itertools.chain.from_iterable(modules):
+            progress.update()
             new = dict.fromkeys(text for text in paragraphs if text not in seen)
             seen.update(new)
             if new:
@@ -179,13 +203,15 @@ def _distributions(requirements):
     return names
 
 
-def _module_paragraphs(path):
-    try:
-        tree = ast.parse(Path(path).read_text(encoding='utf-8'))
-    except (OSError, SyntaxError, ValueError):
-        return []
-    texts = map(inspect.cleandoc, _docstrings(tree))
-    return [paragraph for text in texts for paragraph in _prose(text)]
+def _module_paragraphs(paths):
+    """The paragraphs of each module: list of lists of text."""
+    found = []
+    for path in paths:
+        texts = []
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            texts = _docstrings(ast.parse(Path(path).read_text(encoding='utf-8')))
+        found.append([part for text in texts for part in _prose(inspect.cleandoc(text))])
+    return found
 
 
 def _docstrings(node):
@@ -219,63 +245,6 @@ def _prose(text):
             yield joined
 
 
-# --- ELTeC: TEI novels ----------------------------------------------------------------------------
-
-
-def eltec(place):
-    """Novels of ELTeC, the body of level 1. place: a language (downloaded) or a local copy."""
-    if not place:
-        raise ConfigError('eltec: needs a language or a folder, for example eltec:eng')
-    if os.path.exists(place):
-        copies = [*Path(place).glob('level1/*.xml'), *Path(place).glob('*.xml')]
-        novels = sorted(path for path in copies if path.is_file())
-        if not novels:
-            raise ConfigError(f'{place} holds no ELTeC novels: there is no level1/*.xml in it')
-        yield from (_tei_body(path.read_bytes(), path) for path in novels)
-        return
-    if not re.fullmatch('[A-Za-z0-9-]+', place):
-        raise ConfigError(f'there is no folder {place}; a language is written like eltec:eng')
-    url = ELTEC_URL.format(place)
-    broken = (OSError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=60) as response,
-            tarfile.open(fileobj=response, mode='r|gz') as archive,
-        ):
-            for member in archive:
-                if re.search(r'/level1/[^/]*\.xml$', member.name) and member.isfile():
-                    yield _tei_body(archive.extractfile(member).read(), member.name)
-    except broken as error:
-        advice = 'fetch the repository elsewhere and give its folder: --source=eltec:FOLDER'
-        raise ConfigError(f'{url} cannot be read ({error}); {advice}') from None
-
-
-def _tei_body(xml, name):
-    """Text of the <body> of a TEI file, without notes: a paragraph, verse or heading a line."""
-    try:
-        body = ElementTree.fromstring(xml).find('.//{*}text/{*}body')
-    except ElementTree.ParseError as error:
-        raise ConfigError(f'{name} is not XML: {error}') from None
-    if body is None:
-        raise ConfigError(f'{name} is not TEI: it has no <text><body>')
-
-    def text_of(element, inside_line):  # with \0, which XML cannot hold, at the ends of lines
-        # A comment has no name.
-        tag = element.tag.rpartition('}')[2] if isinstance(element.tag, str) else 'note'
-        if tag == 'note':
-            return ''
-        own_line = not inside_line or tag in ('p', 'l', 'head')
-        holds_lines = own_line and tag in ('body', 'div', 'quote', 'lg', 'floatingText')
-        parts = [element.text or '']
-        for child in element:
-            parts += [text_of(child, not holds_lines), child.tail or '']
-        text = ''.join(parts)
-        return f'\0{text}\0' if own_line else text
-
-    lines = [' '.join(line.split()) for line in text_of(body, False).split('\0')]
-    return '\n'.join(line for line in lines if line) + '\n'
-
-
 # --- Hugging Face ---------------------------------------------------------------------------------
 
 
@@ -292,30 +261,30 @@ def hub(name, advice):
         raise
     except Exception as error:  # the library raises many kinds; to the user they are one
         lines = str(error).splitlines() or ['no reason given']
-        reason = f'{type(error).__name__}: {lines[0]}); check the name and the connection'
+        reason = f'{type(error).__name__}: {lines[0][:200]}); check the name and the connection'
         raise ConfigError(f'the dataset {name} cannot be loaded ({reason}, or {advice}') from None
 
 
-def hugging_face(name):
-    """Texts of the split `train` of a dataset, streamed; '' where a row has none.
+def hugging_face(name, notes):
+    """Texts of the split `train` of a dataset, streamed; '' for null.
 
-    name: OWNER/DATASET[/CONFIGURATION][:COLUMN[.COLUMN]]; without a column it is `text` or
-    `complete_text`."""
-    name, _, column = name.partition(':')
+    name: OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]. notes['revision'] becomes the commit
+    that is read. Raises ConfigError."""
+    name, _, field = name.partition(':')
+    name, _, revision = name.partition('@')
+    is_name = re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*(/[^/]+)?)?', name)
+    require(is_name, f'hf:{name} is no dataset of the hub; a folder is given as --source=FOLDER')
     owner, *rest = name.split('/')
+    repository, left_out = '/'.join([owner, *rest[:1]]), notes.setdefault('left_out', Counter())
     with hub(name, 'save it as .jsonl and give that file') as datasets:
-        repository = '/'.join([owner, *rest[:1]])
-        rows = datasets.load_dataset(repository, *rest[1:], split='train', streaming=True)
-        for row in rows:
-            column = column or next((c for c in ('text', 'complete_text') if c in row), '')
-            text = row
-            for key in column.split('.'):
-                names = sorted(text) if isinstance(text, dict) else []
-                if key not in names:
-                    advice = f'{", ".join(names) or "none below"}: --source=hf:{name}:COLUMN'
-                    raise ConfigError(f'{name} has no column {column!r}; there is {advice}')
-                text = text[key]
-            if not isinstance(text or '', str):
-                advice = 'name another behind a colon'
-                raise ConfigError(f'{name}: column {column!r} is not text; {advice}')
-            yield text or ''
+        with contextlib.suppress(Exception):  # if the hub is out of reach, the next call says so
+            import huggingface_hub
+
+            revision = huggingface_hub.dataset_info(repository, revision=revision or None).sha
+        notes['revision'] = revision or 'unknown'
+        pinned = dict(revision=revision) if revision else {}
+        loaded = datasets.load_dataset(
+            repository, *rest[1:], split='train', streaming=True, **pinned
+        )
+        for number, row in enumerate(loaded, 1):
+            yield text_of(row, field, f'hf:{name}, row {number:,}', left_out)

@@ -3,7 +3,7 @@
 import math
 
 
-def align(lines, left=2):
+def align(lines, left=1):
     """Text of a table, the first line its head; the first `left` columns are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     form = '  '.join(f'{{:{"<" if i < left else ">"}{width}}}' for i, width in enumerate(widths))

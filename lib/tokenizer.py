@@ -4,14 +4,17 @@ All that the other scripts know of a tokeniser is this class; another kind is an
 the same members.
 """
 
+import functools
 import hashlib
 import io
 import os
 import re
-
-import sentencepiece
+import sys
 
 from lib.configurator import ConfigError, require
+
+import numpy as np
+import sentencepiece
 
 PAD, UNKNOWN, DOCUMENT_END = 0, 1, 2  # token ids of every corpus; padding is id 0 of every model
 
@@ -29,18 +32,16 @@ class Tokenizer:
         except (OSError, RuntimeError):
             raise ConfigError(f'{path} is not a SentencePiece model') from None
         self.size, self.hash = len(self.model), sha256(path)
-        require(
-            self.size < 1 << 16, f'{path} has {self.size:,} pieces, and 16 bits hold at most 65,535'
-        )
-        special = self.size > DOCUMENT_END and all(
+        fits = self.size < 1 << 16
+        require(fits, f'{path} has {self.size:,} pieces, and 16 bits hold at most 65,535')
+        special = self.size > DOCUMENT_END and self.model.unk_id() == UNKNOWN
+        special = special and all(
             self.model.is_control(token) or re.fullmatch('<.*>', self.spelling(token))
             for token in (PAD, DOCUMENT_END)
         )
-        require(
-            special and self.model.unk_id() == UNKNOWN,
-            f'{path} does not have padding at id 0, unknown at 1 and end of document at 2; train '
-            'it with pad_id=0, unk_id=1, eos_id=2',
-        )
+        advice = 'train it with pad_id=0, unk_id=1, eos_id=2'
+        ids = 'padding at id 0, unknown at 1 and end of document at 2'
+        require(special, f'{path} does not have {ids}; {advice}')
 
     def encode(self, text):
         """Token ids of a text (list of int), or of each text of a list."""
@@ -63,6 +64,17 @@ class Tokenizer:
         kinds = self.model.is_byte, self.model.is_control, self.model.is_unknown
         return any(kind(token) for kind in kinds)
 
+    @functools.cached_property
+    def _foreign(self):  # (size,) bool
+        white_space = [f'<0x{byte:02X}>' for byte in b'\t\n\v\f\r']  # bytes in any language
+        return np.array(
+            [self.is_fallback(t) and s not in white_space for t, s in enumerate(self.spellings())]
+        )
+
+    def count_foreign(self, tokens):
+        """How many tokens of a text (N,) are byte pieces or unknown, without white space."""
+        return int(self._foreign[tokens].sum())
+
     @staticmethod
     def train(texts, size):
         """Bytes of a new BPE model of `size` pieces, as the paper trains its own.
@@ -82,17 +94,25 @@ class Tokenizer:
         try:
             train(sentence_iterator=parts, model_writer=model, **kind, **special, **quiet)
         except (RuntimeError, OSError) as error:
-            advice = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[-1]
             if most := re.search(r'value <= (\d+)', str(error)):
-                advice = f'this text supports at most {int(most[1]):,} pieces: '
-                advice += f'--vocab_size={most[1]}'
+                reason = f'this text supports at most --vocab_size={most[1]}'
             elif least := re.search(r'\d+ vs (\d+)', str(error)):
-                advice = f'its characters and bytes need at least {least[1]}: '
-                advice += f'--vocab_size={least[1]}'
-            raise ConfigError(f'no tokeniser of {size:,} pieces can be trained: {advice}') from None
+                reason = f'its characters and bytes need at least --vocab_size={least[1]}'
+            raise ConfigError(f'no tokeniser of {size:,} pieces can be trained: {reason}') from None
         return model.getvalue()
 
 
 def sha256(path):
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def warn_of_foreign(text, foreign, tokens):
+    """Warns where more than a tenth of the tokens of a text are foreign to its tokeniser.
+
+    text: what it is. foreign, tokens: numbers of tokens."""
+    if foreign > tokens / 10:
+        reason = f'{foreign / tokens:.0%} of the tokens of {text} are byte pieces or unknown'
+        advice = 'is its language, script and normal form that of the tokeniser?'
+        print(f'warning: {reason}; {advice}', file=sys.stderr)

@@ -24,7 +24,12 @@ import pytest
 import torch
 
 import train
+from data import build_languages
+from evaluate import corpora_identity
+from lab.languini import load_languini
+from lib.checkpoint import save_checkpoint
 from lib.machine import Processes
+from lib.runs import full_settings
 from model import GPT, GPTConfig
 
 # Arguments of train.py for a run of a moment, of two clones; later ones of the same name win.
@@ -35,10 +40,16 @@ TINY = (
 ).split()
 
 
+TINY_CONFIG = ''.join(  # the same as a config file
+    f'{name} = {value!r}\n'
+    for name, value in read_settings(train.__file__, vars(train), TINY)[2].items()
+)
+
+
 def script(name, *args, cwd, env=None, timeout=300):
     """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
     the CompletedProcess."""
-    called = ['-m', name] if '.' in name else [str(REPO / f'{name}.py')]
+    called = ['-m', name] if str(name).startswith('lab.') else [str(REPO / f'{name}.py')]
     return subprocess.run(
         [sys.executable, *called, *map(str, args)],
         cwd=cwd,
@@ -197,18 +208,13 @@ def tiny_run(made_once):
     return made_once / 'out/tiny'
 
 
-@pytest.fixture
-def tiny_model():
-    """tiny_model(rows): a GPT with so many embedding rows and weights that tell them apart."""
-
-    def call(rows, block_size=16):
-        torch.manual_seed(0)
-        model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
-        for parameter in model.parameters():
-            parameter.data.mul_(3)
-        return model.eval()
-
-    return call
+def tiny_model(rows, block_size=16):
+    """A GPT with so many embedding rows, and weights that tell them apart."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(2, 3, 8, 20, 44, block_size, rows))
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.eval()
 
 
 @pytest.fixture
@@ -273,6 +279,25 @@ def reference_model(reference):
     model = GPT(GPTConfig(**shape))
     parameters = [dict(model.named_parameters())[name] for name in reference['names']]
     flat = torch.from_numpy(reference['weights']).split([p.numel() for p in parameters])
-    for parameter, values in zip(parameters, flat):
-        parameter.data = values.view(parameter.shape)
-    return model
+    theirs = ('module._orig_mod.' + languini_name(name) for name in reference['names'])
+    tensors = (values.view(p.shape) for values, p in zip(flat, parameters))
+    return load_languini(model, dict(zip(theirs, tensors)))
+
+
+def new_run(folder, name, **more):
+    """The run folder/out/NAME before its first step, of two clones or as the settings `more` say,
+    on the corpora in folder/data. Returns its languages."""
+    settings = dict(corpora=['en', 'en'], languages=['en1', 'en2'], out_dir=f'out/{name}') | more
+    settings = full_settings(settings)
+    names = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
+    languages, rows = build_languages(*(settings[name] for name in names), folder / 'data')
+    shape = dict(n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)
+    torch.manual_seed(0)
+    config = GPTConfig(**shape | {k: v for k, v in more.items() if k in shape}, vocab_size=rows)
+    model = GPT(config)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)  # no bias is zero
+    about = dict(settings=settings, corpora=corpora_identity(languages), model_config=vars(config))
+    (folder / 'out' / name).mkdir(parents=True)
+    save_checkpoint(folder / 'out' / name, about | dict(step=0, model=model.state_dict()))
+    return languages

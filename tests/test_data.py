@@ -1,5 +1,6 @@
 """A language is a corpus plus a lookup table; the seed decides what every step reads."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 from lib.configurator import ConfigError
@@ -56,19 +57,11 @@ def test_a_language_has_rows_of_its_own_and_padding_is_one_for_all(
     assert rows - (len(tables) - 1) <= len(used) <= rows  # a clone's own padding row stays unused
 
 
-def test_one_language_keeps_the_ids_of_its_corpus(build):
-    (table,), rows = build(['en'])
-    assert (table == np.arange(VOCAB)).all() and rows == VOCAB
-
-
-def test_clones_are_offsets(build):
+def test_clones_are_offsets_and_other_languages_share_nothing_but_padding(build):
     tables, rows = build(['en'] * 4)
-    assert rows == 4 * VOCAB
+    assert rows == 4 * VOCAB and (tables[0] == np.arange(VOCAB)).all()
     for number, table in enumerate(tables):
         assert (table[1:] == np.arange(1, VOCAB) + number * VOCAB).all()
-
-
-def test_disjoint_languages_share_nothing_but_padding(build):
     (english, french), rows = build(['en', 'fr'])
     assert set(english) & set(french) == {0} and rows == 2 * VOCAB
 
@@ -117,23 +110,23 @@ def test_clones_and_real_languages_mix(build, spelling, vocabulary):
 @pytest.mark.parametrize(
     'corpora, names, settings, word',
     [
-        (['en', 'en'], ['a'], {}, 'corpora'),
-        ([], [], {}, 'corpora'),
-        (['en', 'fr'], ['a', 'a'], {}, 'name'),
-        (['en', 'en'], ['a', 'b'], dict(vocabulary='anchored'), 'cloned_fraction'),
-        (['en', 'fr'], ['a', 'b'], dict(vocabulary='merged'), 'vocabulary'),
-        (['en', 'en'], ['a', 'b'], dict(cloned_fraction=1.01), 'cloned_fraction'),
-        (['en', 'en'], ['a', 'b'], dict(orders=['reversed']), 'orders'),
-        (['en', 'en'], ['a', 'b'], dict(orders=['', 'shuffled_1']), 'orders'),
-        (['en', 'en'], ['a', 'b'], dict(orders=['', 'shuffled_K']), 'orders'),
-        (['en', 'en'], ['a', 'b'], dict(orders=['', 'reversed_4']), 'orders'),
-        (['en', 'en'], ['a', 'b'], dict(orders=['', 3]), 'orders'),
-        (['en', 'nothing'], ['a', 'b'], {}, 'prepare.py --corpus=nothing'),
+        ('en en', 'a', {}, 'corpora'),
+        ('', '', {}, 'corpora'),
+        ('en fr', 'a a', {}, 'name'),
+        ('en en', 'a b', dict(vocabulary='anchored'), 'cloned_fraction'),
+        ('en fr', 'a b', dict(vocabulary='merged'), 'vocabulary'),
+        ('en en', 'a b', dict(cloned_fraction=1.01), 'cloned_fraction'),
+        ('en en', 'a b', dict(orders=['reversed']), 'orders'),
+        ('en en', 'a b', dict(orders=['', 'shuffled_1']), 'orders'),
+        ('en en', 'a b', dict(orders=['', 'shuffled_K']), 'orders'),
+        ('en en', 'a b', dict(orders=['', 'reversed_4']), 'orders'),
+        ('en en', 'a b', dict(orders=['', 3]), 'orders'),
+        ('en nothing', 'a b', {}, 'prepare.py --corpus=nothing'),
     ],
 )
 def test_languages_that_make_no_sense_are_refused(made_once, corpora, names, settings, word):
     with pytest.raises(ConfigError, match=word):
-        build_languages(corpora, names, root=made_once / 'data', **settings)
+        build_languages(corpora.split(), names.split(), root=made_once / 'data', **settings)
 
 
 # --- orders ---------------------------------------------------------------------------------------
@@ -323,6 +316,15 @@ def test_sequences_before_a_step_and_epochs_equal_counting():
         counts += np.bincount(mix.batch(step)[2], minlength=3)
     epochs = dict(zip(('language 0', 'language 1', 'language 2'), counts / [50, 375, 74]))
     assert mix.epochs(30) == epochs and set(mix.epochs(0).values()) == {0}
+
+
+def test_the_order_of_a_large_corpus_takes_a_few_bytes_a_sequence():
+    tokens = np.broadcast_to(np.uint16(1), 8 * 1_000_000 + 1)
+    languages = [Language(f'l{i}', SimpleNamespace(name='c', train=tokens), None) for i in range(2)]
+    tracemalloc.start()
+    LanguageMix(languages, [[0.9, 0.1]], 10, 16, T, 0)
+    assert tracemalloc.get_traced_memory()[1] < 12 * 2_000_000  # two corpora
+    tracemalloc.stop()
 
 
 def test_a_corpus_that_is_too_short_is_refused():

@@ -1,30 +1,28 @@
-"""Perplexity, from the scores of single tokens up to the script."""
+"""Perplexity, from the scores of single tokens up to the script; opening a finished run."""
 
 import json
 import math
+import shutil
+
+from lib.configurator import ConfigError
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import languini_name, refused, script
+from conftest import TINY, in_process, refused, tiny_model
 
-from data import DOCUMENT_END, build_languages
-from evaluate import perplexity
-from model import GPT, GPTConfig
-
-SHAPE = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16)
+from data import build_languages
+from evaluate import load_run, perplexity, table, window_losses
+from lib.tokenizer import DOCUMENT_END
+from model import GPTConfig
 
 
 @pytest.fixture
-def trained(workplace):
-    """Languages of two clones, and a model whose random weights tell them apart."""
-    languages, entries = build_languages(['en', 'en'], ['en1', 'en2'], root=workplace / 'data')
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(**SHAPE, vocab_size=entries))
-    for parameter in model.parameters():
-        parameter.data.mul_(3)
-    return model.eval(), languages
+def clones(made_once):
+    """A model, and the second of two clones."""
+    languages, rows = build_languages(['en', 'en'], ['en1', 'en2'], root=made_once / 'data')
+    return tiny_model(rows), languages[1]
 
 
 def losses_one_by_one(model, language, last_n):
@@ -41,106 +39,155 @@ def losses_one_by_one(model, language, last_n):
     return scored
 
 
-def test_perplexity_bits_and_error_are_those_of_the_tokens_one_by_one(trained):
-    model, (_, second) = trained
-    scored = losses_one_by_one(model, second, 4)
-    score = perplexity(model, second)  # a quarter of block_size unless told otherwise
-    losses = np.array([loss for loss, _ in scored])
-    assert score['scored_tokens'] == len(losses)
+def test_perplexity_bits_and_error_are_those_of_the_tokens_one_by_one(clones):
+    model, language = clones
+    scored, score = losses_one_by_one(model, language, 4), perplexity(model, language)
+    losses, documents = (np.array(column) for column in zip(*scored))
+    assert score['scored_tokens'] == len(losses) and score['documents'] == len(set(documents))
     assert score['loss'] == pytest.approx(losses.mean(), rel=1e-5)
     assert score['ppl'] == pytest.approx(math.exp(losses.mean()), rel=1e-4)
-    about = second.corpus.info['test']
-    assert score['bits_per_byte'] == pytest.approx(
-        losses.mean() / math.log(2) * about['tokens'] / about['bytes'], 1e-5
-    )
-    documents = np.array([document for _, document in scored])
-    assert score['documents'] == len(set(documents))
+    per_byte = language.corpus.info['test']['tokens'] / language.corpus.info['test']['bytes']
+    assert score['bits_per_byte'] == pytest.approx(losses.mean() / math.log(2) * per_byte, 1e-5)
+    rng, of = np.random.default_rng(0), [losses[documents == d] for d in np.unique(documents)]
     resampled = []  # the standard error against a bootstrap over documents
-    rng, of = np.random.default_rng(0), {d: losses[documents == d] for d in set(documents)}
     for _ in range(2000):
-        chosen = rng.choice(sorted(of), len(of))
-        resampled.append(sum(of[d].sum() for d in chosen) / sum(len(of[d]) for d in chosen))
-    assert score['loss_se'] == pytest.approx(
-        np.std(resampled), rel=0.35
-    )  # few documents: the bootstrap is low
+        chosen = [of[number] for number in rng.integers(len(of), size=len(of))]
+        resampled.append(np.concatenate(chosen).mean())
+    error = pytest.approx(np.std(resampled), rel=0.35)  # of few documents a bootstrap is low
+    assert score['loss_se'] == error and score['ppl_se'] == score['ppl'] * score['loss_se']
 
 
-def test_fewer_windows_are_spread_over_the_whole_test_set(trained):
-    model, (first, _) = trained
-    whole, part = perplexity(model, first), perplexity(model, first, max_windows=40)
+def test_fewer_windows_are_spread_over_the_whole_test_set(clones):
+    whole, part = perplexity(*clones), perplexity(*clones, max_windows=40)
     assert part['scored_tokens'] == 40 * 4
     assert part['documents'] > 1 and abs(part['loss'] - whole['loss']) < 0.3
 
 
-def test_a_checkpoint_of_the_papers_code_is_evaluated(trained, workplace):
-    model, languages = trained
-    weights = {
-        'module._orig_mod.' + languini_name(name): p.detach()
-        for name, p in model.named_parameters()
-    }
-    torch.save(weights, workplace / 'model.pt')
-    args = [
-        '--languini=model.pt',
-        '--corpora=[en,en]',
-        '--languages=[en1,en2]',
-        '--head_dim=8',
-        '--device=cpu',
-        '--dtype=float32',
-    ]
-    done = script('evaluate', *args, cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    for language in languages:
-        assert f'{perplexity(model, language)["ppl"]:.2f}' in done.stdout
-    refused(
-        script('evaluate', *args, '--corpora=[en]', '--languages=[en1]', cwd=workplace),
-        'vocabulary entries',
-    )
-    (workplace / 'model.pt').write_bytes(b'no checkpoint')
-    refused(script('evaluate', *args, cwd=workplace), 'model.pt')
+@pytest.mark.parametrize('order', ['', 'reversed', 'shuffled_4', 'scrambled_4'])
+def test_a_token_is_scored_once_and_for_the_document_that_it_is_in(made_once, order):
+    root = made_once / 'data'
+    (language,), rows = build_languages(['en'], ['en'], orders=[order], root=root)
+    model, test = tiny_model(rows), np.asarray(language.corpus.test)
+    losses, starts = window_losses(model, language.ids(test), 4)
+    place = language.positions(len(test))[starts[:, None] + 13 + np.arange(4)]
+    assert len(np.unique(place)) == place.size > len(test) - 20
+    document = (np.cumsum(test == DOCUMENT_END) - (test == DOCUMENT_END))[place.ravel()]
+    score, count = perplexity(model, language), np.bincount(document)
+    assert score['document_tokens'] == count[count > 0].tolist()
+    total = np.bincount(document, losses.ravel())[count > 0]
+    assert score['document_loss'] == pytest.approx(total, abs=1e-2)
 
 
-def test_what_to_evaluate_must_be_said(workplace):
-    refused(script('evaluate', cwd=workplace), '--out_dir=out/RUN')
-    refused(
-        script('evaluate', '--out_dir=out/nothing', cwd=workplace), 'there is no run in out/nothing'
-    )
+def test_windows_are_scored_as_one_by_one():
+    model, stream = tiny_model(53), np.random.default_rng(0).integers(1, 53, 101)
+    losses, starts = window_losses(model, stream, 4)
+    assert len(starts) == (101 - 1 - 16) // 4 + 1
+    for found, start in zip(losses, starts):
+        window = torch.from_numpy(stream[start : start + 17])[None]
+        expected = F.cross_entropy(model(window[:, :-1])[0], window[0, 1:], reduction='none')[-4:]
+        assert np.allclose(found, expected.detach(), atol=1e-5)
 
 
-def test_the_benchmark_measures_a_training_step(tmp_path):
-    done = script(
-        'bench',
-        '--size=mini',
-        '--vocab_size=512',
-        '--block_size=32',
-        '--micro_batch_size=1',
-        '--repeats=1',
-        '--compile=False',
-        '--device=cpu',
-        '--json=figures.json',
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / 'figures.json').read_text())
-    config = GPTConfig(4, 8, 32, 512, 2048, 32, 512)
-    share = figures['tokens_per_second'] * config.flops_per_token() / figures['peak_flops']
-    assert figures['mfu'] == pytest.approx(share) and 0 < figures['mfu'] < 1
-    refused(script('bench', '--size=huge', cwd=tmp_path), 'size must be one of mini, small, medium')
+def test_the_table_shows_an_unknown_error_as_such(clones):
+    score = perplexity(*clones)
+    shown = table({'en2': score | dict(ppl_se=None, loss_se=None)}).splitlines()[1].split()
+    assert shown[:3] == ['en2', f'{score["ppl"]:.2f}', '-']
 
 
 def test_flops_are_six_a_parameter_and_the_attention():
-    config = GPTConfig(**SHAPE, vocab_size=100)
-    model = GPT(config)
-    matrices = sum(
-        p.numel()
-        for n, p in model.named_parameters()
-        if p.dim() == 2 and not n.startswith(('wte', 'wpe'))
+    model = tiny_model(100)
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2)
+    read_only = model.wte.weight.numel() + model.wpe.weight.numel()
+    attention = 12 * 2 * 24 * 16  # layers, width, tokens
+    assert model.config.flops_per_token() == 6 * (matrices - read_only) + attention
+
+
+def test_the_benchmark_measures_a_training_step(tmp_path):
+    args = '--size=mini --vocab_size=512 --block_size=32 --micro_batch_size=1 --repeats=1'.split()
+    args += ['--compile=False', '--device=cpu', '--json=figures.json']
+    done = in_process('lab.bench', *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, config = (
+        json.loads((tmp_path / 'figures.json').read_text()),
+        GPTConfig(4, 8, 32, 512, 2048, 32, 512),
     )
-    assert config.flops_per_token() == 6 * matrices + 12 * 2 * 24 * 16
+    share = found['tokens_per_second'] * config.flops_per_token() / found['peak_flops']
+    assert found['mfu'] == pytest.approx(share) and 0 < found['mfu'] < 1
+    refused(in_process('lab.bench', '--size=huge', cwd=tmp_path), 'size')
 
 
-def test_the_order_of_the_papers_largest_run_takes_little_memory():
-    import bench
+# --- opening a run --------------------------------------------------------------------------------
 
-    figures = bench.loader()
-    assert figures['tokens'] == 23_900_000_000
-    assert figures['memory_bytes'] < 600e6  # 47 million chunks in an order of 4 bytes each: 188 MB
+
+@pytest.mark.parametrize(
+    'args, word',
+    [
+        ([], 'out_dir'),
+        (['--out_dir=out/nothing'], 'out/nothing'),
+        (['--out_dir=out/tiny', '--last_n=33'], 'last_n'),
+        (['--out_dir=out/tiny', '--dtype=int8'], 'dtype'),
+    ],
+)
+def test_bad_settings_are_one_sentence(made_once, tiny_run, args, word):
+    refused(in_process('evaluate', *args, cwd=made_once), word)
+
+
+def test_a_short_evaluation_has_a_file_of_its_own(workplace, tiny_run):
+    out = shutil.copytree(tiny_run, workplace / 'out/tiny')
+    for args in ([], ['--max_windows=5']):
+        done = in_process('evaluate', '--out_dir=out/tiny', *args, cwd=workplace)
+        assert done.returncode == 0, done.stderr
+    found = [json.loads((out / f'evaluation{part}.json').read_text()) for part in ('', '_5')]
+    assert [scores['en1']['windows'] for scores in found] == [found[0]['en1']['windows'], 5]
+
+
+def moved(run, place):
+    """A copy of a run and its corpora in another place."""
+    shutil.copytree(run.parents[1] / 'data', place / 'data')
+    return shutil.copytree(run, place / 'out/tiny')
+
+
+def test_a_run_opens_from_any_working_directory(tiny_run, tmp_path, monkeypatch):
+    out = moved(tiny_run, tmp_path / 'project')
+    (tmp_path / 'else').mkdir()
+    monkeypatch.chdir(tmp_path / 'else')
+    for path in (out, '../project/out/tiny'):
+        model, languages, state = load_run(path)
+        assert languages[0].corpus.folder == tmp_path / 'project/data/en'
+    shutil.move(tmp_path / 'project/data', tmp_path / 'corpora')
+    with pytest.raises(ConfigError, match=f'{tmp_path}/project/data.*data_dir'):
+        load_run(out)
+    assert load_run(out, '../corpora')[0].config == model.config
+    assert state['step'] == 20 and not model.training
+
+
+def test_a_corpus_under_another_name_is_recognised(tiny_run, tmp_path, monkeypatch):
+    out = moved(tiny_run, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    shutil.move('data/en', 'data/english')
+    for folder in (None, 'data/fr'):  # nothing, or another corpus, has its name
+        if folder:
+            shutil.copytree(folder, 'data/en')
+        with pytest.raises(ConfigError, match=f'{tmp_path}/data/english'):
+            load_run('out/tiny')
+        (out / 'results.json').unlink(missing_ok=True)
+        args = '--max_steps=20', '--out_dir=out/tiny'
+        refused(in_process('train', *TINY, *args, cwd=tmp_path), 'data/english')
+
+
+def test_data_dir_is_where_the_corpora_are(workplace):
+    (workplace / 'data').rename(workplace / 'corpora')
+    args = [*TINY, '--max_steps=5', '--out_dir=out/r']
+    refused(in_process('train', *args, cwd=workplace), workplace / 'data')
+    for script, more in (('train', args), ('evaluate', ['--out_dir=out/r', '--device=cpu'])):
+        done = in_process(script, *more, '--data_dir=corpora', cwd=workplace)
+        assert done.returncode == 0, done.stderr
+    done = in_process('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)
+    assert done.returncode == 0, done.stderr  # the run remembers its own
+
+
+def test_a_model_of_other_code_is_refused(tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run.parents[1])
+    monkeypatch.setattr('evaluate.GPTConfig', lambda **shape: GPTConfig(**shape | dict(n_layer=1)))
+    with pytest.raises(ConfigError, match='out/tiny'):
+        load_run('out/tiny')

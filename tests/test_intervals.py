@@ -9,12 +9,17 @@ and in perplexity, as measured on replicates, and noise on each of eleven test d
 
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO  # noqa: F401
 
-from fit_scaling import hole_notes, law_of, measure
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import fit_scaling
+from fit_scaling import hole_notes, measure
+from lib import laws
+from lib.laws import law_of
 
 DOCUMENTS = 11
 LAB = np.array([100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000]) * 2048
@@ -115,6 +120,38 @@ def of_cell(name, data_sets):
     budgets, places, seeds, *more = CELLS[name]
     more = dict(replicates=False) if more == ['none'] else dict(*more)
     return coverage(budgets, places, seeds, data_sets, **more)
+
+
+def test_intervals_hold_the_truth_where_the_runs_are(data_sets=30):
+    shares = {}
+    for name, (budgets, places, *_) in CELLS.items():
+        given, held, _ = of_cell(name, data_sets)
+        if len(budgets) < 5:  # too few to know the curve: no interval is better than a wrong one
+            assert given == 0, name
+            continue
+        assert given > (0.9 if budgets[0] == PAST[0] or places else 0), name
+        count = max(1, round(given * data_sets))
+        slack = 2.5 * math.sqrt(0.9 * 0.1 / count)
+        assert held > 0.85 - slack, (name, held)
+        if places is None:
+            shares[name] = held, count
+    held, count = np.transpose(list(shares.values()))
+    assert 0.88 < (held * count).sum() / count.sum() < 0.98
+
+
+@pytest.mark.parametrize(
+    'places, noise, cells',
+    [
+        ((0.5, 0.5), 1.0, ['12 budgets, one seed', '7 budgets, one seed', '12 budgets, 80/20']),
+        (laws.PLACES, 0.1, ['past the drop, 9 budgets', 'past the drop, 5 budgets']),
+    ],
+)
+def test_intervals_that_leave_an_error_out_do_not_hold(monkeypatch, places, noise, cells):
+    exact = laws.errors_of
+    monkeypatch.setattr(laws, 'PLACES', places)
+    monkeypatch.setattr(laws, 'OPEN', 9.0)  # intervals in holes, too
+    monkeypatch.setattr(fit_scaling, 'errors_of', lambda r, n, role: noise * exact(r, n, role))
+    assert np.mean([of_cell(name, 40)[1] for name in cells]) < 0.8
 
 
 if __name__ == '__main__':

@@ -1,13 +1,14 @@
-"""lens.py: the logit lens by language and losses after a switch of language, against loops."""
+"""lens.py: the logit lens by language and losses after a code switch, against loops."""
 
-import lens
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from data import Language
-from model import GPT, PAD, GPTConfig
+from lib import lens
+from lib.tokenizer import PAD
+from model import CHUNK_LOGITS, GPT, GPTConfig
 
 TOKENS = np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31])
 
@@ -34,7 +35,7 @@ def languages_of(tables):
     return [Language(name, None, table) for name, table in zip(('en1', 'en2'), tables)]
 
 
-def test_an_entry_belongs_to_one_language_to_both_or_to_none():
+def test_a_row_belongs_to_one_language_to_both_or_to_none():
     tables, _ = clones(shared=10)
     groups = lens.groups_of(*languages_of(tables), 106)
     assert groups[PAD] == 3 and set(groups[1:11]) == {2}
@@ -42,12 +43,12 @@ def test_an_entry_belongs_to_one_language_to_both_or_to_none():
     assert set(groups[53:64]) == {3}  # of the clones of shared pieces there are none
 
 
-def test_entries_that_are_spelled_alike_stand_for_one_piece():
+def test_rows_that_are_spelled_alike_stand_for_one_piece():
     tables, spellings = clones(shared=1)
-    alike = lens.entries_alike(tables, spellings, 106)
+    alike = lens.rows_alike(tables, spellings, 106)
     assert alike[20].tolist() == alike[73].tolist() == [20, 73]
     assert alike[1].tolist() == [1, -1] and alike[PAD].tolist() == [-1, -1]
-    real = lens.entries_alike(
+    real = lens.rows_alike(
         [np.array([0, 1, 2]), np.array([0, 4, 5])], [['', 'a', 'b'], ['', 'b', 'c']], 6
     )
     assert [set(row) - {-1} for row in real.tolist()] == [set(), {1}, {2, 4}, set(), {2, 4}, {5}]
@@ -56,18 +57,18 @@ def test_entries_that_are_spelled_alike_stand_for_one_piece():
 def test_the_lens_after_a_block_is_the_model_that_ends_there():
     model, (tables, spellings) = tiny_model(), clones(shared=10)
     groups = lens.groups_of(*languages_of(tables), 106)
-    alike = lens.entries_alike(tables, spellings, 106)
-    measures = lens.lens(model, TOKENS, groups, alike)
+    alike = lens.rows_alike(tables, spellings, 106)
+    measures = lens.lens(model, TOKENS, groups, alike, CHUNK_LOGITS)
     states = model.hidden_states(torch.from_numpy(TOKENS)[None, :-1])[:, 0]
     for block in range(2):
         chances = model.head(model.ln_f(states[block])).softmax(-1).detach().numpy()
         mass = [chances[:, groups == group].sum(1).mean() for group in range(4)]
-        np.testing.assert_allclose(measures['mass'][block], mass, atol=1e-5)
+        np.testing.assert_allclose(measures['mass'][:, block], mass, atol=1e-5)
         own = chances[np.arange(9), TOKENS[1:]]
         assert measures['loss'][block] == pytest.approx(-np.log(own).mean(), abs=1e-4)
         other = [chances[i, t + 53] if t > 10 else 0 for i, t in enumerate(TOKENS[1:])]
         assert measures['alike'][block] == pytest.approx(-np.log(own + other).mean(), abs=1e-4)
-    np.testing.assert_allclose(measures['mass'].sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(measures['mass'].sum(0), 1, atol=1e-5)
 
 
 def test_a_model_that_says_every_piece_in_both_languages_alike_saves_log_2():
@@ -75,18 +76,19 @@ def test_a_model_that_says_every_piece_in_both_languages_alike_saves_log_2():
     with torch.no_grad():
         model.head.weight[53:] = model.head.weight[:53]
     groups = lens.groups_of(*languages_of(tables), 106)
-    measures = lens.lens(model, TOKENS, groups, lens.entries_alike(tables, spellings, 106))
+    measures = lens.lens(
+        model, TOKENS, groups, lens.rows_alike(tables, spellings, 106), CHUNK_LOGITS
+    )
     np.testing.assert_allclose(measures['loss'] - measures['alike'], np.log(2), atol=1e-5)
-    np.testing.assert_allclose(measures['mass'][:, 0], measures['mass'][:, 1], atol=1e-5)
+    np.testing.assert_allclose(*measures['mass'][:2], atol=1e-5)
 
 
-def test_the_lens_of_many_entries_goes_part_by_part(monkeypatch):
+def test_the_lens_of_many_rows_goes_part_by_part():
     model, (tables, spellings) = tiny_model(), clones()
     arguments = model, TOKENS, lens.groups_of(*languages_of(tables), 106)
-    alike = lens.entries_alike(tables, spellings, 106)
-    whole = lens.lens(*arguments, alike)
-    monkeypatch.setattr(lens, 'CHUNK_LOGITS', 2 * 106)
-    for name, values in lens.lens(*arguments, alike).items():
+    alike = lens.rows_alike(tables, spellings, 106)
+    whole = lens.lens(*arguments, alike, CHUNK_LOGITS)
+    for name, values in lens.lens(*arguments, alike, 2 * 106).items():
         np.testing.assert_allclose(values, whole[name], atol=1e-5)
 
 
@@ -116,7 +118,7 @@ def test_mean_losses_count_every_piece_of_texts_of_different_lengths():
     assert means == {'1': 2.5, '2-3': 2, '4-7': 1, '8': 1, 'all': pytest.approx(16 / 10)}
 
 
-def test_a_context_tells_what_unrelated_text_in_its_language_does_not():
+def test_the_gain_from_a_context_is_over_unrelated_text_in_its_language():
     loss = dict(zip(lens.CONTEXTS, [5.0, 2.0, 3.0, 1.0, 4.0, 2.5]))
     sums = np.array([[(3 * value, 3)] for value in loss.values()])
-    assert lens.told(sums)[:, 0].tolist() == [0.5, 1.0, 3.0]
+    assert lens.context_gain(sums)[:, 0].tolist() == [0.5, 1.0, 3.0]

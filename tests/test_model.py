@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import languini_name
 from torch._dynamo.testing import CompileCounter
 
 from evaluate import window_losses
 from model import GPT, PAD, SIZES, GPTConfig, chunk_gradients
 
-TINY = GPTConfig(
-    n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16, vocab_size=53
-)
+TINY = GPTConfig(2, 3, 8, 20, 44, 16, 53)  # layers, heads, width of a head, width, MLP, T, V
 
 
 def test_logits_loss_and_hidden_states_are_those_of_the_papers_code(reference, reference_model):
@@ -56,12 +53,7 @@ def test_sizes_have_the_papers_parameter_counts():
 
 def test_weights_begin_as_the_paper_has_them():
     torch.manual_seed(0)
-    model = GPT(
-        GPTConfig(
-            n_layer=8, n_head=4, head_dim=16, n_embd=64, mlp_dim=256, block_size=32, vocab_size=500
-        )
-    )
-    for name, parameter in model.named_parameters():
+    for name, parameter in GPT(GPTConfig(8, 4, 16, 64, 256, 32, 500)).named_parameters():
         if name.endswith('bias'):
             assert not parameter.any(), name
         elif 'ln' in name:
@@ -69,6 +61,16 @@ def test_weights_begin_as_the_paper_has_them():
         else:
             std = 0.02 / 4 if name.endswith('mlp.proj.weight') else 0.02
             assert abs(parameter.std().item() / std - 1) < 0.1, name
+
+
+def seeded():
+    torch.manual_seed(1)
+    return GPT(TINY)
+
+
+def batch():
+    """Inputs and targets (3, 16); some targets are padding."""
+    return torch.randint(1, 53, (3, 16)), torch.randint(0, 53, (3, 16))
 
 
 def plain_loss(model, idx, targets, last_n):
@@ -80,19 +82,14 @@ def plain_loss(model, idx, targets, last_n):
 def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy_over_all_logits(
     last_n, monkeypatch
 ):
-    torch.manual_seed(1)
-    model = GPT(TINY)
-    idx, targets = (
-        torch.randint(1, 53, (3, 16)),
-        torch.randint(0, 53, (3, 16)),
-    )  # some targets are padding
-    rows_held = []
-    forward = torch.Tensor.logsumexp
-    monkeypatch.setattr(
-        torch.Tensor,
-        'logsumexp',
-        lambda x, *a, **k: rows_held.append(len(x)) or forward(x, *a, **k),
-    )
+    model, (idx, targets) = seeded(), batch()
+    rows_held, logsumexp = [], torch.Tensor.logsumexp
+
+    def counted(logits, *arguments, **more):
+        rows_held.append(len(logits))
+        return logsumexp(logits, *arguments, **more)
+
+    monkeypatch.setattr(torch.Tensor, 'logsumexp', counted)
     monkeypatch.setattr('model.CHUNK_LOGITS', 53 * 7)  # seven tokens at a time
     loss, per_token = model(idx, targets, last_n=last_n, per_token=True)
     (2 * loss).backward()
@@ -111,9 +108,7 @@ def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy_over_all_
 
 
 def test_more_chunks_compile_no_more_graphs_and_give_the_same_gradients(monkeypatch):
-    torch.manual_seed(1)
-    model = GPT(TINY)
-    idx, targets = torch.randint(1, 53, (3, 16)), torch.randint(0, 53, (3, 16))
+    model, (idx, targets) = seeded(), batch()
     (expected := plain_loss(model, idx, targets, 16)).backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     graphs = []
@@ -156,38 +151,3 @@ def test_the_residual_stream_ends_in_the_logits():
 def test_a_sequence_longer_than_the_block_is_refused():
     with pytest.raises(ValueError, match='longer than block_size 16'):
         GPT(TINY)(torch.ones(1, 17, dtype=torch.long))
-
-
-@pytest.mark.parametrize(
-    'change, words',
-    [
-        (lambda w: w.pop('ln_f.bias'), 'Missing key.*ln_f.bias'),
-        (
-            lambda w: w.update({'layers.0.attn.linear_X.weight': torch.ones(1)}),
-            'Unexpected key.*linear_X',
-        ),
-        (lambda w: w.update({'linear.weight': torch.ones(3, 3)}), r'size mismatch for head.weight'),
-        (
-            lambda w: w.update(
-                {f'layers.7.{n}': torch.ones(20) for n in ('ln1.weight', 'ln1.bias')}
-            ),
-            'Unexpected key.*blocks.7.ln1',
-        ),
-    ],
-)
-def test_a_foreign_checkpoint_is_refused_with_what_is_wrong(change, words):
-    weights = {languini_name(name): p.detach() for name, p in GPT(TINY).named_parameters()}
-    change(weights)
-    with pytest.raises(ValueError, match=words):
-        GPT(TINY).load_languini(weights)
-
-
-def test_windows_are_scored_as_one_by_one():
-    torch.manual_seed(2)
-    model, stream = GPT(TINY), np.random.default_rng(0).integers(1, 53, 101)
-    losses, starts = window_losses(model, stream, 4)
-    assert len(starts) == (101 - 1 - 16) // 4 + 1
-    for w, start in enumerate(starts):
-        window = torch.from_numpy(stream[start : start + 17])[None]
-        expected = F.cross_entropy(model(window[:, :-1])[0], window[0, 1:], reduction='none')[-4:]
-        assert np.allclose(losses[w], expected.detach(), atol=1e-5)

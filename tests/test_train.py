@@ -1,50 +1,123 @@
-"""train.py as its users meet it: the same command again and again, on machines that fail."""
+"""train.py as its users meet it: rerun again and again, on machines that fail."""
 
+import errno
+import fcntl
 import json
+import os
 import random
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from unittest import mock
+
+from lib.configurator import ConfigError
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, TINY, environment, refused, script
+from conftest import (
+    REPO,
+    TINY,
+    TINY_CONFIG,
+    environment,
+    in_process,
+    refused,
+    script,
+    write_documents,
+)
 
+import train
+from lib import machine
 from lib.checkpoint import checkpoint_paths, read_checkpoint
-from lib.configurator import ConfigError
-from lib.machine import memory_advice
+from lib.files import lock
 
 
-def train(*args, cwd, **kwargs):
-    return script('train', *TINY, *args, cwd=cwd, **kwargs)
+def run(out, *args, cwd):
+    return in_process('train', *TINY, f'--out_dir=out/{out}', *args, cwd=cwd)
 
 
-def finished(*args, cwd, **kwargs):
-    done = train(*args, cwd=cwd, **kwargs)
+def finished(out, *args, cwd):
+    """Trains out/OUT in this process; returns its folder."""
+    done = run(out, *args, cwd=cwd)
     assert done.returncode == 0, done.stderr
-    return done
+    return cwd / 'out' / out
 
 
-def two_processes(*args, cwd):
-    """Trains in two processes that share each step."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    command += [str(REPO / 'train.py'), *TINY, *args]
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+class Killed(BaseException):
+    pass
 
 
-def start(*args, cwd):
-    return subprocess.Popen(
-        [sys.executable, str(REPO / 'train.py'), *TINY, *args],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def killed(out, step, *args, cwd, saved=True):
+    """Trains out/OUT until it dies after the checkpoint of a step, or before it."""
+    save = train.Training.save
+
+    def save_and_die(training):
+        if saved or training.step < step:
+            save(training)
+        if training.step == step:
+            raise Killed
+
+    with mock.patch.object(train.Training, 'save', save_and_die), pytest.raises(Killed):
+        run(out, *args, cwd=cwd)
+    return cwd / 'out' / out
+
+
+def log(out, *without):
+    lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in without} for line in lines]
+
+
+def losses(out):
+    return np.array([line['loss'] for line in log(out)])
+
+
+def results(out):
+    return json.loads((out / 'results.json').read_text())
+
+
+def weights(out):
+    return read_checkpoint(list(checkpoint_paths(out).values())[-1])['model']
+
+
+def assert_same_run(one, other):
+    """Two finished runs have the same weights, log and perplexities."""
+    theirs = weights(other)
+    assert all(torch.equal(weight, theirs[name]) for name, weight in weights(one).items())
+    assert log(one, 'tokens_per_second') == log(other, 'tokens_per_second')
+    assert results(one)['languages'] == results(other)['languages']
+
+
+# --- interruptions --------------------------------------------------------------------------------
+
+CONTROL = ['--max_steps=25', '--only=en2', '--stages=[[0.7,0.3]]', '--dtype=float32']
+
+
+@pytest.mark.parametrize('saved', [True, False])
+@pytest.mark.parametrize(
+    'args',
+    [['--max_steps=25'], CONTROL, [*CONTROL, '--epochs=3', '--control_batch=7']],
+    ids=['run', 'control', 're-reading control'],
+)
+def test_a_run_killed_at_a_checkpoint_and_resumed_equals_an_uninterrupted_one(
+    workplace, args, saved
+):
+    args = [*args, '--checkpoint_interval=5', '--eval_interval=5', '--eval_windows=20']
+    whole = finished('whole', *args, cwd=workplace)
+    killed('killed', 10, *args, cwd=workplace, saved=saved)
+    assert_same_run(whole, finished('killed', *args, cwd=workplace))
+    evaluated = [line['step'] for line in log(whole) if 'perplexity' in line]
+    assert evaluated == list(range(4, results(whole)['steps'] - 1, 5))
+
+
+def start(out, *args, cwd):
+    command = [sys.executable, str(REPO / 'train.py'), *TINY, f'--out_dir=out/{out}', *args]
+    output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=cwd, env=environment(), **output)
 
 
 def wait_until(condition, process):
@@ -53,589 +126,503 @@ def wait_until(condition, process):
         time.sleep(0.0005)
 
 
-def log(out):
-    return [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
+def has_logged(out, lines):
+    path = out / 'log.jsonl'
+    return path.exists() and path.read_text().count('\n') > lines
 
 
-def final_state(out):
-    return read_checkpoint(list(checkpoint_paths(out).values())[-1])
-
-
-def assert_same_state(one, other):
-    for part in ('model', 'optimizer'):
-        a, b = ([t for t in torch.utils._pytree.tree_leaves(state[part])] for state in (one, other))
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            assert torch.equal(x, y) if torch.is_tensor(x) else x == y
-
-
-@pytest.mark.parametrize(
-    'control', [[], ['--only=en2', '--stages=[[0.7,0.3]]']], ids=['run', 'control']
-)
-def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_run(workplace, control):
-    args = ['--max_steps=120', '--checkpoint_interval=3', *control]
-    finished(*args, '--out_dir=out/whole', cwd=workplace)
-    out = workplace / 'out/killed'
-    moments = sorted(random.Random().sample(range(5, 100), 4))
-    for number in range(5):
-        process = start(*args, '--out_dir=out/killed', cwd=workplace)
-        if number == 2:  # while a checkpoint is being written
-            wait_until(
-                lambda: checkpoint_paths(out) and list(out.glob('checkpoint_*.tmp')), process
-            )
-        else:
-            moment = moments[number - (number > 2)]
-            wait_until(
-                lambda moment=moment: (out / 'log.jsonl').exists() and len(log_lines(out)) > moment,
-                process,
-            )
+def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_one(workplace):
+    args = ['--max_steps=120', '--checkpoint_interval=3']
+    whole, out = finished('whole', *args, cwd=workplace), workplace / 'out/killed'
+    moments = [lambda step=step: has_logged(out, step) for step in (5, random.randint(6, 90))]
+    for moment in (*moments, lambda: list(out.glob('checkpoint_*.tmp'))):  # while one is written
+        process = start('killed', *args, cwd=workplace)
+        wait_until(moment, process)
         process.kill()
         process.wait()
-        assert not (out / 'results.json').exists()
-    finished(*args, '--out_dir=out/killed', cwd=workplace)
-    whole = workplace / 'out/whole'
-    assert_same_state(final_state(whole), final_state(out))
-    untimed = [
-        [{k: v for k, v in entry.items() if k != 'tokens_per_second'} for entry in log(o)]
-        for o in (whole, out)
-    ]
-    assert untimed[0] == untimed[1]
-    steps = [entry['step'] for entry in untimed[0]]
-    assert steps == sorted(set(steps)) and (
-        steps == list(range(120)) or control and len(steps) > 90
-    )
-    scores = [json.loads((o / 'results.json').read_text())['languages'] for o in (whole, out)]
-    assert scores[0] == scores[1]
+    assert not (out / 'results.json').exists()
+    assert_same_run(whole, finished('killed', *args, cwd=workplace))
+    assert [line['step'] for line in log(out)] == list(range(120))
 
 
-def log_lines(out):
-    return (out / 'log.jsonl').read_text().splitlines()
-
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_a_checkpoint_and_leaves(workplace, number):
-    out = workplace / 'out/r'
-    process = start(
-        '--max_steps=100000', '--checkpoint_interval=100000', '--out_dir=out/r', cwd=workplace
-    )
-    wait_until(lambda: (out / 'log.jsonl').exists() and len(log_lines(out)) > 5, process)
-    process.send_signal(number)
+def test_a_signal_saves_a_checkpoint_and_leaves(workplace):
+    args = '--max_steps=100000', '--checkpoint_interval=100000'
+    out, process = workplace / 'out/r', start('r', *args, cwd=workplace)
+    wait_until(lambda: has_logged(out, 5), process)
+    process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, text
+    assert process.returncode == 128 + signal.SIGINT and 'Traceback' not in text
     (step,) = checkpoint_paths(out)
-    assert f'stopped by a signal after step {step}' in text and 'Traceback' not in text
     assert log(out)[-1]['step'] == step - 1
 
 
-def test_a_signal_is_not_kept_waiting_for_the_end_of_a_long_step(workplace):
-    out = workplace / 'out/r'
-    args = [
-        '--batch_size=4096',
-        '--micro_batch_size=1',
-        '--max_steps=2',
-        '--warmup_steps=0',
-        '--out_dir=out/r',
-    ]
-    process = start(*args, cwd=workplace)
-    wait_until(
-        (out / 'log.jsonl').exists, process
-    )  # made just before the first of 4,096 passes, some 10 s
+def test_a_signal_does_not_wait_for_the_end_of_a_long_step(workplace):
+    args = '--batch_size=4096 --micro_batch_size=1 --max_steps=2 --warmup_steps=0'.split()
+    out, process = workplace / 'out/r', start('r', *args, cwd=workplace)
+    wait_until((out / 'log.jsonl').exists, process)  # made just before some 10 s of micro-batches
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, text
-    assert 'stopped by a signal after step 0' in text and list(checkpoint_paths(out)) == [0]
-    refused(train(*args, '--learning_rate=0.02', cwd=workplace), 'learning_rate')
-    assert (out / 'log.jsonl').read_text() == ''
-
-
-def test_a_refused_run_leaves_nothing(workplace):
-    refused(
-        train('--corpora=[en,nowhere]', '--out_dir=out/r', cwd=workplace), 'no corpus', 'prepare.py'
-    )
-    refused(
-        train('--lr_schedule=wsd', '--init_from=out/trunk', '--out_dir=out/r', cwd=workplace),
-        'no run out/trunk',
-    )
-    assert not (workplace / 'out/r').exists()
-
-
-def test_the_last_evaluation_can_be_shortened(workplace):
-    finished(
-        '--max_steps=1', '--warmup_steps=0', '--final_windows=3', '--out_dir=out/r', cwd=workplace
-    )
-    results = json.loads((workplace / 'out/r/results.json').read_text())
-    assert {score['scored_tokens'] for score in results['languages'].values()} == {
-        3 * 8
-    }  # a quarter of block_size each
-
-
-def test_a_finished_run_prints_its_result_again_and_refuses_other_settings(workplace):
-    args = ['--max_steps=5', '--out_dir=out/r']
-    first = finished(*args, cwd=workplace)
-    before = {p.name: p.stat().st_mtime_ns for p in (workplace / 'out/r').iterdir()}
-    second = finished(*args, '--checkpoint_interval=7', cwd=workplace)
-    assert (
-        'finished' in second.stdout
-        and second.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
-    )
-    assert before == {p.name: p.stat().st_mtime_ns for p in (workplace / 'out/r').iterdir()}
-    refused(
-        train(*args, '--stages=[[0.5,0.5]]', cwd=workplace),
-        'stages is [[0.9, 0.1]] there and [[0.5, 0.5]] now',
-    )
-    (workplace / 'out/r/results.json').unlink()
-    refused(
-        train(*args, '--learning_rate=0.02', cwd=workplace),
-        'learning_rate is 0.01 there and 0.02 now',
-    )
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(workplace):
-    args = ['--max_steps=20', '--checkpoint_interval=5', '--out_dir=out/r']
-    finished(*args, cwd=workplace)
-    out = workplace / 'out/r'
-    expected = final_state(out)
-    (out / 'results.json').unlink()
-    newest = checkpoint_paths(out)[20]
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1  # one bit
-    newest.write_bytes(content)
-    done = finished(*args, cwd=workplace)
-    assert 'checkpoint_0000020.pt is damaged' in done.stderr and 'the one before' in done.stderr
-    assert_same_state(expected, final_state(out))
-    for path in checkpoint_paths(out).values():
-        path.write_bytes(path.read_bytes()[:1000])
-    (out / 'results.json').unlink()
-    refused(train(*args, cwd=workplace), 'every checkpoint in out/r is damaged')
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(checkpoint_paths(out)) == [0] and log(out) == []
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(workplace):
-    args = ['--max_steps=20', '--checkpoint_interval=5', '--out_dir=out/r']
-    finished(*args, cwd=workplace)
-    out = workplace / 'out/r'
+    args = '--max_steps=20', '--checkpoint_interval=5'
+    out = killed('r', 10, *args, cwd=workplace)
+    half = checkpoint_paths(out)[10].stat().st_size // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (half, before[1]))
+    try:
+        done = run('r', *args, cwd=workplace)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    refused(done, 'checkpoint_0000015.pt')
+    assert list(checkpoint_paths(out)) == [5, 10] and not list(out.glob('*.tmp'))
+    finished('r', *args, cwd=workplace)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(workplace):
+    args = '--max_steps=20', '--checkpoint_interval=5'
+    whole = finished('whole', *args, cwd=workplace)
+    out = killed('r', 15, *args, cwd=workplace)
+    newest = checkpoint_paths(out)[15]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit
+    newest.write_bytes(content)
+    done = run('r', *args, cwd=workplace)
+    assert done.returncode == 0 and newest.name in done.stderr
+    assert_same_run(whole, out)
+    for path in checkpoint_paths(out).values():
+        path.write_bytes(path.read_bytes()[:1000])
     (out / 'results.json').unlink()
-    checkpoint_paths(out)[20].unlink()
-    size = checkpoint_paths(out)[15].stat().st_size
-    done = subprocess.run(
-        [sys.executable, str(REPO / 'train.py'), *TINY, *args],
-        cwd=workplace,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)),
-    )
-    refused(done, 'checkpoint_0000020.pt')
-    assert list(checkpoint_paths(out)) == [15] and not list(out.glob('*.tmp'))
-    finished(*args, cwd=workplace)
+    refused(run('r', *args, cwd=workplace), 'damaged')
 
 
-@pytest.mark.parametrize(
-    'dtype, learning_rate, tolerance', [('float32', 1e-2, 1e-5), ('auto', 1e-3, 1e-4)]
-)
-def test_two_processes_give_the_losses_of_one(workplace, dtype, learning_rate, tolerance):
-    args = [
-        '--max_steps=20',
-        '--stages=[[0.6,0.4]]',
-        f'--dtype={dtype}',
-        f'--learning_rate={learning_rate}',
-    ]
-    finished(*args, '--out_dir=out/one', cwd=workplace)
-    two_processes(*args, '--out_dir=out/two', cwd=workplace)
-    one, two = log(workplace / 'out/one'), log(workplace / 'out/two')
-    assert len(one) == len(two) == 20
-    for a, b in zip(one, two):
-        assert abs(a['loss'] - b['loss']) < tolerance
-        assert a['losses'].keys() == b['losses'].keys()
-    results = [
-        json.loads((workplace / f'out/{name}/results.json').read_text()) for name in ('one', 'two')
-    ]
-    for a, b in zip(results[0]['languages'].values(), results[1]['languages'].values()):
-        assert abs(a['loss'] - b['loss']) < 1e-3 and a['tokens_seen'] == b['tokens_seen']
+def test_only_a_folder_that_another_process_holds_is_refused(workplace, monkeypatch, capsys):
+    (workplace / 'out/r').mkdir(parents=True)
+    with lock(workplace / 'out/r'):
+        refused(run('r', '--max_steps=6', cwd=workplace), 'out/r')
+    locks = mock.Mock(side_effect=OSError(errno.ENOSYS, 'no locks here'))
+    monkeypatch.setattr(fcntl, 'flock', locks)
+    done = run('r', '--max_steps=6', cwd=workplace)
+    assert done.returncode == 0 and 'no locks here' in done.stderr
 
 
-def test_the_micro_batch_size_and_the_compiler_change_the_losses_by_rounding_only(workplace):
-    runs = {
-        'whole': [],
-        'cut': ['--micro_batch_size=2'],
-        'compiled': ['--compile=True', '--micro_batch_size=4'],
+def test_a_refused_run_leaves_nothing(workplace):
+    refused(run('r', '--corpora=[en,nowhere]', cwd=workplace), 'nowhere')
+    refused(run('r', '--lr_schedule=wsd', '--init_from=out/trunk', cwd=workplace), 'out/trunk')
+    assert not (workplace / 'out/r').exists()
+
+
+# --- a finished run -------------------------------------------------------------------------------
+
+
+def test_a_finished_run_prints_its_result_again_and_refuses_other_settings(workplace):
+    first = run('r', '--max_steps=6', cwd=workplace)
+    before = {path.name: path.stat().st_mtime_ns for path in (workplace / 'out/r').iterdir()}
+    second = run('r', '--max_steps=6', '--checkpoint_interval=7', cwd=workplace)
+    assert second.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+    assert before == {
+        path.name: path.stat().st_mtime_ns for path in (workplace / 'out/r').iterdir()
     }
-    losses = {}
-    for name, more in runs.items():
-        finished('--max_steps=12', '--dtype=float32', f'--out_dir=out/{name}', *more, cwd=workplace)
-        losses[name] = [entry['loss'] for entry in log(workplace / f'out/{name}')]
-    assert np.allclose(losses['whole'], losses['cut'], atol=1e-5)
-    assert np.allclose(losses['whole'], losses['compiled'], atol=1e-4)
+    other = '--max_steps=6', '--stages=[[0.5,0.5]]'
+    refused(run('r', *other, cwd=workplace), 'stages', [[0.9, 0.1]], [[0.5, 0.5]])
+    (workplace / 'out/r/results.json').unlink()
+    refused(run('r', '--max_steps=6', '--learning_rate=0.02', cwd=workplace), 'learning_rate')
 
 
-def test_several_threads_give_the_same_losses_each_time(workplace):
-    sizes = '--n_embd=64 --batch_size=128 --block_size=64 --micro_batch_size=128'.split()
-    for name in ('one', 'two'):
-        more = ('--compile=True', '--max_steps=12', f'--out_dir=out/{name}', *sizes)
-        finished(*more, cwd=workplace, env={'OMP_NUM_THREADS': '2'})
-    losses = [
-        [entry['loss'] for entry in log(workplace / f'out/{name}')] for name in ('one', 'two')
-    ]
-    assert losses[0] == losses[1]
+def test_a_finished_run_keeps_one_checkpoint_without_optimiser_and_those_to_be_kept(tiny_run):
+    states = [read_checkpoint(path) for path in checkpoint_paths(tiny_run).values()]
+    assert [state['step'] for state in states] == [10, 20]
+    assert ['optimizer' in state for state in states] == [True, False]
 
 
-def test_float16_trains_with_a_scaler(workplace):
-    finished('--max_steps=30', '--dtype=float16', '--out_dir=out/half', cwd=workplace)
-    finished('--max_steps=30', '--dtype=float32', '--out_dir=out/full', cwd=workplace)
-    half, full = (
-        np.array([e['loss'] for e in log(workplace / f'out/{n}')]) for n in ('half', 'full')
-    )
-    assert final_state(workplace / 'out/half')['scaler']['scale'] > 1
-    assert np.allclose(half, full, atol=0.05) and half[-5:].mean() < half[:5].mean() - 0.3
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_languages(workplace):
-    done = train(
-        '--max_steps=40',
-        '--learning_rate=1e30',
-        '--warmup_steps=0',
-        '--checkpoint_interval=1',
-        '--out_dir=out/r',
-        cwd=workplace,
-    )
-    sentence = refused(done, 'en1', 'last checkpoint')
-    step = int(sentence.split('loss of step ')[1].split()[0])
-    assert max(checkpoint_paths(workplace / 'out/r')) <= step
-    assert all(np.isfinite(entry['loss']) for entry in log(workplace / 'out/r'))
-
-
-def test_results_say_what_was_seen_and_agree_with_evaluate(workplace):
-    finished('--max_steps=30', '--stages=[[1.0,0.0],[0.5,0.5]]', '--out_dir=out/r', cwd=workplace)
-    results = json.loads((workplace / 'out/r/results.json').read_text())
-    seen = {name: entry['tokens_seen'] for name, entry in results['languages'].items()}
-    assert sum(seen.values()) == results['tokens'] == 30 * 8 * 32
+def test_results_name_the_code_and_what_was_seen_and_agree_with_evaluate(workplace):
+    out = finished('r', '--max_steps=30', '--stages=[[1.0,0.0],[0.5,0.5]]', cwd=workplace)
+    found = results(out)
+    seen = {name: entry['tokens_seen'] for name, entry in found['languages'].items()}
+    assert sum(seen.values()) == found['tokens'] == 30 * 8 * 32
     assert 15 * 8 * 32 < seen['en1'] < 30 * 8 * 32
-    assert {'settings', 'versions', 'wall_time_s', 'tokens_per_second'} <= results.keys()
-    done = script('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)
+    assert all(entry['tokens_read'] == seen[name] for name, entry in found['languages'].items())
+    assert (found['commit'], found['dirty']) == machine.code_version()
+    done = in_process('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)
     assert done.returncode == 0, done.stderr
-    evaluation = json.loads((workplace / 'out/r/evaluation.json').read_text())
-    for name, entry in evaluation.items():
-        assert entry['ppl'] == pytest.approx(results['languages'][name]['ppl'], rel=1e-5)
+    for name, entry in json.loads((out / 'evaluation.json').read_text()).items():
+        assert entry['ppl'] == pytest.approx(found['languages'][name]['ppl'], rel=1e-5)
         assert f'{entry["ppl"]:.2f}' in done.stdout
 
 
+def test_the_version_of_the_code_is_its_commit_or_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, '__file__', str(tmp_path / 'machine.py'))
+    assert machine.code_version() == (None, None)
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a', '-C', str(tmp_path)]
+    (tmp_path / 'a').write_text('1')
+    for words in ('init -q', 'add a', 'commit -qm a'):
+        subprocess.run([*git, *words.split()], check=True)
+    commit, dirty = machine.code_version()
+    assert len(commit) == 40 and dirty is False
+    (tmp_path / 'a').write_text('2')
+    assert machine.code_version() == (commit, True)
+
+
+def test_one_test_document_gives_no_standard_error_and_whole_results(workplace):
+    text = write_documents(workplace / 'text', 2, length=3000)
+    made = '--corpus=one', '--source=text', '--vocab_size=300', '--test_fraction=0.5'
+    done = in_process('prepare', *made, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    args = '--corpora=[one]', '--languages=[one]', '--stages=[[1]]', '--max_steps=6'
+    first, second = (run('r', *args, cwd=workplace) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr
+    score = results(workplace / 'out/r')['languages']['one']
+    assert text and score['documents'] == 1 and score['ppl_se'] is score['loss_se'] is None
+    assert 'NaN' not in (workplace / 'out/r/results.json').read_text()
+
+
+def test_the_last_evaluation_can_be_shortened(workplace):
+    out = finished('r', '--max_steps=5', '--final_windows=3', cwd=workplace)
+    scored = {score['scored_tokens'] for score in results(out)['languages'].values()}
+    assert scored == {3 * 8}  # a quarter of block_size each
+
+
+def test_other_files_that_look_like_checkpoints_are_ignored(workplace, tiny_run):
+    shutil.copytree(tiny_run, workplace / 'out/r')
+    (workplace / 'out/r/checkpoint_best.pt').write_bytes(b'mine')
+    done = in_process('evaluate', '--out_dir=out/r', '--max_windows=3', cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+
+# --- the same numbers in other ways ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('args', [['--stages=[[0.6,0.4]]', '--batch_size=9'], CONTROL])
+def test_two_processes_give_the_losses_of_one(workplace, args):
+    args = '--max_steps=20', *args, '--dtype=float32'
+    one, two = finished('one', *args, cwd=workplace), workplace / 'out/two'
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command += [str(REPO / 'train.py'), *TINY, '--out_dir=out/two', *args]
+    subprocess.run(command, cwd=workplace, env=environment(), capture_output=True, check=True)
+    assert [line['step'] for line in log(one)] == [line['step'] for line in log(two)]
+    assert [[*line['losses']] for line in log(one)] == [[*line['losses']] for line in log(two)]
+    assert np.allclose(losses(one), losses(two), atol=1e-5)
+    for a, b in zip(results(one)['languages'].values(), results(two)['languages'].values()):
+        assert abs(a['loss'] - b['loss']) < 1e-4 and a['tokens_seen'] == b['tokens_seen']
+
+
+def test_the_micro_batch_size_changes_the_losses_by_rounding_only(workplace):
+    args = '--max_steps=12', '--dtype=float32'
+    whole = losses(finished('whole', *args, cwd=workplace))
+    cut = losses(finished('cut', *args, '--micro_batch_size=3', cwd=workplace))
+    assert np.allclose(whole, cut, atol=1e-5)
+
+
+def test_a_compiled_run_on_several_threads_repeats_itself_and_differs_by_rounding_only(workplace):
+    args = '--max_steps=12 --n_layer=1 --n_embd=64 --batch_size=128 --block_size=64'.split()
+    plain = losses(finished('plain', *args, '--dtype=float32', cwd=workplace))
+    torch.set_num_threads(2)
+    compiled = [
+        losses(finished(name, *args, '--dtype=float32', '--compile=True', cwd=workplace))
+        for name in ('one', 'two')
+    ]
+    assert compiled[0].tolist() == compiled[1].tolist()
+    assert np.allclose(plain, compiled[0], atol=1e-4)
+
+
+def test_without_a_working_compiler_a_note_says_why_and_training_goes_on(workplace):
+    broken = workplace / 'c++'
+    broken.write_text(
+        '#!/bin/sh\ncase "$1" in -*v*) exec g++ "$@";; esac\n'
+        'echo "error: no header of ours" >&2; exit 1\n'
+    )
+    broken.chmod(0o755)
+    env = dict(CXX=str(broken), TORCHINDUCTOR_CACHE_DIR=str(workplace / 'cache'))
+    args = '--compile=True', '--max_steps=5', '--out_dir=out/r'
+    done = script('train', *TINY, *args, cwd=workplace, env=env)
+    assert done.returncode == 0 and done.stderr.count('no header of ours') == 1, done.stderr
+    assert 'Traceback' not in done.stderr and len(losses(workplace / 'out/r')) == 5
+
+
+def test_float16_trains_with_a_scaler(workplace):
+    args = '--max_steps=30', '--keep_checkpoints=[30]'
+    half = finished('half', *args, '--dtype=float16', cwd=workplace)
+    full = finished('full', *args, '--dtype=float32', cwd=workplace)
+    assert read_checkpoint(checkpoint_paths(half)[30])['scaler']['scale'] > 1
+    assert np.allclose(losses(half), losses(full), atol=0.05)
+    assert losses(half)[-5:].mean() < losses(half)[:5].mean() - 0.3
+
+
+def test_batches_are_read_ahead_in_order():
+    made = []
+    following = machine.prefetch(lambda item: made.append(item) or -item, range(30), ahead=5)
+    assert next(following) == 0
+    time.sleep(0.1)
+    assert 5 <= len(made) <= 6
+    assert list(following) == [-item for item in range(1, 30)]
+
+
+def test_a_group_of_parameters_keeps_its_own_share_of_the_learning_rate(training_of, monkeypatch):
+    def two_groups(parameters, rate):
+        first, *others = parameters
+        groups = dict(params=[first], lr=rate / 10), dict(params=others)
+        return torch.optim.SGD(groups, lr=rate)
+
+    monkeypatch.setattr(train, 'make_optimizer', two_groups)
+    training = training_of()
+    training.log = SimpleNamespace(add=lambda *step, learning_rate: rates.append(learning_rate))
+    rates, groups = [], training.optimizer.param_groups
+    for batch, drawn in list(training.batches())[:6]:
+        training.take_step(batch, drawn)
+        training.step += 1
+        assert groups[1]['lr'] == rates[-1] == pytest.approx(10 * groups[0]['lr'])
+    assert rates[0] < rates[3] == 1e-2
+
+
+# --- languages, branches, controls ----------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    'args',
+    'corpora, stages, args',
     [
-        [
-            '--corpora=[en,fr,en]',
-            '--languages=[en1,fr,en2]',
-            '--stages=[[0.6,0.3,0.1]]',
-            '--vocabulary=anchored',
-        ],
-        [
-            '--corpora=[en,en,en,en,en,en,en,en,en,en]',
-            '--languages=[a,b,c,d,e,f,g,h,i,j]',
-            f'--stages={[[0.1] * 10]}',
-        ],
-        ['--corpora=[en,fr]', '--languages=[en,fr]', '--stages=[[0.5,0.5]]'],
+        ('en fr en', [[0.6, 0.3, 0.1]], ['--vocabulary=anchored']),
+        (' '.join(['en'] * 10), [[0.1] * 10], []),
+        ('en fr', [[0.5, 0.5]], ['--orders=[reversed,scrambled_4]']),
     ],
-    ids=['three languages', 'ten clones', 'disjoint'],
+    ids=['three languages', 'ten clones', 'disjoint, of other orders'],
 )
-def test_any_number_of_languages_trains(workplace, args):
-    finished('--max_steps=40', '--out_dir=out/r', *args, cwd=workplace)
-    entries = log(workplace / 'out/r')
-    names = args[1].split('[')[1][:-1].split(',')
+def test_any_number_of_languages_trains(workplace, corpora, stages, args):
+    names = [f'l{number}' for number in range(len(stages[0]))]
+    args += [f'--corpora={corpora.split()}', f'--languages={names}', f'--stages={stages}']
+    out = finished('r', '--max_steps=40', *args, cwd=workplace)
     for name in names:
-        of_language = [entry['losses'][name] for entry in entries if name in entry['losses']]
+        of_language = [line['losses'][name] for line in log(out) if name in line['losses']]
         assert np.mean(of_language[-4:]) < np.mean(of_language[:4])
 
 
+WSD = '--lr_schedule=wsd', '--decay_fraction=0.25'
+
+
 def test_a_branch_of_a_trunk_equals_a_run_of_its_own(workplace):
-    wsd = ['--lr_schedule=wsd', '--decay_fraction=0.25']
-    finished(
-        *wsd,
-        '--max_steps=40',
-        '--keep_checkpoints=[15]',
-        '--checkpoint_interval=4',
-        '--out_dir=out/trunk',
-        cwd=workplace,
-    )
-    assert list(checkpoint_paths(workplace / 'out/trunk')) == [15, 36, 40]
-    finished(*wsd, '--max_steps=20', '--out_dir=out/alone', cwd=workplace)
-    done = finished(
-        *wsd, '--max_steps=20', '--init_from=out/trunk', '--out_dir=out/branch', cwd=workplace
-    )
-    assert 'branches off out/trunk at step 15' in done.stdout
-    assert_same_state(final_state(workplace / 'out/alone'), final_state(workplace / 'out/branch'))
-    results = [
-        json.loads((workplace / f'out/{name}/results.json').read_text())
-        for name in ('alone', 'branch')
-    ]
-    assert results[0]['languages'] == results[1]['languages']
-    refused(
-        train(
-            *wsd,
-            '--max_steps=20',
-            '--init_from=out/trunk',
-            '--seed=1',
-            '--out_dir=out/b',
-            cwd=workplace,
-        ),
-        'seed is 0 there and 1 now',
-    )
-    refused(
-        train(*wsd, '--max_steps=12', '--init_from=out/trunk', '--out_dir=out/b', cwd=workplace),
-        'no checkpoint',
-        'keep_checkpoints=[9]',
-    )
-
-
-@pytest.mark.parametrize(
-    'args, words',
-    [
-        (['--corpora=[nowhere,en]'], 'python prepare.py --corpus=nowhere'),
-        (['--stages=[[0.5,0.4]]'], 'add up to 1'),
-        (['--stages=[[1.0]]'], '2 probabilities'),
-        (['--block_size=100000'], 'block_size 100000'),
-        (['--micro_batch_size=3'], 'micro_batch_size 3 does not divide'),
-        (['--size=huge'], 'mini, small, medium'),
-        (['--n_layer=0'], 'n_layer must be a positive number'),
-        (['--dtype=int8'], 'dtype must be auto'),
-        (['--device=cuda:77'], 'cuda:77'),
-        (['--wandb_project=p'], 'pip install wandb'),
-        (['--max_step=3'], "'max_steps'"),
-        (['--max_steps=4'], 'ends within its warm-up'),
-        (['--max_steps=10', '--warmup_fraction=0.96'], 'ends within its warm-up'),
-        (['--only=en3'], "only='en3' is none of the languages en1, en2"),
-        (['--only=en2', '--stages=[[1.0,0.0]]'], 'never draws en2'),
-        (['--batch_size=abc'], 'batch_size must be a whole number'),
-    ],
-)
-def test_bad_settings_are_one_sentence(workplace, args, words):
-    refused(train('--max_steps=9', '--out_dir=out/r', *args, cwd=workplace), words)
-
-
-def test_a_shard_with_tokens_beyond_its_vocabulary_is_refused(workplace):
-    path = workplace / 'data/en/train.bin'
-    tokens = np.memmap(path, dtype=np.uint16, mode='r+')
-    tokens[len(tokens) // 3 : 2 * len(tokens) // 3] = (
-        60000  # its ends, which are compared at the start, stay
-    )
-    tokens.flush()
-    refused(train('--max_steps=50', '--out_dir=out/r', cwd=workplace), 'train.bin', 'delete')
-
-
-def test_two_runs_do_not_share_a_folder(workplace):
-    out = workplace / 'out/r'
-    process = start('--max_steps=100000', '--out_dir=out/r', cwd=workplace)
-    wait_until(lambda: (out / 'log.jsonl').exists(), process)
-    try:
-        refused(train('--max_steps=100000', '--out_dir=out/r', cwd=workplace), 'another process')
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_running_out_of_memory_says_what_to_lower():
-    with pytest.raises(ConfigError, match='out of memory: lower it'), memory_advice('lower it'):
-        torch.empty(1 << 60, dtype=torch.uint8)
-
-
-def test_the_folder_is_named_after_the_configs_and_the_overrides(workplace):
-    (workplace / 'tiny.py').write_text(
-        '\n'.join(
-            f'{name} = {value!r}'
-            for name, value in dict(
-                size='',
-                n_layer=1,
-                n_head=1,
-                head_dim=8,
-                n_embd=8,
-                mlp_dim=8,
-                block_size=8,
-                batch_size=4,
-                warmup_steps=1,
-                compile=False,
-                corpora=['en', 'en'],
-                max_steps=3,
-                final_windows=2,
-            ).items()
-        )
-    )
-    (workplace / 'twice.py').write_text('max_steps = 2 * max_steps\n')
-    for arguments in (
-        ['tiny.py', 'twice.py'],
-        ['tiny.py', '--max_steps=2'],
-        ['tiny.py', '--max_steps=3'],
-        ['tiny.py', '--only=en2', '--stages=[[0.5,0.5]]', '--device=cpu', '--log_interval=3'],
+    kept = '--keep_checkpoints=[15,30]', '--checkpoint_interval=4'
+    trunk = finished('trunk', *WSD, '--max_steps=40', *kept, cwd=workplace)
+    assert list(checkpoint_paths(trunk)) == [15, 30, 40]
+    for steps in (20, 60):  # one that is shorter than the trunk, and one that is longer
+        branch = *WSD, f'--max_steps={steps}'
+        own = finished(f'own_{steps}', *branch, cwd=workplace)
+        done = run(f'branch_{steps}', *branch, '--init_from=out/trunk', cwd=workplace)
+        assert done.returncode == 0 and 'out/trunk at step' in done.stdout
+        out = workplace / f'out/branch_{steps}'
+        assert log(out)[0]['step'] == dict({20: 15, 60: 30})[steps]
+        assert results(own)['languages'] == results(out)['languages']
+    for args, word in (
+        (['--max_steps=20', '--seed=1'], 'seed'),
+        (['--max_steps=12'], 'keep_checkpoints=[9]'),
+        (['--max_steps=20', '--warmup_steps=5'], 'warmup_steps'),
     ):
-        done = script('train', *arguments, cwd=workplace)
+        refused(run('b', *WSD, *args, '--init_from=out/trunk', cwd=workplace), word)
+    refused(run('trunk', *WSD, '--max_steps=60', cwd=workplace), 'init_from=out/trunk')
+
+
+@pytest.mark.parametrize('config', ['', 'orders = ["", "reversed"]\nloss_weights = [1, 2]\n'])
+def test_alone_is_the_monolingual_run_of_a_language_whatever_the_mix(workplace, config):
+    mixed = 'corpora = ["en", "fr"]\nlanguages = ["e", "f"]\nvocabulary = "anchored"\n'
+    (workplace / 'mixed.py').write_text(mixed + 'init_embeddings = "spelling"\n' + config)
+    (workplace / 'plain.py').write_text('languages, corpora, stages = ["f"], ["fr"], [[1.0]]\n')
+    tiny = [*TINY[:-3], '--device=cpu', '--max_steps=6']
+    for args in (['mixed.py', '--alone=f'], ['plain.py', *['--orders=[reversed]'] * bool(config)]):
+        done = in_process('train', *args, *tiny, cwd=workplace)
         assert done.returncode == 0, done.stderr
-    steps = {
-        path.parent.name: json.loads(path.read_text())['steps']
-        for path in (workplace / 'out').glob('*/results.json')
-    }
-    assert steps == {
-        'tiny-twice': 6,
-        'tiny-max_steps_2': 2,
-        'tiny': 3,
-        'tiny-stages_0.5_0.5-only_en2': 3,
-    }
-
-
-# --- controls -------------------------------------------------------------------------------------
-
-
-def training_of(monkeypatch, workplace, **settings):
-    """A Training of train.py in this process, with the settings of TINY and others."""
-    from device import Processes
-
-    import train as script_of_train
-
-    monkeypatch.chdir(workplace)
-    tiny = dict(
-        size='',
-        n_layer=2,
-        n_head=2,
-        head_dim=8,
-        n_embd=16,
-        mlp_dim=32,
-        block_size=32,
-        batch_size=8,
-        warmup_steps=4,
-        compile=False,
-        corpora=['en', 'en'],
-        languages=['en1', 'en2'],
-        max_steps=30,
+    one, two = (next((workplace / 'out').glob(f'{stem}-*')) for stem in ('mixed', 'plain'))
+    assert 'alone_f' in one.name
+    assert results(one)['settings'] | dict(out_dir='') == results(two)['settings'] | dict(
+        out_dir=''
     )
-    for name, value in (tiny | settings).items():
-        monkeypatch.setattr(script_of_train, name, value)
-    return script_of_train.Training({}, workplace / 'out/none', Processes('cpu'))
+    assert_same_run(one, two)
 
 
-@pytest.mark.parametrize(
-    'mix',
-    [
-        dict(),
-        dict(parallel_epochs=True),
-        dict(stages=[[1.0, 0.0], [0.2, 0.8]]),
-        dict(cloned_fraction=0.4),
-        dict(
-            corpora=['en', 'fr', 'en'],
-            languages=['en1', 'fr', 'en2'],
-            vocabulary='anchored',
-            stages=[[0.5, 0.3, 0.2]],
-        ),
-    ],
-    ids=['clones', 'parallel', 'stages', 'shared pieces', 'anchored'],
-)
-def test_a_control_trains_on_the_very_sequences_of_the_full_run_at_the_same_steps(
-    monkeypatch, workplace, mix
-):
-    full = training_of(monkeypatch, workplace, **mix)
-    language = full.trained[-1]
-    assert language.name == 'en2'
-    back = {entry: token for token, entry in enumerate(language.table.tolist())}
-    expected = [full.mix.batch(step, full.rows_of(step)) for step in range(30)]
-    control = training_of(monkeypatch, workplace, **mix, only='en2')
-    assert [lang.name for lang in control.trained] == ['en2']
-    assert control.config.vocab_size == language.corpus.vocab_size
-    for step, (inputs, targets, drawn) in enumerate(expected):
-        own = drawn == len(full.trained) - 1
-        tokens = control.mix.batch(step, control.rows_of(step))
-        assert control.counts[step] == own.sum() == len(tokens[0])
-        for ours, theirs in zip(tokens, (inputs[own], targets[own])):
-            assert ours.tolist() == [[back[entry] for entry in row] for row in theirs.tolist()]
-
-
-def test_a_step_without_the_language_is_passed_over(workplace):
-    finished('--only=en2', '--max_steps=60', '--out_dir=out/c', cwd=workplace)
-    steps, state = (
-        [entry['step'] for entry in log(workplace / 'out/c')],
-        final_state(workplace / 'out/c'),
-    )
+def test_a_step_without_the_language_is_skipped(workplace):
+    args = '--max_steps=60', '--keep_checkpoints=[60]'
+    control, mix = finished('c', *args, '--only=en2', cwd=workplace), workplace / 'out/r'
+    steps = [line['step'] for line in log(control)]
     assert 20 < len(steps) < 45  # a step has none of the ten percent with a probability of 0.43
-    assert {int(s['step']) for s in state['optimizer']['state'].values()} == {len(steps)} and state[
-        'step'
-    ] == 60
-    entries = {entry['step']: entry for entry in log(workplace / 'out/c')}
-    finished('--max_steps=60', '--out_dir=out/r', cwd=workplace)
-    for entry in log(workplace / 'out/r'):
-        assert ('en2' in entry['losses']) == (entry['step'] in entries)
-        if entry['step'] in entries:
-            assert entries[entry['step']]['learning_rate'] == entry['learning_rate']
-    seen = [
-        json.loads((workplace / f'out/{n}/results.json').read_text())['languages']
-        for n in ('c', 'r')
-    ]
-    assert (
-        list(seen[0]) == ['en2'] and seen[0]['en2']['tokens_seen'] == seen[1]['en2']['tokens_seen']
+    state = read_checkpoint(checkpoint_paths(control)[60])['optimizer']['state']
+    assert {int(moments['step']) for moments in state.values()} == {len(steps)}
+    finished('r', *args, cwd=workplace)
+    rates = {line['step']: line['learning_rate'] for line in log(mix) if 'en2' in line['losses']}
+    assert rates == {line['step']: line['learning_rate'] for line in log(control)}
+    (name,), seen = (
+        results(control)['languages'],
+        [results(out)['languages'] for out in (control, mix)],
     )
+    assert name == 'en2' and seen[0]['en2']['tokens_seen'] == seen[1]['en2']['tokens_seen']
 
 
-def test_two_processes_give_the_control_of_one(workplace):
-    args = ['--max_steps=40', '--only=en2', '--stages=[[0.7,0.3]]', '--dtype=float32']
-    finished(*args, '--out_dir=out/one', cwd=workplace)
-    two_processes(*args, '--out_dir=out/two', cwd=workplace)
-    one, two = log(workplace / 'out/one'), log(workplace / 'out/two')
-    assert [entry['step'] for entry in one] == [entry['step'] for entry in two]
-    assert np.allclose(
-        [entry['loss'] for entry in one], [entry['loss'] for entry in two], atol=1e-5
-    )
+def test_a_re_reading_control_says_what_it_read_and_runs_the_schedule_over_its_own_steps(workplace):
+    args = '--max_steps=60', '--only=en2', '--epochs=4', '--control_batch=3', *WSD
+    out = finished('c', *args, cwd=workplace)
+    found, rates = results(out), [line['learning_rate'] for line in log(out)]
+    score = found['languages']['en2']
+    assert score['tokens_read'] == 4 * score['tokens_seen'] == found['tokens']
+    assert found['steps'] == len(rates) == -(-4 * score['sequences_seen'] // 3)
+    assert found['settings']['max_steps'] == 60
+    decays = round(0.75 * len(rates))
+    assert set(rates[4:decays]) == {1e-2} and rates[-1] < rates[decays + 2] < 1e-2
 
 
-def test_passes_of_a_control_have_one_size_and_padding_changes_no_gradient(monkeypatch, workplace):
-    control = training_of(monkeypatch, workplace, only='en2', stages=[[0.5, 0.5]], dtype='float32')
+def test_micro_batches_of_a_control_have_one_size_and_padding_changes_no_gradient(training_of):
+    control = training_of(only='en2', stages=[[0.5, 0.5]], dtype='float32', micro_batch_size=3)
     shapes = set()
 
     def model(inputs, targets, **more):
         shapes.add(tuple(inputs.shape))
         return control.model(inputs, targets, **more)
 
-    control.parallel, control.micro = model, 3
-    for step in range(10):
-        *arrays, drawn = control.mix.batch(step, control.rows_of(step))
-        batch, count = [torch.from_numpy(part.copy()) for part in arrays], len(drawn)
+    control.parallel = model
+    for batch, drawn in list(control.batches())[:10]:
         control.model.zero_grad()
-        losses = control.compute_gradients(batch, drawn, count)
+        found = control.compute_gradients(batch, drawn, len(drawn))
         padded = [p.grad.clone() for p in control.model.parameters()]
         control.model.zero_grad()
         mean = control.model(*batch)
         mean.backward()
-        assert losses.mean().item() == pytest.approx(mean.item(), abs=1e-6) and len(losses) == count
+        assert found.mean().item() == pytest.approx(mean.item(), abs=1e-6)
+        assert len(found) == len(drawn)
         for ours, p in zip(padded, control.model.parameters()):
             assert torch.allclose(ours, p.grad, atol=1e-6)
     assert shapes == {(3, 32)}
 
 
-@pytest.mark.parametrize(
-    'counts, largest, size',
-    [
+def test_the_micro_batch_size_fits_the_steps():
+    for counts, largest, size in (
         ([16, 16], 100, 16),
         ([16, 16], 10, 8),
         ([7, 7], 5, 1),
         ([6, 7, 6, 5], 100, 7),
         ([6, 7, 6, 5], 4, 3),
         ([0, 1], 9, 1),
-    ],
-)
-def test_the_size_of_a_pass_fits_the_steps(counts, largest, size):
-    from train import pass_size
-
-    assert pass_size(np.array(counts), largest) == size
+    ):
+        assert machine.micro_batch_of(np.array(counts), largest) == size
 
 
-def test_a_branch_needs_the_warm_up_of_its_trunk(workplace):
-    wsd = ['--lr_schedule=wsd', '--warmup_fraction=0.1']
-    finished(
-        *wsd, '--max_steps=40', '--keep_checkpoints=[16]', '--out_dir=out/trunk', cwd=workplace
-    )
-    refused(
-        train(*wsd, '--max_steps=20', '--init_from=out/trunk', '--out_dir=out/b', cwd=workplace),
-        'another warm-up',
-        'warmup_steps',
-    )
+# --- bad input ------------------------------------------------------------------------------------
 
 
-def test_other_files_that_look_like_checkpoints_are_ignored(workplace):
-    finished('--max_steps=6', '--out_dir=out/r', cwd=workplace)
-    (workplace / 'out/r/checkpoint_best.pt').write_bytes(b'mine')
-    assert list(checkpoint_paths(workplace / 'out/r')) == [6]
-    done = script('evaluate', '--out_dir=out/r', '--device=cpu', '--max_windows=3', cwd=workplace)
-    assert done.returncode == 0, done.stderr
+# Each is refused in one sentence with the name of its first setting.
+BAD = """
+    corpora=[en] data_dir=data,corpora=[nowhere,en] stages=[[0.5,0.4]] stages=[[1.0]] stages=[]
+    alone=en3 only=en3 size=huge n_layer=0 block_size=100000 orders=[reversed] batch_size=abc
+    batch_size=0 micro_batch_size=-1 warmup_steps=9 learning_rate=0 min_learning_rate=1
+    decay_fraction=0 lr_schedule=linear dtype=int8 device=cuda:77 wandb_project=p epochs=2
+    loss_weights=[1] loss_weights=[0,0] loss_weights=[1,-1] loss_weights=[1,a]
+    init_embeddings=cousins init_noise=-1 train_only=fr alone=en2,only=en2
+    only=en2,stages=[[1.0,0.0]] control_batch=2,only=en2
+    warmup_steps=4,only=en2,epochs=1,control_batch=1000 block_size=32,orders=[reversed,shuffled_16]
+    init_embeddings=spelling,cloned_fraction=0 learning_rate=1e30,warmup_steps=0,max_steps=40
+"""
+
+
+@pytest.mark.parametrize('bad', BAD.split())
+def test_bad_settings_are_one_sentence(workplace, monkeypatch, bad):
+    monkeypatch.setitem(sys.modules, 'wandb', None)  # not installed
+    args = [f'--{argument}' for argument in re.split(r',(?=\w+=)', bad)]
+    refused(run('r', '--max_steps=9', *args, cwd=workplace), bad.partition('=')[0])
+
+
+def test_a_loss_that_is_not_finite_names_step_and_languages_and_keeps_what_was_before(workplace):
+    args = '--max_steps=40 --learning_rate=1e30 --warmup_steps=0 --checkpoint_interval=1'.split()
+    sentence, out = refused(run('r', *args, cwd=workplace), 'en1'), workplace / 'out/r'
+    step = int(sentence.split('loss of step ')[1].split()[0])
+    assert max(checkpoint_paths(out)) <= step and np.isfinite(losses(out)).all()
+
+
+def test_a_shard_with_tokens_beyond_its_vocabulary_is_refused(workplace):
+    path = workplace / 'data/en/train.bin'
+    tokens = np.memmap(path, dtype=np.uint16, mode='r+')
+    tokens[len(tokens) // 3 : 2 * len(tokens) // 3] = 60000  # its ends, which are compared, stay
+    tokens.flush()
+    refused(run('r', '--max_steps=50', cwd=workplace), 'train.bin')
+
+
+def test_a_checkpoint_of_other_code_is_refused(workplace, monkeypatch):
+    args, make = ['--max_steps=20', '--checkpoint_interval=5'], train.make_optimizer
+    killed('r', 10, *args, cwd=workplace)
+
+    def grouped(parameters, rate):
+        first, *others = parameters
+        return torch.optim.Adam([dict(params=[first]), dict(params=others)], lr=rate)
+
+    def edited(parameters, rate):
+        optimizer = make(parameters, rate)
+        optimizer.param_groups[0]['betas'] = (0.8, 0.9)
+        return optimizer
+
+    others = grouped, edited, lambda parameters, rate: torch.optim.SGD([*parameters], lr=rate)
+    for other in others:
+        monkeypatch.setattr(train, 'make_optimizer', other)
+        refused(run('r', *args, cwd=workplace), 'optimizer')
+    monkeypatch.setattr(train, 'make_optimizer', make)
+    path = workplace / 'out/r/checkpoint_0000010.pt'
+    state = read_checkpoint(path)
+    state['model']['extra'] = state['model'].pop('ln_f.bias')
+    torch.save(state, path)
+    refused(run('r', *args, cwd=workplace), 'ln_f.bias')
+
+
+def test_running_out_of_memory_says_what_to_lower():
+    with pytest.raises(ConfigError, match='lower it'), machine.memory_advice('lower it'):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_a_gpu_that_torch_cannot_use_gives_a_warning(tmp_path, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip('torch uses the GPU of this machine')
+    (tmp_path / 'nvidia-smi').write_text('#!/bin/sh\n')
+    (tmp_path / 'nvidia-smi').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    assert machine.pick_device('cpu').type == 'cpu' and capsys.readouterr().err == ''
+    machine.pick_device('auto')
+    assert 'nvidia-smi' in capsys.readouterr().err
+
+
+# --- names, Weights & Biases ----------------------------------------------------------------------
+
+
+def test_the_folder_is_named_after_the_configs_and_the_overrides(workplace):
+    (workplace / 'tiny.py').write_text(TINY_CONFIG + 'max_steps = 5\n')
+    (workplace / 'twice.py').write_text('max_steps = 2 * max_steps\n')
+    for arguments in (
+        ['tiny.py', 'twice.py'],
+        ['tiny.py', '--max_steps=6'],
+        ['tiny.py', '--max_steps=5'],
+        ['tiny.py', '--only=en2', '--stages=[[0.5,0.5]]', '--device=cpu', '--log_interval=3'],
+    ):
+        done = in_process('train', *arguments, cwd=workplace)
+        assert done.returncode == 0, done.stderr
+    found = {path.parent.name: path for path in (workplace / 'out').glob('*/results.json')}
+    assert {name: results(path.parent)['steps'] for name, path in found.items()} == {
+        'tiny-twice': 10,
+        'tiny-max_steps_6': 6,
+        'tiny': 5,
+        'tiny-stages_0.5_0.5-only_en2': 5,
+    }
+
+
+class WandbError(Exception):
+    pass
+
+
+def test_weights_and_biases_gets_the_results_under_a_name_of_the_folder(workplace, monkeypatch):
+    begun, login = [], mock.Mock(side_effect=WandbError('no key\nmore'))
+    fake = SimpleNamespace(Error=WandbError, login=login)
+    fake.init = lambda **about: begun.append(mock.Mock(summary={}, about=about)) or begun[-1]
+    monkeypatch.setitem(sys.modules, 'wandb', fake)
+    args = '--max_steps=5', '--wandb_project=p'
+    refused(run('a/r', *args, cwd=workplace), 'wandb_project', 'no key')
+    assert not (workplace / 'out').exists()
+    fake.login = mock.Mock()
+    for name in ('a/r', 'b/r'):
+        finished(name, *args, cwd=workplace)
+    ids = {run.about['id'] for run in begun}
+    assert len(ids) == 2 and {run.about['project'] for run in begun} == {'p'}
+    for name, score in results(workplace / 'out/b/r')['languages'].items():
+        assert begun[1].summary[f'{name}/ppl'] == score['ppl']
+    assert begun[1].finish.called and begun[1].log.call_count == 5

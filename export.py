@@ -1,0 +1,171 @@
+"""Exports a run for the tools that open models and tokenisers of Hugging Face.
+
+    pip install safetensors tokenizers
+    python export.py --out_dir=out/RUN
+
+out/RUN/hf holds the model as a GPT-2, out/RUN/hf-LANGUAGE a tokeniser for each language, whose ids
+are embedding rows of the model. Both are exact: logits are equal up to rounding, tokens are those
+of SentencePiece. A language in another order than its text's (reversed, shuffled) has no tokeniser.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from lib.configurator import ConfigError, require, run
+
+import torch
+import torch.nn.functional as F
+
+from evaluate import load_run
+from lib.files import write_file, write_json
+from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
+
+try:
+    import safetensors.torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+except ImportError:
+    Tokenizer = None
+
+out_dir = ''  # folder of a run of train.py
+
+SPACE = '\u2581'  # what SentencePiece writes for one
+
+
+def heads_of(config):
+    """Number of heads of the GPT-2, which are n_embd / heads wide: at least our number and width.
+
+    Raises ConfigError."""
+    width, least = config.n_embd, config.head_dim
+    heads = (h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least)
+    found, ours = next(heads, None), f'{config.n_head} heads of head_dim {least}'
+    require(found, f'a GPT-2 of width n_embd={width} cannot have {ours}; there is no export')
+    return found
+
+
+def gpt2_config(config, ends):
+    """config.json of the GPT-2. ends: the embedding row of each language's end of document."""
+    about = dict(architectures=['GPT2LMHeadModel'], model_type='gpt2', vocab_size=config.vocab_size)
+    about |= dict(n_layer=config.n_layer, n_head=heads_of(config), n_embd=config.n_embd)
+    about |= dict(n_inner=config.mlp_dim, n_positions=config.block_size, tie_word_embeddings=False)
+    about |= dict(activation_function='gelu_new', layer_norm_epsilon=1e-5, resid_pdrop=0.0)
+    about |= dict(embd_pdrop=0.0, attn_pdrop=0.0, pad_token_id=PAD)
+    return about | dict(bos_token_id=ends[0], eos_token_id=ends[0])
+
+
+def gpt2_tensors(model):
+    """{name: tensor} of the GPT-2 that has the logits of `model`.
+
+    Zeros fill up narrower heads: the dot product of a query and a key stays, and queries are
+    multiplied by what its divisor, the square root of the width of a head, grows by."""
+    config, heads, tensors = model.config, heads_of(model.config), {}
+    width = config.n_embd // heads
+
+    def padded(weight):  # (n_head * head_dim, ...) -> (heads * width, ...)
+        by_head = weight.view(config.n_head, config.head_dim, -1)
+        missing = 0, 0, 0, width - config.head_dim, 0, heads - config.n_head
+        return F.pad(by_head, missing).reshape(-1, *weight.shape[1:])
+
+    def add(name, weight, bias):
+        tensors.update({f'{name}.weight': weight, f'{name}.bias': bias})
+
+    for number, block in enumerate(model.blocks):
+        name, attn, mlp = f'transformer.h.{number}', block.attn, block.mlp
+        qkv = (attn.q, math.sqrt(width / config.head_dim)), (attn.k, 1), (attn.v, 1)
+        weight = torch.cat([padded(part.weight) * factor for part, factor in qkv])
+        bias = torch.cat([padded(part.bias) * factor for part, factor in qkv])
+        add(f'{name}.ln_1', block.ln1.weight, block.ln1.bias)
+        add(f'{name}.attn.c_attn', weight.T, bias)  # a GPT-2 stores (input, output)
+        add(f'{name}.attn.c_proj', padded(attn.o.weight.T), attn.o.bias)
+        add(f'{name}.ln_2', block.ln2.weight, block.ln2.bias)
+        add(f'{name}.mlp.c_fc', mlp.fc.weight.T, mlp.fc.bias)
+        add(f'{name}.mlp.c_proj', mlp.proj.weight.T, mlp.proj.bias)
+    add('transformer.ln_f', model.ln_f.weight, model.ln_f.bias)
+    tensors['transformer.wte.weight'] = model.wte.weight * math.sqrt(config.n_embd)
+    tensors |= {'transformer.wpe.weight': model.wpe.weight, 'lm_head.weight': model.head.weight}
+    return {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
+
+
+def exported_tokenizer(language):
+    """A tokenizers.Tokenizer of a language, whose ids are embedding rows: BPE on the whole text,
+    with U+2581 in front and for each space. Merges are the pairs of pieces that make a piece.
+
+    Raises ConfigError for an order and for a tokeniser that has no equal of this kind."""
+    require(not language.order, f'its text is in the order {language.order}')
+    own, rows, merges = language.corpus.load_tokenizer(), language.table.tolist(), []
+    spellings = own.spellings()
+    id_of = {text: token for token, text in enumerate(spellings) if not own.is_fallback(token)}
+    for text, token in id_of.items():
+        for cut in range(1, len(text)):
+            pair = id_of.get(text[:cut]), id_of.get(text[cut:])
+            if None not in pair:
+                merges.append((-own.model.get_score(token), *pair))
+    merges = [(spellings[left], spellings[right]) for _, left, right in sorted(merges)]
+    special = [spellings[token] for token in (PAD, UNKNOWN, DOCUMENT_END)]
+    bpe = models.BPE(dict(zip(spellings, rows)), merges, unk_token=special[1], byte_fallback=True)
+    exported, spaces = Tokenizer(bpe), [normalizers.Prepend(SPACE), normalizers.Replace(' ', SPACE)]
+    exported.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    exported.normalizer = normalizers.Sequence(spaces)
+    steps = decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse()
+    exported.decoder = decoders.Sequence([*steps, decoders.Strip(' ', 1, 0)])
+    exported.encode_special_tokens = True  # <D> in a text is text
+    probe = own.decode(language.corpus.test[:20000].tolist())
+    probe += f' a  {SPACE}b\t\nc\u00a0\ufb01 \uff21e\u0301<D>\U0001f600'
+    same = exported.encode(probe).ids == language.table[own.encode(probe)].tolist()
+    require(same, 'its tokeniser is not a BPE with byte fallback that leaves the text unchanged')
+    return exported
+
+
+def model_card(out, languages, state):
+    """README.md of a model: its languages, what they read, their perplexities, its settings."""
+    path, table = out / 'results.json', []
+    results = json.loads(path.read_text())['languages'] if path.exists() else {}
+    for language in languages:
+        cells, found = ['-', '-'], results.get(language.name)
+        if found:
+            error = f' ± {found["ppl_se"]:.2f}' if found['ppl_se'] else ''
+            cells = f'{found["tokens_seen"]:,}', f'{found["ppl"]:.2f}{error}'
+        cells = language.name, language.corpus.name, language.order or 'text', *cells
+        table.append(f'| {" | ".join(cells)} |')
+    settings = (f'    {name} = {value!r}' for name, value in state['settings'].items())
+    about = dict(name=out.name, out=out, first=languages[0].name, step=state['step'])
+    form = (Path(__file__).parent / 'lib/model_card.md').read_text()
+    return form.format(**about, table='\n'.join(table), settings='\n'.join(settings))
+
+
+def write(path, content):
+    write_file(path, lambda file: file.write(content))
+
+
+def main():
+    require(out_dir, 'say which run to export: --out_dir=out/RUN')
+    require(Tokenizer, 'export.py needs two more packages: pip install safetensors tokenizers')
+    model, languages, state = load_run(out_dir)
+    out, ends = Path(out_dir), [int(language.table[DOCUMENT_END]) for language in languages]
+    config, tensors = gpt2_config(model.config, ends), gpt2_tensors(model)
+    generation = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))
+    (out / 'hf').mkdir(exist_ok=True)
+    write(out / 'hf/model.safetensors', safetensors.torch.save(tensors, dict(format='pt')))
+    write_json(out / 'hf/config.json', config)
+    write_json(out / 'hf/generation_config.json', generation)
+    write(out / 'hf/README.md', model_card(out, languages, state).encode())
+    print(f'{out}/hf: the model')
+    for language in languages:
+        folder = out / f'hf-{language.name}'
+        try:
+            exported = exported_tokenizer(language).to_str().encode()
+        except ConfigError as reason:
+            print(f'{language.name} has no tokeniser folder: {reason}')
+            continue
+        pad, unknown, end = language.corpus.load_tokenizer().spellings()[:3]
+        about = dict(tokenizer_class='PreTrainedTokenizerFast', pad_token=pad, unk_token=unknown)
+        about |= dict(bos_token=end, eos_token=end, model_max_length=model.config.block_size)
+        about |= dict(split_special_tokens=True, clean_up_tokenization_spaces=False)
+        folder.mkdir(exist_ok=True)
+        write(folder / 'tokenizer.json', exported)
+        write_json(folder / 'tokenizer_config.json', about)
+        print(f'{folder}: its tokeniser')
+
+
+if __name__ == '__main__':
+    run(globals(), main)

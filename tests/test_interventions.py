@@ -1,0 +1,206 @@
+"""Interventions on languages: what they do to the loss, the gradient and the weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, TINY, TINY_CONFIG, in_process, refused
+
+from data import build_languages
+from lib.checkpoint import checkpoint_paths, read_checkpoint
+from lib.interventions import EMBEDDINGS, own_rows, row_pairs
+
+
+def train(out, *args, cwd, **settings):
+    given = (f'--{name}={value}' for name, value in (dict(max_steps=20) | settings).items())
+    return in_process('train', *TINY, f'--out_dir=out/{out}', *given, *args, cwd=cwd)
+
+
+def trained(cwd, out, **settings):
+    """Trains a run that keeps its last checkpoint: (the checkpoint, what was printed)."""
+    done = train(out, f'--keep_checkpoints=[{settings.get("max_steps", 20)}]', cwd=cwd, **settings)
+    assert done.returncode == 0, done.stderr
+    return read_checkpoint(list(checkpoint_paths(cwd / 'out' / out).values())[-1]), done.stdout
+
+
+# --- loss_weights ---------------------------------------------------------------------------------
+
+
+def first_gradient(training):
+    """{name: gradient} of the first step's loss as the run computes it, the losses of its
+    sequences, inputs, targets, and languages."""
+    batch, drawn = next(training.batches())
+    losses = training.compute_gradients(batch, drawn, len(drawn))
+    gradients = {name: p.grad.clone() for name, p in training.model.named_parameters()}
+    training.model.zero_grad()
+    return gradients, losses, *batch, drawn
+
+
+def test_a_weight_multiplies_the_gradient_of_a_language_and_no_logged_loss(training_of):
+    weighted = training_of(stages=[[0.5, 0.5]], loss_weights=[0.9, 0.1], micro_batch_size=3)
+    assert weighted.weights.tolist() == pytest.approx([1.8, 0.2])
+    computed, losses, inputs, targets, drawn = first_gradient(weighted)
+    assert len(set(drawn.tolist())) == 2
+    logits = weighted.model(inputs)
+    each = torch.nn.functional.cross_entropy(logits.mT, targets, reduction='none').mean(1)
+    assert torch.allclose(losses, each, atol=1e-5)
+    (torch.tensor([1.8, 0.2])[drawn] * each).mean().backward()
+    for name, parameter in weighted.model.named_parameters():
+        assert torch.allclose(computed[name], parameter.grad, atol=1e-6), name
+
+
+def test_equal_weights_give_the_gradient_of_none(training_of):
+    first, second = (first_gradient(training_of(loss_weights=w))[0] for w in ([], [3, 3]))
+    for name, gradient in first.items():
+        assert torch.allclose(gradient, second[name], atol=1e-7), name
+
+
+@pytest.mark.parametrize(
+    'stages, weights, expected',
+    [([[0.9, 0.1]], [1, 9], [1 / 1.8, 9 / 1.8]), ([[1.0, 0.0], [0.5, 0.5]], [1, 0], [4 / 3, 0])],
+)
+def test_the_expected_weight_of_a_sequence_is_one(training_of, stages, weights, expected):
+    training = training_of(stages=stages, loss_weights=weights)
+    assert training.weights.tolist() == pytest.approx(expected)
+    assert np.mean(stages, axis=0) @ training.weights == pytest.approx(1)
+
+
+# --- init_embeddings ------------------------------------------------------------------------------
+
+
+def test_a_clone_starts_as_the_language_that_it_is_a_clone_of_plus_noise(training_of):
+    plain = training_of(n_embd=64)
+    training = training_of(n_embd=64, init_embeddings='spelling', init_noise=0.3)
+    first, second = (language.table[2:] for language in training.trained)
+    for name, weight in training.model.named_parameters():
+        other = plain.model.get_parameter(name)
+        if name not in EMBEDDINGS:
+            assert torch.equal(weight, other), name
+            continue
+        assert torch.equal(weight[first], other[first]), name
+        difference = (weight[second] - weight[first]) / weight[first].std(0)
+        assert difference.std().item() == pytest.approx(0.3, rel=0.03)
+        assert abs(difference.mean().item()) < 0.02
+
+
+def test_without_noise_clones_start_the_same(training_of):
+    training = training_of(init_embeddings='spelling', init_noise=0)
+    first, second = (language.table[2:] for language in training.trained)
+    for name in EMBEDDINGS:
+        weight = training.model.get_parameter(name)
+        assert torch.equal(weight[first], weight[second])
+
+
+def test_tokens_spelled_the_same_start_as_the_same(made_once):
+    languages, _ = build_languages(['en', 'fr'], ['en', 'fr'], root=made_once / 'data')
+    spellings = {}
+    for language in languages:
+        texts = language.corpus.load_tokenizer().spellings()
+        spellings |= {row: texts[token] for token, row in enumerate(language.table) if token > 1}
+    ours, theirs = ({spellings[row] for row in lang.table[2:]} for lang in languages)
+    pairs = row_pairs(languages)
+    assert {spellings[row] for row, _ in pairs} == ours & theirs and 300 < len(pairs) < 499
+    for row, source in pairs:
+        assert row in languages[1].table and source in languages[0].table
+        assert spellings[row] == spellings[source]
+
+
+# --- train_only -----------------------------------------------------------------------------------
+
+
+def test_a_language_added_to_a_run_changes_its_own_embeddings_alone(workplace):
+    old, _ = trained(workplace, 'old', corpora=['en'], languages=['en'], stages=[[1]])
+    settings = dict(corpora=['en', 'fr'], languages=['en', 'fr'], stages=[[0, 1]])
+    settings |= dict(train_only='fr', init_from='out/old', init_embeddings='spelling')
+    new, printed = trained(workplace, 'new', **settings)
+    assert 'out/old' in printed and 'spelling' in printed
+    (en, fr), rows = build_languages(['en', 'fr'], ['en', 'fr'], root=workplace / 'data')
+    for name, weight in new['model'].items():
+        if name in EMBEDDINGS:
+            assert len(weight) == rows and torch.equal(weight[en.table], old['model'][name])
+        else:
+            assert torch.equal(weight, old['model'][name]), name
+    assert len(new['optimizer']['state']) == 2 and new['step'] == 20  # Adam of the two alone
+    lines = (workplace / 'out/new/log.jsonl').read_text().splitlines()
+    assert json.loads(lines[-1])['loss'] < json.loads(lines[0])['loss'] - 0.1
+    control, _ = trained(workplace, 'control', **settings, only='fr')
+    assert control['step'] == 20 and len(control['optimizer']['state']) > 2
+
+
+def test_frozen_rows_stay_whatever_the_optimiser_does(workplace, training_of, monkeypatch):
+    def with_decay(parameters, rate):
+        trained = [p for p in parameters if p.requires_grad]
+        return torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=0.1)
+
+    monkeypatch.setattr('train.make_optimizer', with_decay)
+    begun = training_of(stages=[[0.5, 0.5]]).model.state_dict()
+    state, _ = trained(workplace, 'r', train_only='en2', stages=[[0.5, 0.5]])
+    (first, second), _ = build_languages(['en', 'en'], ['en1', 'en2'], root=workplace / 'data')
+    for name, weight in state['model'].items():
+        if name in EMBEDDINGS:
+            assert torch.equal(weight[first.table], begun[name][first.table])
+            assert (weight[second.table[1:]] != begun[name][second.table[1:]]).any(1).all()
+        else:
+            assert torch.equal(weight, begun[name]), name
+
+
+def test_shared_rows_and_padding_are_nobodys_own(made_once):
+    root = made_once / 'data'
+    languages, _ = build_languages(['en', 'en'], ['a', 'b'], cloned_fraction=0.4, root=root)
+    own, tables = set(own_rows(languages, 'b')), [set(language.table) for language in languages]
+    assert len(own) in (199, 200) and 0 not in own
+    assert tables[1] - own == tables[0] & tables[1]
+
+
+def test_a_source_that_lacks_a_language_or_has_another_shape_is_refused(workplace):
+    trained(workplace, 'old', corpora=['en'], languages=['en'], stages=[[1]], max_steps=5)
+    settings = dict(train_only='fr', init_from='out/old', cwd=workplace)
+    three = dict(corpora=['en', 'en', 'fr'], languages=['en', 'en2', 'fr'], stages=[[0, 0, 1]])
+    refused(train('new', **settings, **three), 'out/old', 'en2', 'train_only')
+    two = dict(corpora=['en', 'fr'], languages=['en', 'fr'], stages=[[0, 1]])
+    refused(train('new', **settings, **two, n_embd=24), 'out/old')
+    refused(train('new', **settings | dict(init_from='out/nowhere'), **two), 'out/nowhere')
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def test_a_language_of_another_order_is_learnt_and_evaluated_in_that_order(workplace):
+    args = dict(orders=['', 'reversed'], stages=[[0.5, 0.5]], max_steps=40)
+    for out, more in (('r', {}), ('c', dict(only='en2'))):
+        trained(workplace, out, **args, **more)
+        done = in_process('evaluate', f'--out_dir=out/{out}', '--device=cpu', cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        read = [workplace / 'out' / out / f'{name}.json' for name in ('evaluation', 'results')]
+        evaluation, results = (json.loads(path.read_text()) for path in read)
+        for name, score in evaluation.items():
+            expected = results['languages'][name]['ppl']
+            assert score['ppl'] == pytest.approx(expected, rel=1e-4) and expected < 400
+
+
+@pytest.mark.parametrize(
+    'config', ['loss_weights_90_10', 'aligned_start', 'add_language', 'reversed', 'shuffled_8']
+)
+def test_the_config_of_each_intervention_is_listed_after_another(workplace, config):
+    (workplace / 'two.py').write_text(TINY_CONFIG + 'max_steps = 5\n')
+    more = []
+    if config == 'add_language':
+        trained(workplace, 'old', languages=['en1'], corpora=['en'], stages=[[1]], max_steps=5)
+        more = ['--init_from=out/old']
+    done = in_process('train', 'two.py', f'{REPO}/config/{config}.py', *more, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_from_before_the_interventions_is_resumed_without_them_only(workplace):
+    state, _ = trained(workplace, 'r')
+    path = workplace / 'out/r/results.json'
+    results = json.loads(path.read_text())
+    for name in ('loss_weights', 'init_embeddings', 'init_noise', 'train_only', 'orders'):
+        del results['settings'][name]
+    path.write_text(json.dumps(results))
+    assert train('r', cwd=workplace).returncode == 0
+    refused(train('r', cwd=workplace, loss_weights=[1, 2]), 'loss_weights')
+    torch.save(state | dict(settings=results['settings']), checkpoint_paths(path.parent)[20])
+    path.unlink()
+    assert train('r', cwd=workplace).returncode == 0

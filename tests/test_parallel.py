@@ -1,0 +1,178 @@
+"""Aligned text: two files, tables and TMX, and the sequences that they are joined to."""
+
+import gzip
+import itertools
+import json
+from types import SimpleNamespace
+
+from lib.configurator import ConfigError
+
+import numpy as np
+import pytest
+from test_sources import fake_datasets
+
+from data import Corpus, Language
+from lib.parallel import aligned_lines, pack, sequence_pairs
+from lib.tokenizer import DOCUMENT_END
+
+PAIRS = [('yes', 'oui'), ('no\u2028\x85 \x0c\r way', 'non'), ('', 'vide'), ('a & b', 'a et b')]
+EN, FR = ('\n'.join(side).encode() for side in zip(*PAIRS))
+
+
+def tmx(*units, end='</body></tmx>'):
+    """A TMX file of units of (language, segment)."""
+    versions = [[f'<tuv xml:lang="{c}"><seg>{s}</seg></tuv>' for c, s in unit] for unit in units]
+    body = ''.join(f'<tu>\n{"".join(unit)}</tu>' for unit in versions)
+    return f'<?xml version="1.0"?>\n<tmx version="1.4"><header/><body>{body}{end}'
+
+
+ORDERS = dict(tmx=[('en-GB', 'fr'), ('FR', 'en_US')], lang=[('en', 'fr')] * 2)
+TMX = tmx(
+    [('en', 'only')],
+    [('en', 'yes'), ('fr', 'oui')],
+    [('FR-ca', '  un <hi>mot\n</hi> <ph>&lt;br/&gt;</ph>'), ('en_US', 'a <bpt>{</bpt>word')],
+    [('en', 'one'), ('en', 'two'), ('fr', 'un'), ('de', 'ein')],
+)
+TMX_PAIRS = [('', ''), ('yes', 'oui'), ('a word', 'un mot'), ('one', 'un')]
+
+
+def write(folder, **files):
+    for name, content in files.items():
+        content = content.encode() if isinstance(content, str) else content
+        (folder / name.replace('__', '.')).write_bytes(content)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_only_a_line_feed_ends_a_line_of_aligned_text(here):
+    rows = ''.join(json.dumps(dict(text=text or None)) + '\n' for text, _ in PAIRS)
+    table = '\r\n'.join(map('\t'.join, PAIRS))
+    write(here, en=EN, fr=FR.replace(b'\n', b'\r\n'), en__jsonl=rows, both__tsv=table)
+    write(here, fr__gz=gzip.compress(b'\xef\xbb\xbf' + FR), pairs=gzip.compress(table.encode()))
+    for sources in (['en', 'fr'], ['en.jsonl', 'fr.gz'], ['both.tsv'], ['pairs']):
+        assert list(aligned_lines(sources)) == PAIRS, sources
+    assert list(aligned_lines(['en'], ['x'])) == [(text,) for text, _ in PAIRS]
+    assert list(aligned_lines(['both.tsv'], ['x'])) == [(text,) for text, _ in PAIRS]
+
+
+@pytest.mark.parametrize('code', ['utf-8', 'utf-16'])
+def test_the_codes_of_tmx_are_the_names_of_the_languages(here, capsys, code):
+    write(here, a__tmx=gzip.compress(TMX.replace('"1.0"', f'"1.0" encoding="{code}"').encode(code)))
+    for names, order in ((['en', 'fr'], 1), (['fr1', 'en'], -1), (['french', 'en'], -1)):
+        if names[0] != 'french':
+            assert list(aligned_lines(['a.tmx'], names)) == [p[::order] for p in TMX_PAIRS]
+        write(here, b__tmx=tmx(*[[('en', a), ('fr', b)] for a, b in TMX_PAIRS]))
+        assert list(aligned_lines(['b.tmx'], names)) == [p[::order] for p in TMX_PAIRS]
+        assert f'{names[0]} is its {"en" if order == 1 else "fr"}' in capsys.readouterr().out
+    assert list(aligned_lines(['b.tmx'], ['other', 'names'])) == TMX_PAIRS
+    assert list(aligned_lines(['b.tmx'], ['fr2'])) == [(b,) for _, b in TMX_PAIRS]
+    assert list(aligned_lines(['b.tmx'], ['hu'])) == [(a,) for a, _ in TMX_PAIRS]
+
+
+def test_columns_of_the_hub_are_aligned(monkeypatch):
+    pairs = [dict(translation=dict(en='yes', fr='oui')), dict(translation=dict(en='no', fr=None))]
+    fake_datasets(monkeypatch, pairs)
+    sources = ['hf:a/b/en-fr:translation.en', 'hf:a/b/en-fr:translation.fr']
+    assert list(aligned_lines(sources)) == [('yes', 'oui'), ('no', '')]
+
+
+THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
+
+
+@pytest.mark.parametrize(
+    'sources, word',
+    [
+        (['two', 'three'], '2 and 3'),
+        (['two', 'empty'], 'empty is empty'),
+        (['blank', 'two'], 'blank is empty'),
+        (['two', 'missing'], 'missing'),
+        (['missing'], 'missing'),
+        (['two', 'archive.zip'], 'archive.zip'),
+        (['two', 'two.tsv'], 'two.tsv'),
+        (['two', 'three.tmx'], 'three.tmx'),
+        (['two'], 'two, line 1, has 1 column'),
+        (['columns.tsv'], 'columns.tsv, line 2, has 3 column'),
+        (['latin.tsv'], 'latin.tsv, line 2'),
+        (['cut.tmx'], 'cut.tmx'),
+        (['novel.xml'], 'novel.xml'),
+        (['three.tmx'], 'three.tmx.*en, fr, de'),
+        (['german.tmx'], 'german.tmx.*en, de, fr'),
+        (['single.tmx'], 'single.tmx'),
+    ],
+)
+def test_text_that_is_not_aligned_gets_one_sentence(here, sources, word):
+    write(here, two='one\ntwo\n', three='un\ndeux\ntrois\n', empty='', blank='\n \n')
+    write(here, two__tsv='a\tb', columns__tsv='a\tb\na\tb\tc', latin__tsv=b'a\tb\n\xe9\tb')
+    write(here, archive__zip='PK\x03\x04', cut__tmx=tmx(THREE[:2], end=''), novel__xml='<TEI/>')
+    write(here, three__tmx=tmx(THREE), single__tmx=tmx(THREE[:1], THREE[1:2]))
+    write(here, german__tmx=tmx([THREE[0], THREE[2], THREE[1]]))
+    with pytest.raises(ConfigError, match=word) as refusal:
+        list(aligned_lines(sources, ['hu', 'uk']))
+    assert '\n' not in str(refusal.value)
+
+
+def test_lines_are_joined_while_both_sides_fit():
+    def packed(*lengths, most=10, least=3):
+        number = itertools.count()
+        lines = [tuple([next(number)] * n for n in line) for line in lengths]
+        return [tuple(map(len, pair)) for pair in pack(lines, most, least)]
+
+    assert packed((4, 3), (6, 2), (1, 1), (3, 3)) == [(10, 5), (4, 4)]
+    assert packed((4, 3), (2, 8), (5, 1)) == [(4, 3), (7, 9)]  # one side alone ends a sequence
+    assert packed((4, 3), (11, 2), (2, 8)) == [(4, 3)]  # too long; then a side below 3
+    assert packed((4, 3), (3, 11), (2, 3)) == [(6, 6)]  # and what is around it is joined
+    assert packed((9, 2), (9, 9)) == [(9, 9)]
+    assert packed((4, 3), (3, 0), (2, 3)) == [(6, 6)]  # as is one without a translation
+    assert packed() == packed((11, 1)) == []
+    one, other = next(pack([([1], [2]), ([3, 4], [5])], 10, 1))
+    assert one == [1, 3, 4] and other == [2, 5]
+
+
+def test_clones_without_parallel_text_get_sequences_of_the_test_set():
+    tokens = np.arange(3, 1003, dtype=np.uint16)
+    tokens[[120, 655]] = DOCUMENT_END
+    corpus = SimpleNamespace(name='c', test=tokens)
+    one, other = Language('en1', corpus, None), Language('en2', corpus, None)
+    found = sequence_pairs(one, other, [], 4, 100, 25)
+    assert [side[0] for side, _, _ in found] == [3, 303, 603, 903]
+    assert all((side_1 == side_2).all() for side_1, side_2, _ in found)
+    assert [document for *_, document in found] == [0, 1, 1, 2]  # those of the middle tokens
+    assert len(sequence_pairs(one, other, [], 500, 100, 25)) == 10
+    corpus.test = corpus.test[:99]
+    with pytest.raises(ConfigError, match='fewer than one sequence'):
+        sequence_pairs(one, other, [], 4, 100, 25)
+
+
+def test_pairs_are_tokens_of_both_languages_and_foreign_text_gets_a_warning(
+    made_once, here, capsys
+):
+    en, fr = (Language(name, Corpus(name, made_once / 'data'), None) for name in ('en', 'fr'))
+    texts = [
+        (made_once / f'text_{name}/0000.txt').read_text().split('.')[:20]
+        for name in 'en fr'.split()
+    ]
+    lines = [[' '.join(line.split()) for line in side] for side in texts]
+    length = min(map(len, lines))
+    lines = [side[:length] for side in lines]
+    write(here, en='\n'.join(lines[0]), fr='\n'.join(lines[1]), foreign='Ελλάδα\n' * length)
+    write(here, both__tsv='\n'.join(map('\t'.join, zip(*lines))))
+    found = sequence_pairs(en, fr, ['en', 'fr'], 3, 64, 4)
+    assert [number for *_, number in found] == [0, 1, 2]
+    for side, language, text in ((0, en, lines[0]), (1, fr, lines[1])):
+        decoded = language.corpus.load_tokenizer().decode(found[0][side].tolist())
+        assert ' '.join(text).startswith(decoded) and decoded
+    assert 'warning' not in capsys.readouterr().err
+    again = sequence_pairs(en, fr, ['both.tsv'], 3, 64, 4)
+    assert all((a == b).all() for one, two in zip(found, again) for a, b in zip(one[:2], two[:2]))
+    clones = sequence_pairs(en, en, ['both.tsv'], 3, 64, 4)
+    assert all((a == b).all() for a, b, _ in clones) and (clones[0][0][:9] == found[0][0][:9]).all()
+    assert 'warning' not in capsys.readouterr().err
+    sequence_pairs(en, fr, ['en', 'foreign'], 3, 64, 4)
+    assert 'foreign' in capsys.readouterr().err
+    for sources, least in (([], 4), (['en', 'fr', 'en'], 4), (['en', 'fr'], 64)):
+        with pytest.raises(ConfigError):
+            sequence_pairs(en, fr, sources, 3, 64, least)
