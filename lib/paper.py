@@ -16,9 +16,9 @@ SHAPES = {(4, 512): 'mini', (12, 768): 'small', (24, 1024): 'medium'}  # (n_laye
 
 @functools.cache
 def load_paper_runs():
-    """The published runs of results/paper_runs.csv: dicts. Their `languages` are dicts of name,
-    kind, tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for
-    nine."""
+    """The published runs of results/paper_runs.csv: dicts, `command` trains them. Their `languages`
+    are dicts of name, kind, tokens_seen, ppl and teff of the first two languages; of ten clones the
+    second stands for nine."""
     return [paper_run(row) for row in read_csv('paper_runs.csv')]
 
 
@@ -47,7 +47,7 @@ def paper_run(row):
         place = f'Table {row["table"]} row'
     run = dict(name=f'{place} {row["row"]}', table=row['table'], size=row['model'], kinds=kinds)
     run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), stages=stages)
-    return run | dict(languages=languages)
+    return run | dict(languages=languages, command=f'python train.py {row["config"]}')
 
 
 def kind_of(name, corpus):

@@ -21,7 +21,7 @@ from lib.estimate import ALL, is_numbered, width_of
 
 plt.switch_backend('Agg')  # files only, no windows
 
-SIZE, DPI = (5, 4), 160  # inches and dots an inch of a panel
+SIZE, DPI = (4.6, 3.8), 160  # inches and dots an inch of a panel
 # the colours of Okabe and Ito, which colour-blind readers can tell apart
 COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000']
 GREY = '#555555'
@@ -33,6 +33,7 @@ TITLES = dict(
     ppl='perplexity on the test set',
     teff='token efficiency TEff',
     transfer='transfer',
+    gain='gain over re-reading',
     accuracy='accuracy after fine-tuning',
     share='share of {} in the training tokens (%)',
     shared='share of the vocabulary that both clones use (%)',
@@ -41,6 +42,7 @@ TITLES = dict(
 )
 PERCENTS = ('share', 'shared')
 LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
+LEVELS['gain'] = '1: as re-reading'
 
 
 def short(number):
@@ -124,7 +126,7 @@ def panel(into, title, **settings):
     """Axes to draw on; a Panel of them goes to the list `into`. The legend stands below."""
     buffer = io.BytesIO()
     with picture(buffer, '', SIZE) as ((axes,),):
-        axes.set(title=textwrap.fill(title, 62), **settings)
+        axes.set(title=textwrap.fill(title, 54), **settings)
         yield axes
         alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
         if any(line.get_markerfacecolor() == 'white' for line in axes.lines):

@@ -1,0 +1,477 @@
+"""The report: every run and number on one page, and no word beyond the intervals."""
+
+import base64
+import copy
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from conftest import REPO, SMALL, in_process, refused, write_run
+
+import fit_scaling
+import report
+from fit_scaling import MEASURES, load_scaling
+from lib import plots
+from lib.laws import PowerLaw
+from lib.paper import load_paper_runs
+from lib.rows import grouped, measured, named_groups, runs_of
+
+EN = PowerLaw(0.0386839, 0.20725333, 0.08406525)
+TINY = SMALL | dict(n_layer=4, n_head=4, n_embd=256)
+PAIR = dict(corpora=('novels_hu', 'novels_pl'), languages=('hu', 'pl'))
+
+
+def times(*worth):
+    """Function of (tokens, language number): the perplexity of so many times the tokens."""
+    return lambda seen, i: float(EN.ppl(seen * worth[i]))
+
+
+def write_law(folder, corpus='books_en', language='en1', model=TINY, count=7):
+    for i, steps in enumerate((550, 1100, 1826, 3650, 7300, 9132, 18265)[:count]):
+        only = dict(corpora=[corpus], languages=[language], steps=steps, model=model)
+        write_run(folder, f'law_{language}_{steps}', [[1.0]], times(1 + 0.02 * (-1) ** i), **only)
+
+
+def write_mixture(folder, name, stages, worth, seeds=1, control=0, reread=0, **about):
+    """A mixture with replicates, and the controls of its last language; 0: without that one."""
+    about = dict(model=TINY) | about
+    last = about.get('languages', ('en1', 'en2'))[-1]
+    for seed in range(seeds):
+        end, about['seed'] = f'-seed_{seed}' if seed else '', seed
+        write_run(folder, name + end, stages, times(*np.array(worth) * (1 + 0.01 * seed)), **about)
+        for value, again in ((control, 0), (reread, 4)):
+            if value:
+                alone = f'{name}-only_{last}{f"-x{again}" if again else ""}{end}'
+                ppl = times(*[value * (1 + 0.01 * seed)] * 3)
+                write_run(folder, alone, stages, ppl, only=last, epochs=again, **about)
+
+
+class Page(HTMLParser):
+    """The page as a reader's program sees it: text, tags with attributes, tables, commands."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source, self.text, self.tags, self.tables, self.pre = path.read_text(), '', [], [], []
+        self.cell = False
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == 'table':
+            self.tables.append([])
+        elif tag == 'tr':
+            self.tables[-1].append([])
+        elif tag in ('td', 'th'):
+            self.tables[-1][-1].append('')
+        elif tag == 'pre':
+            self.pre.append('')
+        self.cell = tag in ('td', 'th') or self.cell
+
+    def handle_endtag(self, tag):
+        self.cell = self.cell and tag not in ('td', 'th')
+
+    def handle_data(self, data):
+        self.text += data
+        if self.cell:
+            self.tables[-1][-1][-1] += data
+        elif self.tags[-1:] and self.tags[-1][0] == 'pre':
+            self.pre[-1] += data
+
+    def lines(self, head):
+        """The lines of the tables with `head` in their first line, as lists of text."""
+        found = [table for table in self.tables if any(head in cell for cell in table[0])]
+        return [[' '.join(cell.split()) for cell in line] for table in found for line in table]
+
+    def pictures(self):
+        sources = [about['src'] for tag, about in self.tags if tag == 'img' and about['alt']]
+        return [source.removeprefix('data:image/png;base64,') for source in sources]
+
+
+def write_all(folder):
+    """Two clones at two ratios with everything; the same with unusual settings; languages without a
+    law; a schedule; and what is beside the results of a run."""
+    write_law(folder)
+    both = dict(control=1.2, reread=1.8)
+    write_mixture(folder, '90_10', [[0.9, 0.1]], (1.0, 2.6), seeds=3, **both)
+    write_mixture(folder, '50_50', [[0.5, 0.5]], (1.0, 1.2), seeds=3, control=1.2)
+    write_mixture(folder, 'decay', [[0.9, 0.1]], (1, 2), weight_decay=0.1)
+    write_mixture(folder, 'a&b', [[0.8, 0.2]], (1, 2), control=1.2, cloned_fraction=0.5)
+    write_mixture(folder, 'two_stages', [[1, 0], [0.2, 0.8]], (1, 1.5))
+    write_mixture(folder, 'hu_pl', [[0.8, 0.2]], (1, 2), **both, **PAIR)
+    for name, end in (('90_10', ''), ('90_10-only_en2', '{"step": 40, "los')):
+        losses = [dict(step=step, losses=dict(en2=7 - step / 10, en1=6.5)) for step in range(30)]
+        lines = map(json.dumps, [*losses, dict(step=29, perplexity=dict(en2=99.0))])
+        (folder / name / 'log.jsonl').write_text('\n'.join(lines) + f'\n{end}')
+    (folder / '90_10' / 'samples.txt').write_text('en2: The end of <it>\n----\n')
+    scores = {f'en{i}': dict(mean=0.9 - 0.2 * i, interval=[0.88 - 0.2 * i, 0.92]) for i in (1, 2)}
+    tasks = {name: dict(majority=0.5, languages=scores) for name in ('sst2', 'cola')}
+    tuned = dict(train_language='en1', tasks=tasks)
+    (folder / '90_10' / 'finetune.json').write_text(json.dumps(tuned))
+    (folder / '50_50' / 'finetune.json').write_text('{"tasks": ')
+    plots.plt.imsave(folder / '90_10' / 'hidden.png', np.ones((2, 100, 3)))
+    for name, text in (('torn/results.json', '{"run": "to'), ('report/share_77.png', 'old')):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
+
+
+@pytest.fixture(scope='session')
+def made(tmp_path_factory):
+    """(folder, laws, rows, page, CompletedProcess) of write_all; to be read only."""
+    root = tmp_path_factory.mktemp('report')
+    write_all(root / 'out')
+    done = in_process('report', cwd=root)
+    assert done.returncode == 0, done.stderr
+    return root / 'out', *load_scaling(root / 'out'), Page(root / 'out/report/report.html'), done
+
+
+@pytest.fixture(scope='session')
+def three(tmp_path_factory):
+    """(rows, page) of mixtures of three languages, two of them and all."""
+    folder, names = tmp_path_factory.mktemp('three'), ('hu', 'pl', 'pt')
+    for name in names:
+        write_law(folder, f'novels_{name}', name)
+    for worth, pair in enumerate((('hu', 'pl'), ('pl', 'pt'), ('pt', 'hu')), 1):
+        about = dict(languages=pair, corpora=[f'novels_{name}' for name in pair])
+        about |= dict(control=1.2, reread=1.8)
+        write_mixture(folder, '_'.join(pair), [[0.8, 0.2]], (1, worth), **about)
+    about = dict(languages=names, corpora=[f'novels_{name}' for name in names], control=1.2)
+    write_mixture(folder, 'all', [[0.6, 0.2, 0.2]], (1, 1, 2), **about)
+    laws, rows = load_scaling(folder)
+    return rows, Page(report.write(folder, laws, rows))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """drawn(folder, kind): the axes of a kind of figures of the page, not closed."""
+
+    def call(folder, kind):
+        figures = []
+        monkeypatch.setattr(plots.plt, 'close', figures.append)
+        monkeypatch.setattr(report, 'write_page', lambda _, name, draw, **values: draw[kind]([]))
+        report.write(folder, *load_scaling(folder))
+        return [figure.axes[0] for figure in figures]
+
+    yield call
+    monkeypatch.undo()
+    plots.plt.close('all')
+
+
+def row_of(rows, run, language='en2'):
+    return next(row for row in rows if (row['run'], row['language']) == (run, language))
+
+
+def points(axes, marker):
+    return [line.get_ydata() for line in axes.lines if line.get_marker() == marker]
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_but_itself(made, three):
+    for page in (made[3], three[1]):
+        assert not {tag for tag, _ in page.tags} & {'script', 'link', 'iframe', 'object', 'base'}
+        assert not re.search(r'https?:|@import|url\(', page.source)
+        ids = {about.get('id') for _, about in page.tags}
+        assert {about.get('href', '#runs')[1:] for _, about in page.tags} <= ids
+        for data in page.pictures():
+            assert base64.b64decode(data, validate=True).startswith(b'\x89PNG')
+
+
+def test_each_figure_is_a_file_beside_the_page_and_no_old_one_is_left(made):
+    folder, pictures = made[0], sorted(made[3].pictures())
+    files = [*folder.glob('report/*.png'), folder / '90_10' / 'hidden.png']
+    assert pictures == sorted(base64.b64encode(path.read_bytes()).decode() for path in files)
+    assert len(pictures) > 6
+
+
+def test_every_run_and_every_number_of_a_row_is_on_the_page(made, three):
+    for rows, page in ((made[2], made[3]), (three[0], three[1])):
+        shown = {(line[0], line[1]): line for line in page.lines('mlpe')[1:]}
+        assert set(shown) == {(row['run'], row['language']) for row in rows}
+        for row in rows:
+            line = shown[row['run'], row['language']]
+            assert line[2] == f'{row["tokens_seen"]:,.0f}'
+            assert line[3] == f'{row["ppl"]:.1f} ± {row["ppl_se"]:.2g}'
+            assert row['control'] in line and row['reread_control'] in line
+            for key, cell in zip(MEASURES, line[4:]):
+                if key != 'mlte' and row[key] is not None:
+                    digits = 1 if key == 'mlpe' else 3 if key[-4:] in ('nats', 'tau') else 2
+                    numbers = [row[key], *(row[f'{key}_interval'] or ())]
+                    written = [float(n) for n in re.findall(r'-?\d+\.?\d*', cell)]
+                    assert written == pytest.approx(numbers, abs=0.51 * 10**-digits), key
+                assert bool(cell) == (row[key] is not None)
+    for path in made[0].glob('*/results.json'):  # controls, seeds and damaged files, too
+        assert path.parent.name in made[3].text
+    assert all(row['note'] in made[3].text for row in made[2])
+
+
+def test_the_table_of_mixtures_has_their_numbers_under_short_names(made):
+    lines, row = made[3].lines('transfer')[: -len(made[2]) - 1], row_of(made[2], '90_10')
+    heads = [line[0] for line in lines if len(line) == 1]
+    for head in ('90/10 90_10, 3 seeds', '80/20 cloned_fraction=0.5 a&b', '100/0 then 20/80 two_'):
+        assert any(text.startswith(f'en1/en2 {head}') for text in heads)
+    cells = lines[lines.index(['en1/en2 90/10 90_10, 3 seeds']) + 2]
+    low, high = row['transfer_interval']
+    assert cells[0] == 'en2' and f'{row["transfer"]:.2f} [{low:.2f}, {high:.2f}]' in cells
+
+
+def test_runs_are_sorted_as_numbers(made):
+    names = [line[0] for line in made[3].lines('mlpe')[1:]]
+    budgets = [int(name.split('_')[2]) for name in names if name.startswith('law_en1')]
+    assert budgets == sorted(budgets) and len(budgets) == 7
+    assert names.index('50_50') < names.index('90_10')
+
+
+def test_runs_that_differ_in_a_setting_that_nothing_names_are_kept_apart(made):
+    _, laws, rows, page, _ = made
+    groups = named_groups([run for run in runs_of(rows) if not run.monolingual], laws)
+    [title] = [g['title'] for g in groups if 'decay' in [run.name for _, run in g['runs']]]
+    assert title.endswith('weight_decay=0.1') and title in page.text
+    for view in report.VIEWS.values():
+        names = [{run.name for run in group} for group in grouped(runs_of(rows), view)]
+        assert {'decay'} in names
+
+
+def test_settings_machine_samples_and_reasons_are_there(made):
+    lines = {line[0]: line for line in made[3].lines('hours')[1:]}
+    assert lines['90_10'][1:-1] == ['18,265', '3', '1.50', 'a machine', 'bfloat16', '0123456789']
+    assert re.fullmatch(r'20\d\d-\d\d-\d\d', lines['90_10'][-1])
+    assert 'n_embd=256' in made[3].text and lines.keys() == {row['run'] for row in made[2]}
+    assert 'en2: The end of <it>\n----\n' in made[3].pre
+    [law] = [line for line in made[3].lines('run noise') if 'novels_pl' in line[0]]
+    assert 'at least 3 budgets' in law[-1]
+
+
+def test_rows_of_a_file_make_the_page_of_the_rows_themselves(tmp_path, monkeypatch):
+    write_law(tmp_path)
+    write_run(tmp_path, 'far', [[0.9, 0.1]], lambda seen, i: (3.0, 40.0)[i], model=TINY)
+    monkeypatch.setattr(report, 'draw_measure', lambda *about: None)
+    pages = []
+    for laws, rows in (fit_scaling.scale(tmp_path), load_scaling(tmp_path)):
+        pages.append((report.write(tmp_path, laws, rows).read_text(), report.findings(rows)))
+    assert pages[0] == pages[1] and row_of(rows, 'far', 'en1')['teff'] is None
+    assert '&gt; 1.11' in pages[0][0]  # the largest budget over the tokens seen
+
+
+# --- the findings ---------------------------------------------------------------------------------
+
+
+def about(rows, name):
+    return next(text for text in report.findings(rows) if f'({name}' in text)
+
+
+def test_the_findings_are_printed_the_first_being_the_head_of_the_page(made):
+    _, _, rows, page, done = made
+    path, *printed = done.stdout.splitlines()[-len(report.findings(rows)) - 1 :]
+    assert path.endswith('out/report/report.html') and printed == report.findings(rows)
+    assert f'<p class="finding">{printed[0]}</p>' in page.source
+    assert all(text in page.text for text in printed)
+
+
+def test_plain_mixtures_with_controls_and_seeds_come_first(made):
+    order = [re.search(r'\((\S+?)[,)]', text)[1] for text in report.findings(made[2])]
+    assert order == ['90_10', '50_50', 'a&b', 'hu_pl', 'decay', 'two_stages']
+
+
+def test_the_numbers_of_a_finding_are_those_of_its_row(made):
+    row, text = row_of(made[2], '90_10'), about(made[2], '90_10')
+    numbers = [row['ppl']]
+    for key in ('transfer', 'transfer_nats', 'gain', 'gain_nats'):
+        numbers += [row[key], *row[f'{key}_interval']]
+    assert text.startswith('en1 helps en2 at 90/10 (90_10, 3 seeds): PPL ')
+    written = [float(number) for number in re.findall(r'-?\d+\.\d+', text)]
+    assert written == pytest.approx(numbers, abs=0.051) and len(written) == 13
+    assert written[1:] == pytest.approx(numbers[1:], abs=0.0051)
+
+
+@pytest.mark.parametrize('name, nothing', [('transfer', 1), ('gain', 1), ('transfer_nats', 0)])
+def test_a_finding_says_no_more_than_the_interval(made, name, nothing):
+    rows, found = copy.deepcopy(made[2]), []
+    row = row_of(rows, '90_10')
+    for key in ('transfer', 'transfer_nats', 'gain', 'gain_nats'):
+        row[f'{key}_interval'] = None
+    assert not re.search('interval| to |helps|costs|effect', about(rows, '90_10'))
+    for low, high in ((0.1, 1), (-1, -0.1), (-1, 1)):
+        row[f'{name}_interval'] = nothing + low, nothing + high
+        found += re.findall('helps|costs|effect', about(rows, '90_10'))
+    assert found == ['helps', 'costs', 'effect']
+
+
+def test_a_finding_names_the_commands_of_the_controls_that_are_missing(made):
+    commands = {
+        '90_10': [],
+        '50_50': ['2)'],
+        'a&b': ['4)'],
+        'decay': ['', '4)'],
+        'two_stages': [''],
+    }
+    for name, epochs in commands.items():
+        found = re.findall(
+            r'train.py CONFIG --only=en[12](?: --epochs=(.{2}))?', about(made[2], name)
+        )
+        assert found[: len(epochs)] == epochs, name
+    assert 'TEff' in about(made[2], 'two_stages')
+
+
+def test_a_finding_without_a_law_has_perplexities_and_the_reason(made):
+    row, text = row_of(made[2], 'hu_pl', 'pl'), about(made[2], 'hu_pl')
+    for ppl in (row['ppl'], row['control_ppl'], row['reread_control_ppl']):
+        assert f'PPL {ppl:.1f}' in text
+    assert f'{math.log(row["control_ppl"] / row["ppl"]):.3f} nats' in text
+    assert 'helps' not in text and 'at least 3 budgets' in text
+
+
+def test_three_languages_make_a_matrix_and_two_none(made, three):
+    rows, page = three
+    assert not made[3].lines('from, to')
+    for key, label, digits in (('transfer', 'Transfer', 2), ('gain', 'Gain', 2), ('tau', 'tau', 3)):
+        (_, *targets), *lines = page.lines(f'{label} from, to')
+        cells = {(line[0], to): cell for line in lines for to, cell in zip(targets, line[1:])}
+        for source, target in (('hu', 'pl'), ('pl', 'pt'), ('pt', 'hu')):
+            row = row_of(rows, f'{source}_{target}', target)
+            low, high = (f'{end:.{digits}f}' for end in row[f'{key}_interval'])
+            assert cells[source, target] == f'20% {row[key]:.{digits}f} [{low}, {high}]'
+            assert cells[target, source] == ''
+        both = row_of(rows, 'all', 'pt')[key]
+        assert key == 'gain' or f'20% {both:.{digits}f}' in cells['all others', 'pt']
+    assert 'the rest of the mixture' in about(rows, 'all')
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_markers_are_joined_where_there_are_three_ratios(tmp_path, drawn):
+    for count in (1, 2, 3):
+        write_mixture(tmp_path, f'r{count}', [[1 - count / 10, count / 10]], (1, 2))
+        axes = drawn(tmp_path, 'share')[0]
+        assert [len(values) for values in points(axes, 's')] == [count]
+        assert any(line.get_linestyle() == '-' for line in axes.lines) == (count > 2)
+
+
+def test_perplexity_by_ratio_stands_beside_its_controls(made, drawn):
+    ppl, rows = drawn(made[0], 'share')[0], [row_of(made[2], name) for name in ('90_10', '50_50')]
+    assert points(ppl, 's')[0] == pytest.approx([row['ppl'] for row in rows])
+    for marker, key in (('x', 'control_ppl'), ('+', 'reread_control_ppl')):
+        known = [row[key] for row in rows if row[key]]
+        assert points(ppl, marker)[0] == pytest.approx(known)
+
+
+def test_runs_by_tokens_and_by_size_have_a_line_for_each_ratio(tmp_path, drawn):
+    for steps in (4000, 8000, 18265):
+        write_mixture(tmp_path, f't{steps}', [[0.9, 0.1]], (1, 2), steps=steps)
+    write_mixture(tmp_path, 'big', [[0.9, 0.1]], (1, 2), model=SMALL)
+    [line] = [line for line in drawn(tmp_path, 'tokens')[0].lines if line.get_marker() == 's']
+    assert line.get_xdata() == pytest.approx(65536 * np.array([4000, 8000, 18265]), rel=1e-3)
+    size = drawn(tmp_path, 'parameters')[-1]
+    assert len(points(size, 's')[0]) == 2
+    assert list(plots.legend_entries([size])) == ['90/10 en1', '90/10 en2']
+    assert not drawn(tmp_path, 'shared')
+
+
+def test_laws_are_drawn_within_their_budgets(made, drawn):
+    for axes in drawn(made[0], 'laws'):
+        [law] = [
+            law for law in made[1] if law['label'].startswith(axes.get_title()) and law['runs']
+        ]
+        ends = [end for line in axes.lines for end in line.get_xdata()]
+        assert [min(ends), max(ends)] == pytest.approx([min(law['tokens']), max(law['tokens'])])
+        assert axes.get_ylim()[1] < 1.5 * max(law['ppl'])
+
+
+def test_training_is_drawn_with_its_control_and_quick_perplexities(made, drawn):
+    [axes] = drawn(made[0], 'training')  # the other mixtures have no log
+    assert {'en1', 'en2', 'en2 control'} == set(plots.legend_entries([axes]))
+    assert np.exp(points(axes, 'o')) == pytest.approx(np.full((2, 1), 99.0))
+
+
+def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn):
+    *_, page, done = made
+    assert '50_50/finetune.json' in done.stderr and 'torn/results.json' in done.stderr
+    errors = (-0.02 / 2**0.5, 0.22 / 2**0.5), (-0.02 / 2**0.5, 0.42 / 2**0.5)  # of two tasks
+    for line, mean, (low, high) in zip(page.lines('majority class')[1:], (0.7, 0.5), errors):
+        assert line[2:] == [f'{mean:.3f} [{mean + low:.3f}, {mean + high:.3f}]', '0.500']
+    [axes] = drawn(made[0], 'glue')
+    assert [*points(axes, 'o'), *points(axes, 's')] == [[pytest.approx(0.7)], [pytest.approx(0.5)]]
+
+
+def test_a_teff_beyond_the_law_has_no_upper_end():
+    row = dict(ppl=20.0, ppl_se=0.1, teff=math.inf, largest_budget=1e9, tokens_seen=5e8)
+    assert measured(row, 'teff') == (2.0, 2.0, math.inf)
+    assert measured(row, 'transfer') is None and measured(row | dict(ppl=1e80), 'ppl') is None
+    assert measured(row, 'ppl') == pytest.approx((20, 20 - 0.1645, 20 + 0.1645))
+
+
+# --- the paper ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='session')
+def paper(tmp_path_factory):
+    """(folder, page, the paper's page) of a run in the paper's setting and one that is not."""
+    folder = tmp_path_factory.mktemp('paper')
+    write_law(folder, model=SMALL)
+    write_mixture(folder, 'row5', [[0.9, 0.1]], (1, 2), control=1.2, model=SMALL)
+    write_mixture(folder, 'other', [[0.85, 0.15]], (1, 2), model=SMALL)
+    ours = report.write(folder, *load_scaling(folder))
+    done = in_process('report', '--out=.', '--paper=True', cwd=folder)
+    assert done.returncode == 0 and done.stdout.split()[-1] == 'report/paper.html'
+    return folder, Page(ours), Page(folder / 'report' / 'paper.html')
+
+
+def hollow(axes):
+    lines = [line for line in axes.lines if line.get_markerfacecolor() == 'white']
+    return sorted(y for line in lines for y in line.get_ydata())
+
+
+def test_the_papers_numbers_stand_beside_runs_in_its_setting_alone(made, paper, drawn):
+    folder, page, _ = paper
+    beside = [line[0] for line in page.lines('the paper:') if '32.8, 2.08 Table 1 row 5' in line]
+    assert beside == ['en2'] and 'the paper:' not in made[3].text
+    ppl, teff, transfer = drawn(folder, 'share')
+    assert hollow(ppl) == pytest.approx([22.46, 32.81], abs=0.01)
+    assert hollow(teff) == pytest.approx([1.0, 2.076], abs=0.01) and hollow(transfer) == []
+    assert not any(map(hollow, drawn(made[0], 'share')))
+
+
+def test_the_papers_page_has_all_rows_of_its_tables_and_the_readmes_commands(paper):
+    folder, _, page = paper
+    lines, readme = page.lines('the paper:'), (REPO / 'config' / 'README.md').read_text()
+    for run in load_paper_runs():
+        if run['table'] not in '13':
+            continue
+        number, command = run['name'].split()[-1], run['command']
+        heads = [line[0] for line in lines if len(line) == 1 and line[0].startswith(f'{number}: ')]
+        assert any(head.endswith(command) for head in heads), run['name']
+        section = readme.partition(f'\n## Table {run["table"]}\n')[2].partition('\n## ')[0]
+        assert re.search(rf'^\| {number} \| .* \| `{re.escape(command)}` \|$', section, re.M)
+        for language in run['languages']:
+            ppl = f'{language["ppl"]:.1f}' if language['ppl'] < 1e6 else '> 1B'
+            assert [language['name'], ppl, f'{language["teff"]:.2f}'] in [
+                line[:3] for line in lines
+            ]
+    [place] = [i for i, line in enumerate(lines) if 'ours: row5' in line[0]]
+    assert lines[place + 2][0] == 'en2' and all(lines[place + 2][:7])
+    for number in range(1, 6):
+        assert (folder / 'report' / f'figure{number}_1.png').exists()
+    assert len(page.pre) == 7  # of Figures 1 to 5, 8, and 9 and 10 together
+    for block in page.pre:
+        assert '\n'.join(f'    {line}' for line in block.splitlines()) in readme
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / 'nowhere'):
+        refused(in_process('report', f'--out={folder}', cwd=tmp_path), folder)
+    assert not (tmp_path / 'report').exists()
+
+
+def test_monolingual_runs_alone_make_a_page(tmp_path):
+    write_law(tmp_path, count=2)
+    laws, rows = load_scaling(tmp_path)
+    page = Page(report.write(tmp_path, laws, rows))
+    assert 'law_en1_1100' in page.text and 'at least 3 budgets' in page.text
+    assert report.findings(rows) == [report.NO_MIXTURE]
