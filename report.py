@@ -74,11 +74,12 @@ def finding(run, row):
         ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads'),
     ):
         shown = f': {verdict(row, key)}' if key == 'gain' and verdict(row, key) else ''
-        nats = said(row, f'{key}_nats', ' nats') + shown
+        known = row[f'{key}_nats'] is not None
+        nats = f', {said(row, f"{key}_nats", " nats")}{shown}' if known else ''
         if row[key] is not None:
-            parts.append(f'{label} {said(row, key)}, {nats}')
+            parts.append(f'{label} {said(row, key)}{nats}')
         elif row[control]:
-            parts.append(f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}, {nats}')
+            parts.append(f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}{nats}')
         elif key == 'transfer' or fits > 1:
             more = f' --epochs={fits}' if key == 'gain' else ''
             missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
@@ -100,7 +101,7 @@ def verdict(row, name):
 def said(row, key, unit=''):
     """2.51 (90% interval 2.33 to 2.74)"""
     value, _, ends = cell(row, key).partition(' [')
-    words = '' if unit else '90% interval '
+    words = '' if unit and row[f'{key[:-5]}_interval'] else '90% interval '  # said of transfer
     return value + unit + (f' ({words}{ends[:-1].replace(", ", " to ")})' if ends else '')
 
 

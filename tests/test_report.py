@@ -134,8 +134,7 @@ def three(tmp_path_factory):
         write_mixture(folder, '_'.join(pair), [[0.8, 0.2]], (1, worth), **about)
     about = dict(control=1.2) | novels('hu', 'pl', 'pt')
     write_mixture(folder, 'all', [[0.6, 0.2, 0.2]], (1, 1, 2), **about)
-    laws, rows = load_scaling(folder)
-    return rows, Page(report.write(folder, laws, rows))
+    return load_scaling(folder)[1], Page(report.write(folder, *load_scaling(folder)))
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_the_page_needs_nothing_but_itself_and_each_figure_is_a_file(made, three
 def test_every_run_and_every_number_of_a_row_is_on_the_page(made, three):
     for rows, page in ((made[2], made[3]), (three[0], three[1])):
         shown = {(line[0], line[1]): line for line in page.lines('mlpe')[1:]}
-        assert set(shown) == {(row['run'], row['language']) for row in rows}
+        assert len(shown) == len(page.lines('mlpe')) - 1 == len(rows)
         for row in rows:
             line = shown[row['run'], row['language']]
             assert line[2] == f'{row["tokens_seen"]:,.0f}'
@@ -211,8 +210,8 @@ def test_the_table_of_mixtures_has_their_numbers_under_short_names(made):
 
 def test_runs_that_differ_in_a_setting_that_nothing_names_are_kept_apart(made):
     runs = [run for run in runs_of(made[2]) if not run.monolingual]
-    groups = named_groups(runs, made[1])
-    [title] = [g['title'] for g in groups if 'decay' in [run.name for _, run in g['runs']]]
+    groups = {name: g['title'] for g in named_groups(runs, made[1]) for _, name in g['runs']}
+    [title] = [title for run, title in groups.items() if run.name == 'decay']
     assert title.endswith('weight_decay=0.1') and title in made[3].text
     for view in report.VIEWS.values():
         assert ['decay'] in [[run.name for run in group] for group in grouped(runs, view)]
