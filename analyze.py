@@ -170,6 +170,8 @@ class StudiedRun:
         if not often.all():
             rare = 'never read' if least == 1 else f'read less than {least} times'
             words += f', without {(~often).sum():,} that a language {rare}'
+        if often.sum() < 4:  # two halves of two pieces
+            return rows[:, :0], times, f'{words}: too few to compare'
         return rows[:, often], times, words
 
     def times_read(self, until):
@@ -213,6 +215,19 @@ def words_of(sequences, kind='sequences'):
     return f'{len(sequences):,} {kind}{of}'
 
 
+def over_test_sets(run, length, measure, **statistics):
+    """measure(rows) of sequences of each language's test set: ({language: {name: Estimate}}, how
+    many, in words)."""
+    found, words = {}, {}
+    for language in run.languages:
+        sequences = test_sequences(language.corpus, pairs, length)
+        words[words_of(sequences)] = True
+        sides = [(language.ids(side), number) for side, _, number in sequences]
+        title = f'{run.name}: {language.name}'
+        found[language.name] = measured(sides, measure, title, **statistics)
+    return found, ', '.join(words)
+
+
 def study_embeddings(run):
     """Cosine of corresponding pieces' input and output embeddings, its controls (Figure 6), and
     the geometry of both languages."""
@@ -221,10 +236,10 @@ def study_embeddings(run):
 
 
 def vector_panels(vectors, rows, times):
-    """Panels of vectors, {kind: (V, C)}, of corresponding rows (2, n), none for n below 4; times:
-    how often each row was read, (V,)."""
+    """Panels of vectors, {kind: (V, C)}, of corresponding rows (2, n). times: how often each row
+    was read, (V,)."""
     panels = {}
-    for kind, weight in vectors.items() if rows.shape[1] > 3 else ():
+    for kind, weight in vectors.items() if rows.size else ():
         retrieval = {'cosine': {}, 'CSLS': {}}
         for name, sides in similarity.transformed(*weight[rows], seed).items():
             found = similarity.compare_vectors(*sides, times[rows[1]], seed)
@@ -303,42 +318,37 @@ def study_lens(run):
     several = int((alike[:, 1:] >= 0).any(1).sum())
     names = [*(language.name for language in run.languages), 'shared', 'others']
     mass, losses, saved = {}, {}, {}
-    for language in run.languages:
 
-        def measure(side, _, language=language):
-            return lens.lens(run.model, language.ids(side), groups, alike, CHUNK_LOGITS)
+    def measure(rows):
+        return lens.lens(run.model, rows, groups, alike, CHUNK_LOGITS)
 
-        sequences = test_sequences(language.corpus, pairs, run.longest)
-        found = measured(sequences, measure, f'{run.name}: lens, {language.name}')
-        mass[f'mass on rows, {language.name} read'] = {
-            name: found['mass'][group].over()
+    found, words = over_test_sets(run, run.longest, measure)
+    for language, of in found.items():
+        mass[f'mass on rows, {language} read'] = {
+            name: of['mass'][group].over()
             for group, name in enumerate(names[: groups.max() + 1])
             if (groups == group).sum() > (group == 3) * len(tables)  # not padding alone
         }
-        losses[language.name] = found['loss'].over()
+        losses[language] = of['loss'].over()
         if several:
-            losses[f'{language.name}, any language'] = found['alike'].over()
-            saved[language.name] = (found['loss'] - found['alike']).over()
+            losses[f'{language}, any language'] = of['alike'].over()
+            saved[language] = (of['loss'] - of['alike']).over()
     panels = (mass if run.languages[1:] else {}) | {'loss on the next piece, nats': losses}
     panels |= {'saved if any language counts, nats': saved} if several else {}
-    words = f'{words_of(sequences)}, {several:,} of {len(alike):,} rows spelled like another'
-    return Result(words, panels)
+    return Result(f'{words}, {several:,} of {len(alike):,} rows spelled like another', panels)
 
 
 def study_position(run):
     """Loss by position in the sequence, for each language: a gain from the use of context grows
     with the position."""
-    lines, bins = {}, lens.bins_of(run.block_size)
-    for language in run.languages:
+    bins = lens.bins_of(run.block_size)
 
-        def measure(side, _, language=language):
-            losses = lens.losses_after(run.model, [[]], language.ids(side))
-            return dict(loss=lens.losses_by_bin(losses, bins)[0])
+    def measure(rows):
+        return dict(loss=lens.losses_by_bin(lens.losses_after(run.model, [[]], rows), bins)[0])
 
-        sequences = test_sequences(language.corpus, pairs, run.block_size)
-        found = measured(sequences, measure, f'{run.name}: {language.name}', loss=lens.mean_loss)
-        lines[language.name] = found['loss'].over(bins)
-    return Result(words_of(sequences), {'loss by position, nats': lines})
+    found, words = over_test_sets(run, run.block_size, measure, loss=lens.mean_loss)
+    lines = {language: of['loss'].over(bins) for language, of in found.items()}
+    return Result(words, {'loss by position, nats': lines})
 
 
 def study_switch(run):
@@ -391,8 +401,9 @@ def study_word2vec(run):
             for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
                 yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
 
-    how = Sentences(), len(times), word2vec_dim, seed
-    return Result(words, vector_panels(similarity.word_vectors(run.word2vec, *how), rows, times))
+    how = run.word2vec, Sentences(), len(times), word2vec_dim, seed
+    vectors = similarity.word_vectors(*how) if rows.size else {}
+    return Result(words, vector_panels(vectors, rows, times))
 
 
 # needs: what of a StudiedRun is read before hours of work, since it raises Missing or ConfigError;

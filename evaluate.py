@@ -75,9 +75,10 @@ def find_corpora(state, out, data_dir):
         if all(identity(place / name) == corpora[name] for name in corpora):
             return place
     places = dict.fromkeys(place.resolve() for place in places)
-    folders = [folder for place in places for folder in place.glob('*/')]
-    alike = [str(folder) for folder in folders if identity(folder) in corpora.values()]
-    advice = f'{", ".join(alike)} looks like it: give it the name back' if alike else 'set data_dir'
+    found = {folder: identity(folder) for place in places for folder in place.glob('*/')}
+    found = {folder: it for folder, it in found.items() if it != corpora.get(folder.name)}
+    alike = ', '.join(str(folder) for folder, it in found.items() if it in corpora.values())
+    advice = f'{alike} looks like it: give it the name back' if alike else 'set data_dir'
     looked = f'{", ".join(corpora)}, which {out} was trained on, in {", ".join(map(str, places))}'
     raise ConfigError(f'there is no corpus {looked}; {advice}')
 
@@ -169,24 +170,24 @@ def perplexities(model, languages, **how):
     return {language.name: perplexity(model, language, **how) for language in languages}
 
 
-COLUMNS = {  # of the printed table: key of a score, head, width, form
-    'ppl': ('PPL', 10, '.2f'),
-    'ppl_se': ('± s.e.', 9, '.2f'),
-    'bits_per_byte': ('bits/byte', 11, '.3f'),
-    'loss': ('nats/token', 12, '.4f'),
-    'scored_tokens': ('scored tokens', 15, ','),
-    'documents': ('documents', 11, ','),
+COLUMNS = {  # of the printed table: key of a score, head, form
+    'ppl': ('PPL', '.2f'),
+    'ppl_se': ('± s.e.', '.2f'),
+    'bits_per_byte': ('bits/byte', '.3f'),
+    'loss': ('nats/token', '.4f'),
+    'scored_tokens': ('scored tokens', ','),
+    'documents': ('documents', ','),
 }
 
 
 def table(scores):
     """The perplexities as lines of text; - where a number is unknown."""
-    lines = ['language'.ljust(12) + ''.join(head.rjust(w) for head, w, _ in COLUMNS.values())]
+    rows = [['language', *(head for head, _ in COLUMNS.values())]]
     for name, score in scores.items():
-        cells = [(score[key], width, form) for key, (_, width, form) in COLUMNS.items()]
-        texts = ['-' if x is None else format(x, form) for x, _, form in cells]
-        lines.append(name.ljust(12) + ''.join(t.rjust(w) for t, (_, w, _) in zip(texts, cells)))
-    return '\n'.join(lines)
+        cells = [(score[key], form) for key, (_, form) in COLUMNS.items()]
+        rows.append([name, *('-' if x is None else format(x, form) for x, form in cells)])
+    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
+    return '\n'.join(''.join(map(str.rjust, row, widths)) for row in rows)
 
 
 def main():

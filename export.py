@@ -28,13 +28,13 @@ except ImportError:
     Tokenizer = None
 
 out_dir = ''  # folder of a run of train.py
+data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
 
 SPACE = '\u2581'  # what SentencePiece writes for one
 
 
 def heads_of(config):
     """Number of heads of the GPT-2, which are n_embd / heads wide: at least our number and width.
-
     Raises ConfigError."""
     width, least = config.n_embd, config.head_dim
     heads = (h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least)
@@ -89,7 +89,6 @@ def gpt2_tensors(model):
 def exported_tokenizer(language):
     """A tokenizers.Tokenizer of a language, whose ids are embedding rows: BPE on the whole text,
     with U+2581 in front and for each space. Merges are the pairs of pieces that make a piece.
-
     Raises ConfigError for an order and for a tokeniser that has no equal of this kind."""
     require(not language.order, f'its text is in the order {language.order}')
     own, rows, merges = language.corpus.load_tokenizer(), language.table.tolist(), []
@@ -140,7 +139,7 @@ def write(path, content):
 def main():
     require(out_dir, 'say which run to export: --out_dir=out/RUN')
     require(Tokenizer, 'export.py needs two more packages: pip install safetensors tokenizers')
-    model, languages, state = load_run(out_dir)
+    model, languages, state = load_run(out_dir, data_dir)
     out, ends = Path(out_dir), [int(language.table[DOCUMENT_END]) for language in languages]
     config, tensors = gpt2_config(model.config, ends), gpt2_tensors(model)
     generation = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))

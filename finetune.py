@@ -40,6 +40,7 @@ from lib.tokenizer import DOCUMENT_END, PAD
 from model import make_optimizer
 
 out_dir = ''  # folder of a run of train.py, for example out/demo_90_10
+data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
 tasks = 'all'  # names of tasks (see lib/tasks.py), separated by commas; all: those in glue_dir
 glue_dir = ''  # folder with the folders of GLUE and SuperGLUE, or hf:DATASET, as hf:nyu-mll/glue
 train_language = ''  # the language to fine-tune in; empty: the first of the run
@@ -55,7 +56,7 @@ max_examples = 0  # train on so many examples, the same for all seeds; 0: all
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'  # auto, bfloat16, float16, float32
 
-FREE = {'out_dir', 'tasks', 'glue_dir', 'seeds', 'device', 'train_language'}  # may change
+FREE = {'out_dir', 'data_dir', 'tasks', 'glue_dir', 'seeds', 'device', 'train_language'}
 
 
 def check_settings():
@@ -234,7 +235,7 @@ def summarise(entry, trained):
 
 
 def table(results, names):
-    """The tasks `names` as text, and the mean accuracy over the tasks."""
+    """The tasks `names` as text, and the mean accuracy over them."""
     trained, entries = results['train_language'], [results['tasks'][name] for name in names]
     rows = [('task', 'metric', 'language', 'mean [90%]', 'majority', f'minus {trained}', 'seeds')]
     cell = '{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]'.format_map
@@ -279,7 +280,7 @@ def weights_hash(model):
 def main():
     check_settings()
     names = chosen_tasks(tasks, glue_dir)
-    gpt, languages, state = load_run(out_dir)
+    gpt, languages, state = load_run(out_dir, data_dir)
     by_name = {language.name: language for language in languages}
     trained, known = by_name.get(train_language or languages[0].name), ', '.join(by_name)
     require(trained, f'{out_dir} has no train_language {train_language!r}; it has {known}')

@@ -21,6 +21,7 @@ from lib.machine import memory_advice, pick_device
 from lib.tokenizer import DOCUMENT_END, PAD, warn_of_foreign
 
 out_dir = ''  # folder of a run of train.py
+data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
 language = ''  # of the prompt; empty: the first one of the run
 prompt = ''  # the text to continue
 start = ''  # instead: a file with the text to continue
@@ -71,14 +72,15 @@ def main():
     require(not (prompt and start), 'give --prompt=TEXT or --start=FILE, not both')
     for name, least in dict(num_samples=1, max_new_tokens=1, temperature=0, top_k=0).items():
         require(globals()[name] >= least, f'{name} must be at least {least}')
-    model, languages, _ = load_run(out_dir)
+    model, languages, _ = load_run(out_dir, data_dir)
     names, T = [lang.name for lang in languages], model.config.block_size
     require(language in ('', *names), f'language={language!r} is none of {", ".join(names)}')
     first = names.index(language or names[0])
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     text = Path(start).read_text('utf-8', 'replace') if start else prompt
-    tokens = tokenizers[first].encode(text.strip()) or [DOCUMENT_END]
+    tokens = tokenizers[first].encode(text.strip())
     warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))
+    tokens = tokens or [DOCUMENT_END]
     require(len(tokens) <= T, f'the prompt has {len(tokens):,} tokens, the model reads {T:,}')
     idx = torch.from_numpy(languages[first].table[tokens]).long().repeat(num_samples, 1)
     rows = torch.from_numpy(np.setdiff1d(np.concatenate([x.table for x in languages]), PAD))

@@ -22,7 +22,6 @@ import experiment
 import fit_scaling
 from lab import charts
 from lib import runs
-from schedule import decay_start
 
 groups = []  # train these groups of runs only, see --plan=True; empty: all
 plan = False  # print the runs, and train nothing
@@ -52,41 +51,8 @@ EVEN, HIGH, LOW = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
 # --- the table of runs ----------------------------------------------------------------------------
 
 
-def law(name, *arguments, lengths):
-    """{run: arguments} of a law: a trunk, the longest run, and branches of it."""
-    trunk, branches = f'{name}_{max(lengths)}', [n for n in lengths if n < max(lengths)]
-    kept = [decay_start(length) for length in branches]
-    table = {trunk: [*arguments, f'--max_steps={max(lengths)}', f'--keep_checkpoints={kept}']}
-    for length in branches:
-        branch = f'--init_from={OUT / trunk}'
-        table[f'{name}_{length}'] = [*arguments, f'--max_steps={length}', branch]
-    return table
-
-
-def mix(
-    name, stages, *more, files=LAB, controls=('en2',), seeds=(0,), rates=(), again=(), batches=()
-):
-    """{run: arguments} of a mixture, its replicates, and its control runs.
-
-    rates: further learning rates of the controls; again: epochs of re-reading controls; batches:
-    batch sizes of controls that read once."""
-    arguments, table = [*files, f'--stages={json.dumps(stages)}', *more], {}
-    for seed in seeds:
-        end, seeded = (f'-seed_{seed}', [f'--seed={seed}']) if seed else ('', [])
-        table[name + end] = [*arguments, *seeded]
-        for language in controls:
-            control, only = f'{name}-only_{language}', [*arguments, f'--only={language}', *seeded]
-            kinds = {'': []}
-            kinds |= {f'-rate_{rate:g}': rated(rate) for rate in rates}
-            kinds |= {f'-x{count}': [f'--epochs={count}'] for count in again}
-            for size in batches:
-                kinds[f'-batch_{size}'] = ['--epochs=1', f'--control_batch={size}']
-            table |= {control + kind + end: [*only, *extra] for kind, extra in kinds.items()}
-    return table
-
-
 def rated(rate):
-    return [f'--learning_rate={rate:g}', f'--min_learning_rate={rate / 100:g}']
+    return experiment.rate_arguments(rate, rate / 100)
 
 
 def order(of_en2, of_en1=''):
@@ -95,14 +61,21 @@ def order(of_en2, of_en1=''):
 
 def table():
     """{group: {run: arguments of train.py}}; a run's seeds and controls are runs of their own."""
-    found = {'law': law('en', *LAB, *EN, lengths=LENGTHS)}
+    found = {}
+
+    def mix(name, stages, *more, files=LAB, controls=('en2',), rates=(), **options):
+        arguments = [*files, f'--stages={json.dumps(stages)}', *more]
+        rates = [(rate, rate / 100) for rate in rates]
+        return experiment.mix(name, arguments, controls, rates=rates, **options)
 
     def add(group, *parts, **options):
         found.setdefault(group, {}).update(mix(*parts, **options))
 
-    def add_law(group, *parts, **options):
-        found.setdefault(group, {}).update(law(*parts, **options))
+    def add_law(group, name, *arguments, lengths):
+        members = experiment.law(name, arguments, lengths, OUT)
+        found.setdefault(group, {}).update(members)
 
+    add_law('law', 'en', *LAB, *EN, lengths=LENGTHS)
     both, half, slow = (5e-4, 2e-3), (5e-4,), dict(rates=(5e-4,))
     # past the phase transition, and before it in the same number format
     add_law('past', 'past_en', *LAB, *FLOAT32, *EN, lengths=PAST)
@@ -192,35 +165,23 @@ def table():
 # --- training and results -------------------------------------------------------------------------
 
 
-def job(name, arguments, rank):
-    """The run as a Job of experiment.py, with its tokens and the trunk that it needs."""
+def job(name, arguments):
     arguments = [a if a.startswith('--') else str(HERE / a) for a in arguments]
-    arguments.append(f'--out_dir={OUT / name}')
-    chosen, *_ = read_settings(experiment.TRAIN, defaults_of(experiment.TRAIN), arguments)
-    steps, first, share = chosen['max_steps'], 0, 1.0
-    if chosen['only']:
-        index = chosen['languages'].index(chosen['only'])
-        share = sum(row[index] for row in chosen['stages']) / len(chosen['stages'])
-        share *= chosen['epochs'] or 1
-    elif chosen['init_from']:
-        first = decay_start(steps, chosen['decay_fraction'])
-    tokens = (steps - first) * share * chosen['batch_size'] * chosen['block_size']
-    steps = round(steps * share) if chosen['epochs'] else steps
-    needs = Path(chosen['init_from']).name if first else ''
-    return experiment.Job(rank, name, arguments, tokens, steps, needs, first)
+    return experiment.job(name, arguments, OUT)
 
 
 def keep(jobs):
     """Copies results.json of what is finished in out/lab to results/lab."""
     for one in jobs:
-        if experiment.finished(OUT, one):
+        if experiment.finished(OUT, one.name):
             (RESULTS / one.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(OUT / one.name / 'results.json', RESULTS / one.name / 'results.json')
 
 
 def summarise():
     """Writes results/lab.csv, a row for each language of each run, and the pictures."""
-    laws, rows = fit_scaling.analyse(runs.load_runs(RESULTS))
+    members = runs.load_runs(RESULTS)
+    laws, rows = fit_scaling.analyse(members)
     base, *_ = read_settings(
         experiment.TRAIN, defaults_of(experiment.TRAIN), [str(HERE / 'config/lab.py')]
     )
@@ -230,7 +191,7 @@ def summarise():
         row['differs'] = runs.caption(row['settings'], base)
     fit_scaling.write_csv(RESULTS.parent / 'lab.csv', rows)
     entries = [fit_scaling.law_entry(group, one) for group, one in laws.items()]
-    charts.draw(rows, entries, RESULTS.parent)
+    charts.draw(members, rows, entries, RESULTS.parent)
     print(f'wrote {RESULTS.parent}/lab.csv and the pictures lab_*.png')
 
 
@@ -253,8 +214,8 @@ def main():
         if g in (groups or every)
         for name, a in members.items()
     }
-    jobs = [job(name, arguments, rank) for rank, (name, arguments) in enumerate(chosen.items())]
-    missing = [one for one in jobs if not (RESULTS / one.name / 'results.json').exists()]
+    jobs = [job(name, arguments) for name, arguments in chosen.items()]
+    missing = [one for one in jobs if not experiment.finished(RESULTS, one.name)]
     for one in jobs if plan else ():
         mark = '' if one in missing else 'finished'
         print(f'{one.name:<48}{fit_scaling.short(one.tokens):>8} tokens  {mark}')
@@ -263,7 +224,7 @@ def main():
     if plan:
         return
     make_corpora()
-    queue = experiment.Queue(OUT, 2, 0)
+    queue = experiment.Queue(OUT, 2)
     try:
         failed = queue.train(missing, lambda one: one.tokens / 1e4)
     finally:

@@ -2,8 +2,7 @@
 
     python -m lab.languini --checkpoint=FILE CONFIG --out_dir=out/THEIRS --head_dim=64
 
-The config names the languages and their corpora. The shape of the model is read off the weights,
-except the width of a head (64 by default). Settings are those of train.py.
+The config names the languages; the weights tell the shape but for head_dim (64 by default).
 """
 
 import re
@@ -19,15 +18,14 @@ from lib.checkpoint import checkpoint_paths, read_checkpoint, save_checkpoint
 from model import GPT, GPTConfig
 
 NAMES = dict(input_embedding='wte', position_embedding='wpe', layers='blocks', linear='head')
-NAMES |= dict(linear_Q='q', linear_K='k', linear_V='v', linear_O='o', c_fc='fc', c_proj='proj')
 
 
 def renamed(state_dict):
     """The weights under our names, without a prefix such as `module._orig_mod.` and the masks."""
     first, tensors = r'^.*?\b(?=(\w+_embedding|layers|ln_f|linear)\.)', {}
     for name, tensor in state_dict.items():
-        if not name.endswith('mask'):
-            parts = re.sub(first, '', name).split('.')
+        if not name.endswith('mask'):  # linear_Q is q, c_fc is fc
+            parts = re.sub(r'\b(linear|c)_', '', re.sub(first, '', name)).lower().split('.')
             tensors['.'.join(NAMES.get(part, part) for part in parts)] = tensor
     return tensors
 
@@ -58,7 +56,7 @@ def main():
         raise ConfigError(f'{checkpoint} does not fit the code of the paper: {error}') from None
     settings = {name: vars(config).get(name, getattr(train, name)) for name in train.SETTINGS}
     names = 'corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders'
-    languages, rows = build_languages(*(settings[name] for name in names))
+    languages, rows = build_languages(*(settings[name] for name in names), train.data_dir)
     require(rows == V, f'{checkpoint} has {V:,} embedding rows, these languages have {rows:,}')
     about = dict(settings=settings | dict(size=''), step=train.max_steps, model=model.state_dict())
     about |= dict(model_config=vars(config), corpora=corpora_identity(languages))

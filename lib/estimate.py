@@ -171,8 +171,8 @@ def text_of(estimate):
         return '-', ''
     low, high = estimate.interval()
     if np.isnan(low):
-        return f'{estimate.value:.3f}', ''
-    return f'{estimate.value:.3f}', f'±{(high - low) / 2:.3f}'
+        return f'{estimate.value:z.3f}', ''
+    return f'{estimate.value:z.3f}', f'±{(high - low) / 2:.3f}'
 
 
 def as_json(value):

@@ -218,8 +218,9 @@ def draw_study(path, title, results, axis):
         for heading, lines in result.items():
             name = f'difference: {heading}' if label == 'difference' else heading
             panels.setdefault(name, {}).update({(label, line): c for line, c in lines.items()})
-    first = len(next(iter(results.values())))
-    columns = next((n for n in (4, 3, 2) if first % n == 0), min(first, 4))
+    first = next(iter(results.values()))
+    columns = len({heading.rpartition(' ')[0] or heading for heading in first})  # but for the place
+    columns = min(columns, next((n for n in (4, 3, 2) if len(first) % n == 0), 4))
     rows = -(-len(panels) // columns)
     size = max(6, 1.8 + 3.1 * columns), 1.1 + 3.2 * rows
     names = dict.fromkeys(name for series in panels.values() for _, name in series)
@@ -275,9 +276,8 @@ def draw_gradients(path, title, results):
             image = ax.imshow(matrix, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
             for (row, column), value in np.ndenumerate(matrix):
                 look = dict(fontsize=7, color='white' if abs(value) > 0.6 else 'black')
-                text = f'{value:.2f}'.replace('-0.00', '0.00')
-                ax.text(column, row, text, ha='center', va='center', **look)
-            ax.set(title=f'{label}\nmacro average {matrix.mean():.2f}', xlabel='block')
+                ax.text(column, row, f'{value:z.2f}', ha='center', va='center', **look)
+            ax.set(title=f'{label}\nmacro average {matrix.mean():z.2f}', xlabel='block')
             ax.set_xticks(range(len(blocks)), blocks)
             ax.set_yticks(range(len(kinds)), kinds)
             ax.grid(False)

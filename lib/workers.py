@@ -16,10 +16,14 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def _start(start, arguments):
-    # A worker waits for work forever, also when its parent was killed.
+def end_with_parent():
+    """Ends this process when its parent does, which may be killed at any time."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _start(start, arguments):
+    end_with_parent()
     start(*arguments)
 
 

@@ -100,7 +100,7 @@ def studied(place, configured):
 
 
 def tiny_model(seed=0, **more):
-    shape = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16)
+    shape = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=32)
     torch.manual_seed(seed)
     model = GPT(GPTConfig(**shape | dict(vocab_size=106) | more))
     with torch.no_grad():
@@ -185,9 +185,6 @@ def test_a_matching_above_a_threshold_is_the_heaviest_of_the_pairs_above_it(shap
         assert (weights[rows, columns] > threshold).all()
         expected = best_weight(np.where(weights > threshold, weights, 0))
         assert abs(weights[rows, columns].sum() - expected) < 1e-9
-
-
-def test_a_token_without_a_counterpart_stays_unmatched_above_a_threshold():
     cosines = np.array([[0.9, 0.1], [0.8, 0.2]])
     assert [side.tolist() for side in match_tokens(cosines)] == [[0, 1], [0, 1]]
     assert [side.tolist() for side in match_tokens(cosines, 0.3)] == [[0], [0]]
@@ -264,6 +261,9 @@ def test_measures_on_pairs_of_states_are_those_of_loops():
         cosines = [[F.cosine_similarity(x, y, dim=0).item() for y in second] for x in first]
         assert abs(found['all pairs'][block] - np.mean(cosines)) < 1e-5
         np.testing.assert_allclose(similarity.token_cosines(*sides)[block], cosines, atol=1e-5)
+    cosines = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.2, 0.6]])
+    found = similarity.retrieval(cosines, np.arange(3), np.arange(3))
+    assert found == pytest.approx((2 / 3 + 3 / 3) / 2)  # both directions
 
 
 def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
@@ -331,13 +331,6 @@ def test_linear_cka_knows_rotated_states_and_is_not_fooled_by_few_tokens():
     assert abs(hsic_terms(x, y)[0] - np.mean(direct)) < 1e-9
 
 
-def test_retrieval_counts_both_directions():
-    cosines = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.2, 0.6]])
-    everything = np.arange(3)
-    found = similarity.retrieval(cosines, everything, everything)
-    assert found == pytest.approx((2 / 3 + 3 / 3) / 2)
-
-
 # --- embeddings -----------------------------------------------------------------------------------
 
 
@@ -373,10 +366,7 @@ def test_the_same_geometry_that_is_shifted_and_rotated_is_found_by_its_measure_a
     assert abs(rotated['frequency-matched'].value) < 0.1
     shifted = compare_vectors(*similarity.transformed(one, one + 5)['centred'], times)
     assert shifted['corresponding'].value == pytest.approx(1)
-
-
-def test_a_rotation_is_tested_on_pieces_that_it_was_not_fitted_on():
-    rng = np.random.default_rng(0)  # 20 pairs can be rotated onto each other, untested
+    # of forty pieces twenty can be rotated onto each other, but not those that are tested
     sides = similarity.transformed(*rng.normal(size=(2, 40, 32)))['rotated']
     rotated = compare_vectors(*sides, np.arange(40))
     assert abs(rotated['corresponding'].value) < 0.1 and rotated['CSLS'].value < 0.15
@@ -599,7 +589,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(
 
 def test_a_copy_of_a_run_is_no_other_seed(studied, place, capsys):
     shutil.copytree(place / 'out/even', place / 'out/copy')
-    studied(out_dirs=['out/even', 'out/copy'], study='embeddings')
+    studied(out_dirs=['out/even', 'out/copy'], study='position')
     said = capsys.readouterr().out
     assert '1 more' not in said and 'difference' in said
 
@@ -621,8 +611,8 @@ def test_a_control_run_beside_its_mixture_by_position(studied, place, capsys):
     assert not any(heading.startswith(('mass', 'saved')) for heading in lens)
 
 
-def test_losses_by_position_are_those_of_the_models_predictions(studied):
-    read = studied(out_dir='out/uneven', study='position')
+def test_losses_by_position_and_of_the_last_block_of_the_lens_are_the_models_own(studied):
+    read = studied(out_dir='out/uneven', study='position,lens')
     model, languages, _ = analyze.load_run('out/uneven')
     for language in languages:
         losses = []
@@ -633,6 +623,8 @@ def test_losses_by_position_are_those_of_the_models_predictions(studied):
         found = means(read('uneven/position')['loss by position, nats'][language.name])
         for name, part in {'1': slice(0, 1), '8-15': slice(7, 15), 'all': slice(0, 31)}.items():
             assert found[name] == pytest.approx(losses[part].mean().item(), abs=1e-5)
+        said = means(read('uneven/lens')['loss on the next piece, nats'][language.name])
+        assert said['2'] == pytest.approx(losses.mean().item(), abs=1e-5)
 
 
 def test_hidden_states_resample_the_documents_of_the_test_set(studied, monkeypatch, capsys):
@@ -705,70 +697,52 @@ def test_without_parallel_text_the_studies_that_need_none_are_made(
     assert not any((place / f'out/disjoint/{name}.json').exists() for name in missing)
 
 
-def test_a_piece_and_its_clone_are_compared_in_the_rows_that_both_languages_read(studied, place):
+def test_rows_that_a_language_did_not_read_are_left_out(studied, place):
     read = studied(out_dir='out/uneven', study='embeddings,frequency')
-    model, languages, _ = analyze.load_run('out/uneven')
-    times = np.zeros(model.config.vocab_size, int)
     run = analyze.StudiedRun('out/uneven')
-    for step in range(20):
-        np.add.at(times, run.mix.batch(step)[0], 1)
-    first, second = (language.table[1:] for language in languages)  # padding is one and the same
+    times, seen = run.times_read(run.step), read('uneven/results')['languages']
+    assert times.sum() == run.step * 8 * 32
+    for language in run.languages:
+        assert times[language.table].sum() == seen[language.name]['tokens_seen']
+    first, second = (language.table[1:] for language in run.languages)  # padding is the same
     often = (times[first] > 0) & (times[second] > 0)
     assert 0 < often.sum() < 499
-    rows = model.wte.weight[first[often]].detach(), model.wte.weight[second[often]].detach()
-    found = read('uneven/embeddings')
+    sides = (run.model.wte.weight[table[often]].detach() for table in (first, second))
+    cells, found = F.cosine_similarity(*sides), read('uneven/embeddings')
     cosine = found['cosine of input vectors, as trained']['']['corresponding']['mean']
-    assert cosine == pytest.approx(F.cosine_similarity(*rows).mean().item(), abs=1e-6)
-    assert found['compared'].split()[0] == str(often.sum())
-    assert f'without {499 - often.sum()} ' in found['compared']
+    assert cosine == pytest.approx(cells.mean().item(), abs=1e-6)
+    assert found['compared'].startswith(f'{often.sum()} clones, without {499 - often.sum()} ')
     pieces = read('uneven/frequency')['pieces']
     assert sum(pieces.values()) == often.sum() and '0' not in pieces
-    found = studied(out_dir='out/uneven', study='embeddings', least_read=0)('uneven/embeddings')
-    assert found['compared'] == '499 clones'
+    read = studied(out_dir='out/uneven', study='frequency', least_read=0)
+    assert sum(read('uneven/frequency')['pieces'].values()) == 499
 
 
 def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place, configured):
     configured()
     run = analyze.StudiedRun('out/disjoint')
-    spelled = [language.corpus.load_tokenizer() for language in run.languages]
+    first, second = (language.corpus.load_tokenizer() for language in run.languages)
     rows, *_ = run.corresponding(0, 8)
-    first, second = run.languages
-    token_of = {row: token for token, row in enumerate(first.table)}
-    tokens = [token_of[row] for row in rows[0]]
-    assert len(tokens) and not any(map(spelled[0].is_fallback, tokens))
-    alike = set(spelled[0].spellings()) & set(spelled[1].spellings())
-    assert len(tokens) == len(alike) - sum(map(spelled[0].is_fallback, range(500)))
+    tokens = np.flatnonzero(np.isin(run.languages[0].table, rows[0]))
+    expected = set(first.spellings()) & set(second.spellings())
+    expected -= {first.spelling(token) for token in range(500) if first.is_fallback(token)}
+    assert {first.spelling(int(token)) for token in tokens} == expected != set()
 
 
-def test_rows_are_read_as_often_as_the_run_says(place, configured):
-    configured()
-    for name in ('uneven', 'disjoint'):
-        run = analyze.StudiedRun(f'out/{name}')
-        times = run.times_read(run.step)
-        scores = json.loads((place / f'out/{name}/results.json').read_text())['languages']
-        assert times.sum() == run.step * 8 * 32
-        for language in run.languages:
-            assert times[language.table].sum() == scores[language.name]['tokens_seen']
-
-
-def test_the_matching_shows_the_tokens_as_text(studied, capsys):
-    read = studied(out_dir='out/even', study='matching', sentence_1='Ba de fi.')
-    found = read('even/matching')
-    assert ''.join(found['tokens'][0]).replace('▁', ' ').strip() == 'Ba de fi.'
-    assert found['tokens'][0] == found['tokens'][1] and found['share'] == 1
-    assert len(found['matches']) == len(found['tokens'][0])
-    assert found['tokens'][0][0] in capsys.readouterr().out
-
-
-def test_with_a_threshold_the_matching_says_how_many_tokens_have_a_match(studied, place, capsys):
-    how = dict(study='matching,hidden', sentence_1='Ba de fi.', matching_threshold=0.9)
-    read = studied(out_dir='out/even', **how)
-    found = read('even/matching')
-    assert all(cosine > 0.9 for *_, cosine in found['matches'])
-    assert found['share'] == len(found['matches']) / len(found['tokens'][0]) < 1
-    assert f'{found["share"]:.0%} of the tokens matched' in capsys.readouterr().out
-    assert 'share of tokens matched' in read('even/hidden')
-    check_picture(place / 'out/even/matching.png')
+def test_the_matching_shows_the_tokens_as_text_and_how_many_exceed_a_threshold(
+    studied, place, capsys
+):
+    how = dict(out_dir='out/even', study='matching,hidden', sentence_1='Ba de fi.')
+    for threshold in (0.0, 0.9):
+        read = studied(**how, matching_threshold=threshold)
+        found, said = read('even/matching'), capsys.readouterr().out
+        one, other = found['tokens']
+        assert ''.join(one).replace('▁', ' ').strip() == 'Ba de fi.' and one == other
+        assert all(cosine > threshold or not threshold for *_, cosine in found['matches'])
+        assert found['share'] == len(found['matches']) / len(one)
+        assert (found['share'] < 1) == ('share of tokens matched' in said) == bool(threshold)
+        assert f'{found["share"]:.0%} of the tokens matched' in said and one[0] in said
+        check_picture(place / 'out/even/matching.png')
 
 
 REFUSED = [
@@ -837,13 +811,11 @@ def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(stu
 
 
 def test_runs_over_training_steps_side_by_side(studied, place):
-    read = studied(
-        out_dirs=['out/uneven', 'out/even'], study='lens,embeddings', steps='all', pairs=4
-    )
-    found = read('uneven/lens-steps-uneven-even')
-    cells = [r['loss on the next piece, nats, block 1']['en1'] for r in found.values()]
+    read = studied(out_dirs=['out/uneven', 'out/even'], study='lens', steps='all', pairs=4)
+    found = read('uneven/lens-steps-uneven-even').values()
+    cells = [result['loss on the next piece, nats, block 1']['en1'] for result in found]
     assert [list(means(one)) for one in cells] == [['5', '10', '20'], ['20'], ['20']]
-    check_picture(place / 'out/uneven/embeddings-steps-uneven-even.png')
+    check_picture(place / 'out/uneven/lens-steps-uneven-even.png')
 
 
 @pytest.mark.parametrize('name', ['hidden', 'gradients', 'lens', 'position', 'switch', 'matching'])
@@ -854,18 +826,6 @@ def test_what_a_language_makes_of_a_sequence_is_decided_in_one_place(name, studi
     monkeypatch.setattr(Language, 'ids', refuse)
     with pytest.raises(ConfigError, match='reads nothing'):
         studied(out_dir='out/even', study=name)
-
-
-def test_the_last_block_of_the_lens_is_the_models_own_loss(studied):
-    found = studied(out_dir='out/uneven', study='lens', pairs=10)('uneven/lens')
-    model, languages, _ = analyze.load_run('out/uneven')
-    for language in languages:
-        losses = []
-        for side, *_ in analyze.test_sequences(language.corpus, 10, 32):
-            idx = torch.from_numpy(language.table[side].astype(np.int64))[None]
-            losses.append(model(idx[:, :-1], idx[:, 1:]).item())
-        said = found['loss on the next piece, nats'][language.name]['2']['mean']
-        assert said == pytest.approx(np.mean(losses), abs=1e-5)
 
 
 def test_without_gensim_its_study_is_left_out(studied, place, monkeypatch, capsys):

@@ -20,7 +20,7 @@ from scipy import stats
 import finetune
 from data import Language, build_languages
 from finetune import Classifier, batches_of, encode, estimated, summary
-from lib import similarity
+from lib import estimate
 from lib.machine import autocast
 from lib.tasks import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task
 from lib.tokenizer import DOCUMENT_END
@@ -193,7 +193,7 @@ def interval_of(right, **about):
 def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch, case):
     """shared: the part of an example's luck that all seeds have."""
     examples, accuracy, seed_noise, shared, seeds = case
-    monkeypatch.setattr(similarity, 'RESAMPLES', 100)
+    monkeypatch.setattr(estimate, 'RESAMPLES', 100)
     rng, mean, held, students = np.random.default_rng(0), stats.norm.ppf(accuracy), [], []
     scale = seed_noise / stats.norm.pdf(mean)
     truth = stats.norm.cdf(mean / np.sqrt(1 + scale**2))
@@ -232,7 +232,7 @@ def test_a_difference_is_one_of_paired_examples():
 
 @pytest.mark.parametrize('metric', ['accuracy', 'f1', 'matthews'])
 def test_resamples_are_the_metric_of_whole_groups(monkeypatch, metric):
-    monkeypatch.setattr(similarity, 'RESAMPLES', 3)
+    monkeypatch.setattr(estimate, 'RESAMPLES', 3)
     rng = np.random.default_rng(0)
     truth, groups = rng.integers(2, size=60), np.repeat(np.arange(12), 5)
     right = rng.random((2, 60)) < 0.7
@@ -244,9 +244,9 @@ def test_resamples_are_the_metric_of_whole_groups(monkeypatch, metric):
     found = estimated(entry_of(right, truth, groups.tolist(), metric), 'en1', metric)
     whole, again = scored(np.arange(60)), np.random.default_rng(0)
     assert found.value == pytest.approx(whole)
-    for draw in found.draws:
+    for draw in found.resamples:
         rows = [np.flatnonzero(groups == group) for group in again.integers(12, size=12)]
-        expected = similarity.widening(12) * (scored(np.concatenate(rows)) - whole)
+        expected = estimate.widening(12) * (scored(np.concatenate(rows)) - whole)
         assert draw - whole == pytest.approx(expected)
 
 

@@ -12,7 +12,15 @@ from conftest import REPO, TINY, refused, script
 from lib import runs
 
 FILES = sorted([*REPO.glob('*.py'), *REPO.glob('lib/*.py'), *REPO.glob('lab/*.py')])
-OPTIONAL = {'datasets', 'gensim', 'huggingface_hub', 'pyarrow', 'safetensors', 'tokenizers'}
+OPTIONAL = {
+    'compression',
+    'datasets',
+    'gensim',
+    'huggingface_hub',
+    'pyarrow',
+    'safetensors',
+    'tokenizers',
+}
 OPTIONAL |= {'transformers', 'wandb', 'zstandard'}
 ROOMS = ['lib', 'top level', 'lab']  # a room may import from itself and those before it
 

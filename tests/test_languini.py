@@ -54,7 +54,7 @@ def test_a_tensor_that_is_missing_unknown_or_of_another_shape_is_named():
     without = {name: tensor for name, tensor in weights.items() if name != 'ln_f.bias'}
     for wrong, name in (
         (without, 'ln_f.bias'),
-        (weights | {'layers.0.attn.linear_X.weight': torch.ones(1)}, 'linear_X'),
+        (weights | {'layers.0.attn.linear_X.weight': torch.ones(1)}, 'attn.x'),
         (weights | {'linear.weight': torch.ones(3, 3)}, 'head.weight'),
         (weights | {'layers.7.ln1.weight': torch.ones(20)}, 'blocks.7.ln1'),
     ):

@@ -4,23 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_analyze import tiny_model
 
 from data import Language
 from lib import lens
 from lib.tokenizer import PAD
-from model import CHUNK_LOGITS, GPT, GPTConfig
+from model import CHUNK_LOGITS
 
 TOKENS = np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31])
-
-
-def tiny_model(**more):
-    shape = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=32)
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(**shape, vocab_size=106, **more))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
 
 
 def clones(shared=0):

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import in_process, new_run, refused
+from conftest import in_process, new_run, refused, tiny_model
 
 import sample
 from data import build_languages
-from model import GPT, GPTConfig
 
 
 @pytest.fixture
@@ -15,15 +14,6 @@ def place(workplace):
     """A folder with a run out/r that is not trained: it draws tokens of both languages."""
     new_run(workplace, 'r')
     return workplace
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(2, 3, 8, 20, 44, 16, 53)).eval()
-    for parameter in model.parameters():
-        parameter.data.mul_(3)
-    return model
 
 
 def draw(monkeypatch, model, idx, count, top_k, temperature):
@@ -35,8 +25,8 @@ def draw(monkeypatch, model, idx, count, top_k, temperature):
 
 
 @pytest.mark.parametrize('settings', [(1, 0.8), (0, 0.0)])
-def test_the_most_likely_tokens_follow_also_when_the_window_is_full(model, monkeypatch, settings):
-    idx = torch.randint(1, 53, (2, 6))
+def test_the_most_likely_tokens_follow_also_when_the_window_is_full(monkeypatch, settings):
+    model, idx = tiny_model(53), torch.randint(1, 53, (2, 6))
     drawn = draw(monkeypatch, model, idx, 30, *settings)
     assert drawn.shape == (2, 36) and torch.equal(drawn[:, :6], idx)
     for end in range(6, 36):
@@ -45,8 +35,8 @@ def test_the_most_likely_tokens_follow_also_when_the_window_is_full(model, monke
 
 
 @pytest.mark.parametrize('top_k, temperature', [(0, 1.0), (5, 2.0)])
-def test_temperature_and_top_k_shape_the_distribution(model, monkeypatch, top_k, temperature):
-    idx = torch.randint(1, 53, (1, 4)).repeat(20000, 1)
+def test_temperature_and_top_k_shape_the_distribution(monkeypatch, top_k, temperature):
+    model, idx = tiny_model(53), torch.randint(1, 53, (1, 4)).repeat(20000, 1)
     kept = model(idx[:1])[0, -1, 4:].detach().topk(top_k or 49)
     chances = (kept.values / temperature).softmax(0)
     drawn = draw(monkeypatch, model, idx, 1, top_k, temperature)[:, -1]
