@@ -35,7 +35,7 @@ from lib.files import lock, write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import differing
 from lib.tables import align
-from lib.tasks import METRICS, TASKS, chosen_tasks, majority, outcomes, read_task
+from lib.tasks import METRICS, TASKS, chosen_tasks, majority, mean_over_tasks, outcomes, read_task
 from lib.tokenizer import DOCUMENT_END, PAD
 from model import make_optimizer
 
@@ -232,16 +232,6 @@ def summarise(entry, trained):
         accuracy, own = (estimated(entry, language, m) for m in ('accuracy', entry['metric']))
         more = dict(difference=summary(accuracy - base), own=summary(own, lowest))
         entry['languages'][language] = summary(accuracy, 0) | more
-
-
-def mean_over_tasks(entries, language):
-    """The mean accuracy of a language over the entries of tasks, whose errors are independent:
-    dict(mean, interval, majority)."""
-    found = [entry['languages'][language] for entry in entries]
-    values = np.array([(one['mean'], *one['interval']) for one in found])
-    mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)
-    constant = np.mean([entry['majority'] for entry in entries])
-    return dict(mean=mean, interval=(mean - errors[1], mean + errors[2]), majority=constant)
 
 
 def table(results, names):

@@ -33,6 +33,7 @@ from lib.plots import COLORS, MARKERS, PERCENTS, TITLES, Line, draw_points, log_
 from lib.rows import caption, grouped, measured, named_groups, natural, ratio_of, runs_of, usual_of
 from lib.runs import DEFAULTS, INTERVENTIONS, LENGTH, RATES
 from lib.tables import ppl_text, short
+from lib.tasks import mean_over_tasks
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
 paper = False  # write the page of the paper's tables and figures instead
@@ -72,12 +73,13 @@ def finding(run, row):
         ('transfer', 'transfer at equal exposures', 'control', 'control'),
         ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads'),
     ):
+        shown = f': {verdict(row, key)}' if key == 'gain' and verdict(row, key) else ''
+        known = row[f'{key}_nats'] is not None
+        nats = f', {said(row, f"{key}_nats", " nats")}{shown}' if known else ''
         if row[key] is not None:
-            shown = f': {verdict(row, key)}' if key == 'gain' and verdict(row, key) else ''
-            parts.append(f'{label} {said(row, key)}, {said(row, f"{key}_nats", " nats")}{shown}')
+            parts.append(f'{label} {said(row, key)}{nats}')
         elif row[control]:
-            nats, theirs = math.log(row[f'{control}_ppl'] / row['ppl']), row[f'{control}_ppl']
-            parts.append(f'{kind}: PPL {ppl_text(theirs)}, {nats:.3f} nats')
+            parts.append(f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}{nats}')
         elif key == 'transfer' or fits > 1:
             more = f' --epochs={fits}' if key == 'gain' else ''
             missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
@@ -99,7 +101,7 @@ def verdict(row, name):
 def said(row, key, unit=''):
     """2.51 (90% interval 2.33 to 2.74)"""
     value, _, ends = cell(row, key).partition(' [')
-    words = '' if unit else '90% interval '
+    words = '' if unit and row[f'{key[:-5]}_interval'] else '90% interval '  # said of transfer
     return value + unit + (f' ({words}{ends[:-1].replace(", ", " to ")})' if ends else '')
 
 
@@ -232,7 +234,10 @@ def draw_glue(panels, folder, runs):
             results = json.loads(path.read_text(encoding='utf-8'))
             tasks = {name: task for name, task in results['tasks'].items() if 'languages' in task}
             for i, row in enumerate(run.rows):
-                row |= mean_accuracy(tasks.values(), row['language'])
+                if all(row['language'] in task['languages'] for task in tasks.values()):
+                    mean = mean_over_tasks(tasks.values(), row['language'])
+                    row |= dict(accuracy=mean['mean'], accuracy_interval=mean['interval'])
+                    row['majority'] = mean['majority']
                 if row['paper_rows'] and run.share in theirs:
                     row['paper_accuracy'] = float(theirs[run.share][('en1', 'en2')[i]])
             about = f'fine-tuned in {results["train_language"]}, mean of {", ".join(sorted(tasks))}'
@@ -243,17 +248,6 @@ def draw_glue(panels, folder, runs):
         for group in grouped([run for run in members if run.share is not None], VIEWS['share']):
             title = f'{group[0].who}, {title_of(group[0], usual_of(runs), "share")}, {about}'
             draw_measure(panels, title, group, 'accuracy', 'share')
-
-
-def mean_accuracy(tasks, language):
-    """The mean over tasks, whose errors are independent, and that of the majority class."""
-    scores = [task['languages'].get(language) for task in tasks]
-    if None in scores:
-        return {}
-    values = np.array([(score['mean'], *score['interval']) for score in scores])
-    _, below, above = np.linalg.norm(values - values[:, :1], axis=0) / len(values)
-    mean, majority = values[:, 0].mean(), np.mean([task['majority'] for task in tasks])
-    return dict(accuracy=mean, accuracy_interval=(mean - below, mean + above), majority=majority)
 
 
 def draw_laws(panels, laws):

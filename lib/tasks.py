@@ -231,3 +231,13 @@ def majority(metric, truth):
     """A metric of the dev set's most frequent class: no constant answer has a higher accuracy."""
     constant = np.full_like(truth, np.bincount(truth).argmax())
     return float(METRICS[metric](outcomes(truth, constant).sum(0)))
+
+
+def mean_over_tasks(entries, language):
+    """The mean accuracy of a language over the entries of tasks, whose errors are independent:
+    dict(mean, interval, majority)."""
+    found = [entry['languages'][language] for entry in entries]
+    values = np.array([(one['mean'], *one['interval']) for one in found])
+    mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)
+    constant = np.mean([entry['majority'] for entry in entries])
+    return dict(mean=mean, interval=(mean - errors[1], mean + errors[2]), majority=constant)

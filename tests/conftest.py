@@ -162,41 +162,34 @@ def workplace(made_once, tmp_path):
 
 
 # The shape of GPT small (Section 3).
-SMALL = dict(n_layer=12, n_head=12, head_dim=64, n_embd=768, mlp_dim=3072, block_size=512)
-DOCUMENTS = [0.02, -0.01, 0.01, -0.03, 0.01]  # errors of log perplexity of five test documents
+SMALL = dict(n_layer=12, n_head=12, head_dim=64, n_embd=768, mlp_dim=3072)
+SMALL |= dict(block_size=512, vocab_size=32768)
 
 
-def write_run(
-    folder,
-    name,
-    stages,
-    ppl,
-    corpora=('books_en', 'books_en'),
-    languages=('en1', 'en2'),
-    steps=18265,
-    model=SMALL,
-    documents=DOCUMENTS,
-    **settings,
-):
+def write_run(folder, name, stages, ppl, model=SMALL, documents=(), more=None, **settings):
     """Writes folder/NAME/results.json as train.py does; `ppl`: (tokens seen, index) -> perplexity.
 
-    steps: of 128 x 512 tokens. A control (only=LANGUAGE) has the tokens of its language."""
-    values = dict(stages=stages, corpora=list(corpora), languages=list(languages), max_steps=steps)
-    values |= settings
-    results, tokens = {}, steps * 128 * 512
-    for i, (language, corpus) in enumerate(zip(languages, corpora)):
-        if settings.get('only', '') in ('', language):
-            seen = tokens * sum(shares[i] for shares in stages) / len(stages)
-            loss = [10 * (math.log(ppl(seen, i)) + error) for error in documents]
-            about = dict(corpus=corpus, tokenizer='abcdef0123', tokens_seen=int(seen), epochs=0.5)
-            about |= dict(tokens_read=int(seen * max(1, settings.get('epochs', 0))))
-            about |= dict(ppl=ppl(seen, i), ppl_se=0.1, document_loss=loss)
-            results[language] = about | dict(document_tokens=[10] * len(loss), bits_per_byte=1.5)
-    about = dict(steps=steps, wall_time_s=5400.0, device='a machine', dtype='bfloat16')
-    about |= dict(run=name, settings=values, model=model, languages=results, commit='0123456789ab')
+    documents: errors of the log perplexity of each document; more: entries of each language; the
+    rest are settings of train.py. A control (only=LANGUAGE) has the tokens of its language."""
+    defaults = dict(stages=stages, corpora=['books_en', 'books_en'], languages=['en1', 'en2'])
+    settings = defaults | dict(max_steps=18265) | settings
+    corpora, languages, only = settings['corpora'], settings['languages'], settings.get('only', '')
+    results = dict(run=name, settings=settings, model=model, languages={})
+    for i, (language, corpus, shares) in enumerate(zip(languages, corpora, zip(*stages))):
+        seen = settings['max_steps'] * 128 * 512 * sum(shares) / len(stages)
+        if only in ('', language):
+            value = float(ppl(seen, i))
+            loss = [10 * (math.log(value) + error) for error in documents]
+            about = dict(corpus=corpus, tokenizer='abcdef0123', tokens_seen=int(seen), ppl=value)
+            about |= dict(tokens_read=int(seen * max(1, settings.get('epochs', 1))))
+            about |= dict(ppl_se=0.1, document_loss=loss, document_tokens=[10] * len(loss))
+            results['languages'][language] = about | (more or {})
+    results |= dict(steps=settings['max_steps'], wall_time_s=5400.0, device='a machine')
+    results |= dict(dtype='bfloat16', commit='0123456789ab')
     path = folder / name / 'results.json'
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(about))
+    path.write_text(json.dumps(results))
+    return results
 
 
 @pytest.fixture(scope='session')
