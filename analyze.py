@@ -58,6 +58,7 @@ shown = [0, 24]  # matching: the first token that is drawn, and the one after th
 word2vec_dim = 768  # word2vec: dimensions of a vector
 word2vec_steps = 0  # word2vec: read so many steps of the run's text; 0: all that the run has read
 seed = 0  # of random pairs and of word2vec
+data_dir = 'data'  # folder of the corpora
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 # compared: what, in words; panels: {heading: {line: {place: Estimate}}}; more: for a drawing
@@ -76,7 +77,7 @@ class StudiedRun:
 
     def __init__(self, folder):
         self.folder, self.name = Path(folder), Path(folder).name
-        self.model, self.all_languages, state = load_run(folder)
+        self.model, self.all_languages, state = load_run(folder, data_dir)
         self.model.to(pick_device(device))
         self.settings, self.step = full_settings(state['settings']), state['step']
         self.languages = chosen_languages({lang.name: lang for lang in self.all_languages}, folder)

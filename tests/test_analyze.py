@@ -1,26 +1,20 @@
 """analyze.py and its measures: against the paper's own code, against loops, and end to end."""
 
 import contextlib
-import importlib
-import io
 import itertools
 import json
 import shutil
-import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from types import SimpleNamespace
-from unittest import mock
 
 from lib.configurator import ConfigError, settings_of
-from lib.configurator import run as run_script
 
 import networkx as nx
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, refused
+from conftest import TINY, in_process, refused
 from matplotlib import image
 from matplotlib import pyplot as plt
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,21 +28,6 @@ from model import GPT, GPTConfig
 
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 STUDIES = list(analyze.STUDIES)
-
-
-def in_process(name, *arguments, cwd):  # until conftest.py has it
-    """Runs a script with its settings in this process; returns its CompletedProcess."""
-    module, out, err, code = importlib.import_module(name), io.StringIO(), io.StringIO(), 0
-    settings = {key: vars(module)[key] for key in settings_of(module.__file__)}
-    argv = mock.patch.object(sys, 'argv', [name, *arguments])
-    with contextlib.chdir(cwd), argv, redirect_stdout(out), redirect_stderr(err):
-        try:
-            run_script(vars(module), module.main)
-        except SystemExit as stop:
-            code = stop.code
-        finally:
-            vars(module).update(settings)
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope='session')
@@ -116,18 +95,6 @@ def tiny_model(seed=0, **more):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
-
-
-@pytest.fixture
-def reference_model(reference):  # until conftest.py has it again
-    shape = json.loads(str(reference['config']))
-    shape.pop('base_vocab_size')
-    model = GPT(GPTConfig(**shape))
-    parameters = [dict(model.named_parameters())[name] for name in reference['names']]
-    flat = torch.from_numpy(reference['weights']).split([p.numel() for p in parameters])
-    for parameter, values in zip(parameters, flat):
-        parameter.data.copy_(values.view(parameter.shape))
     return model
 
 
