@@ -1,7 +1,7 @@
 """Runs for one GPU, ready: each list prints its plan and its hours on this machine, then trains.
 
     python -m lab.night                  # make night: past the transition, at four sizes of model
-    python -m lab.night --table1=True    # make table1: the paper's Table 1 at full size, with controls
+    python -m lab.night --table1=True    # make table1: the paper's Table 1, with controls
     python -m lab.night --plan=True      # prints the plan and trains nothing
 
 The night fits 45 minutes of an H100, several runs at once, since so small steps wait for launches
@@ -32,8 +32,8 @@ ROWS = (5, 4, 9, 7, 6, 8, 1, 2, 3, 11, 10, 13, 12)  # of Table 1, the most impor
 
 
 def night():
-    """Command lines of experiment.py, one for each size: two ratios of clones on 26.6M tokens, three
-    seeds, and controls that re-read."""
+    """Command lines of experiment.py, one for each size: clones at two ratios on 26.6M tokens, three
+    seeds, controls that re-read."""
     for (layers, width), rate in GRID.items():
         shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
         shape |= dict(learning_rate=rate, min_learning_rate=rate / 100, max_steps=13000)
