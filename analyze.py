@@ -49,7 +49,7 @@ language_2 = ''  # the other one
 parallel = []  # files of language_1 and language_2 (or hf:DATASET:COLUMN), aligned line by line
 pairs = 500  # pairs of sequences that are compared
 max_tokens = 512  # of a sequence, at most block_size
-min_tokens = 0  # shorter pairs are dropped; 0: a quarter of max_tokens, 128 of 512 in the paper
+min_tokens = 0  # shorter pairs are dropped (4 or more); 0: a quarter of max_tokens, as in the paper
 least_read = 1  # embedding rows that a language read less often are left out
 matching_threshold = 0.0  # cosine that a match exceeds (slow from 200 tokens on); 0: full matching
 sentence_1 = ''  # matching: a sentence in language_1; empty: the first pair of sequences
@@ -58,6 +58,7 @@ shown = [0, 24]  # matching: the first token that is drawn, and the one after th
 word2vec_dim = 768  # word2vec: dimensions of a vector
 word2vec_steps = 0  # word2vec: read so many steps of the run's text; 0: all that the run has read
 seed = 0  # of random pairs and of word2vec
+data_dir = 'data'  # folder of the corpora
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 # compared: what, in words; panels: {heading: {line: {place: Estimate}}}; more: for a drawing
@@ -65,7 +66,7 @@ Result = namedtuple('Result', 'compared panels more', defaults=[{}])
 
 
 class Missing(ConfigError):
-    """A study lacks something, which does not hinder the others."""
+    """What a study needs is not given; the others can be made."""
 
 
 # --- a run and its languages ----------------------------------------------------------------------
@@ -76,7 +77,7 @@ class StudiedRun:
 
     def __init__(self, folder):
         self.folder, self.name = Path(folder), Path(folder).name
-        self.model, self.all_languages, state = load_run(folder)
+        self.model, self.all_languages, state = load_run(folder, data_dir)
         self.model.to(pick_device(device))
         self.settings, self.step = full_settings(state['settings']), state['step']
         self.languages = chosen_languages({lang.name: lang for lang in self.all_languages}, folder)
@@ -90,7 +91,7 @@ class StudiedRun:
     @property
     def pair(self):
         if len(self.languages) == 1:
-            raise Missing(f'{self.folder} has one language')
+            raise Missing(f'{self.folder} has one language, two are compared')
         return self.languages
 
     @functools.cached_property
@@ -159,12 +160,14 @@ class StudiedRun:
         """Embedding rows of pieces that are spelled alike, as all pieces of clones are, (2, n); how
         often each row was read in the first `until` steps, (V,); and what they are, in words.
 
-        Rows that both languages share, or that were read less than `least` times, are left out."""
+        Rows that both languages share, or that were read less than `least` times, are left out;
+        what a run with train_only has from another run counts as read."""
         first, second = (dict(zip(pieces_of(lang), lang.table)) for lang in self.pair)
         rows = [(first[piece], second[piece]) for piece in first if piece in second]
         rows = np.array([(a, b) for a, b in rows if a != b and a != PAD], int).reshape(-1, 2).T
-        times = self.times_read(until)
-        often = (times[rows] >= least).all(0)
+        times, learning = self.times_read(until), self.settings['train_only']
+        known = [[learning not in ('', language.name)] for language in self.pair]
+        often = ((times[rows] >= least) | known).all(0)
         words = f'{often.sum():,} {"clones" if self.clones else "pieces spelled alike"}'
         words += '' if rows.size else ' that do not share a row'
         if not often.all():

@@ -34,8 +34,7 @@ def rows_alike(tables, spellings, vocab_size):
     """The rows that stand for one piece in any language: (V, languages) int64.
 
     Entry e has the rows of all languages whose pieces are spelled like that of row e, itself among
-    them, then -1; a piece and its clones are spelled alike. tables, spellings: the rows and the
-    spellings of the pieces of each language."""
+    them, then -1. tables, spellings: the rows and the spellings of the pieces of each language."""
     rows_of = {}  # spelling -> rows, each once
     for table, spelled in zip(tables, spellings):
         for row, spelling in zip(table.tolist(), spelled):
@@ -51,15 +50,14 @@ def rows_alike(tables, spellings, vocab_size):
 def lens(model, tokens, groups, alike, chunk_logits):
     """What the final norm and head make of the residual stream after each block of one sequence.
 
-    chunk_logits: at most this many logits are materialised at once.
-
     mass   probability of each group of rows, mean over the positions: (groups, L)
     loss   on the true next piece, nats: (L,)
     alike  the same with the probabilities of all rows that stand for the piece added up: does the
            model predict the piece, in any language? (L,)
 
-    A model that spreads its probability evenly over two languages has a loss of log 2 = 0.69 more
-    than `alike`; a larger difference means that it predicts the other language."""
+    Probability spread evenly over two languages makes `loss` log 2 = 0.69 more than `alike`; a
+    larger difference means that the model predicts the other language. chunk_logits: at most this
+    many logits are materialised at once."""
     tokens = batch_of(model, tokens)
     targets = tokens[0, 1:]
     members = torch.from_numpy(alike).to(tokens.device)[targets]
@@ -135,9 +133,7 @@ def mean_loss(sums):
 
 def context_gain(sums):
     """Gain from the second to fourth of CONTEXTS: loss after unrelated text in the same language
-    less loss after the context, nats, of sums (contexts, bins, 2): (3, bins).
-
-    Unrelated text in the other language accounts for the code switch itself, after which the model
-    has to recognise the language."""
+    less loss after the context, nats, of sums (contexts, bins, 2): (3, bins). Unrelated text
+    accounts for the code switch itself, after which the model has to recognise the language."""
     _, own, other, itself, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
     return np.stack([unrelated_own - own, unrelated_other - other, unrelated_other - itself], -2)

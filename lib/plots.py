@@ -45,18 +45,6 @@ LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
 LEVELS['gain'] = '1: as re-reading'
 
 
-def short(number):
-    """1.2B, 120M, 655k"""
-    for size, letter in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
-        if number >= size:
-            return f'{number / size:.3g}{letter}' if number < 1e13 else f'{number:.0e}'
-    return f'{number:.0f}'
-
-
-def ppl_text(ppl):
-    return f'{ppl:.1f}' if ppl < 1e6 else '> 1M' if ppl < 1e9 else '> 1B'
-
-
 def legend_entries(axes):
     """{label: artist} of some axes. A name may begin with an underscore, which matplotlib hides."""
     artists = itertools.chain(*((*ax.containers, *ax.lines) for ax in axes))

@@ -63,9 +63,8 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
     same position  mean cosine of the tokens at the same position of the text (clones only)
     matched        of those that the full matching by the mean cosine over all blocks joins
     all pairs      of all pairs of tokens: the control for anisotropy
-    retrieval      share of tokens whose nearest in the other sequence is the one at their position
-                   (clones) or their match, both directions averaged; by chance 1 / T for clones,
-                   more for matches, which these same cosines have chosen: compare it between runs
+    retrieval      share of tokens whose nearest in the other sequence is the one at their position,
+                   else their match, which these cosines have chosen; both directions averaged
     share          share of the tokens matched above the threshold (if one is given)
     hsic           what linear CKA is made of, see `hsic_terms`, over the pairs of `retrieval`"""
     states = [hidden_states(model, tokens) for tokens in (tokens_1, tokens_2)]
@@ -80,8 +79,8 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
         measures['same position'] = cosines[:, rows, columns].mean(1)
     measures['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
     if threshold:
-        matches = [len(match_tokens(c, threshold)[0]) for c in cosines]
-        measures['share'] = 2 * np.array(matches) / sum(lengths)
+        matches = np.array([len(match_tokens(c, threshold)[0]) for c in cosines])
+        measures['share'] = 2 * matches / sum(lengths)
     measures['hsic'] = np.array([hsic_terms(x[rows], y[columns]) for x, y in zip(*states)])
     return measures
 
@@ -95,11 +94,9 @@ def retrieval(cosines, rows, columns):
 
 def hsic_terms(x, y):
     """Unbiased estimates of HSIC(x, y), HSIC(x, x) and HSIC(y, y) for linear kernels; x (T, C),
-    y (T, D), T > 3.
-
-    Linear CKA is the first over the root of the product of the others. Its usual estimate is far
-    too high for fewer tokens than dimensions; these terms may be averaged over sequences first
-    (Song et al. 2012, Nguyen et al. 2021)."""
+    y (T, D), T > 3. Linear CKA is the first over the root of the product of the others, whose usual
+    estimate is far too high for fewer tokens than dimensions; these may be averaged over sequences
+    first (Song et al. 2012, Nguyen et al. 2021)."""
 
     def kernel(states):
         states = states.cpu().double()  # not every device has doubles
@@ -136,8 +133,8 @@ def loss_gradients(model, tokens):
 def gradient_similarity(model, tokens_1, tokens_2):
     """Cosine of the gradients of two sequences' losses, {parameter: float} (Appendix F).
 
-    The key bias gets 0: it adds the same to all scores of a query, which the softmax cancels, so
-    its gradient is 0 but for rounding."""
+    The key bias gets 0: it shifts all scores of a query, which the softmax cancels, so its gradient
+    is 0 but for rounding."""
     first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
     cosines = dict.fromkeys(first, 0.0)
     for name in (name for name in first if not name.endswith('attn.k.bias')):
@@ -155,11 +152,9 @@ def compare_vectors(first, second, times, seed=0):
 
     corresponding      corresponding vectors
     frequency-matched  pairs that do not correspond, but were read about as often
-    random             random pairs that do not correspond
-    all pairs          all n * n pairs: the control for anisotropy
+    random, all pairs  random pairs that do not correspond; all n * n pairs
     cosine, CSLS       share of vectors whose nearest in the other set is the corresponding one, by
-                       cosine and by CSLS, see `nearest_vectors`
-    chance             the same by chance"""
+                       cosine and by CSLS, see `nearest_vectors`; chance: by chance"""
     first, second = (F.normalize(side, dim=-1) for side in tensors_of(first, second))
     rng, n = np.random.default_rng(seed), len(first)
     matched, rows = frequency_matched(times, rng), rng.permutation(n)
@@ -198,11 +193,9 @@ def frequency_matched(times, rng, most=5):
 
 def nearest_vectors(first, second, neighbours=10):
     """For each of `first` (n, C) the nearest of `second` (m, C), unit vectors, by cosine and by
-    CSLS: two of (n,) indices.
-
-    CSLS subtracts from a cosine the mean cosine of each of the two vectors to its ten nearest in
-    the other set, so that hubs, which are near to all, do not answer every query (Conneau et al.
-    2018). The term of the query is the same for all answers."""
+    CSLS: two of (n,) indices. CSLS subtracts from a cosine the mean cosine of each of the two to
+    its nearest in the other set, so that hubs, which are near to all, do not answer every query
+    (Conneau et al. 2018). The term of the query is the same for all answers."""
     count, parts = min(neighbours, len(first)), second.split(1024)
     density = torch.cat([(part @ first.T).topk(count)[0].mean(1) for part in parts])
     cosines = (part @ second.T for part in first.split(1024))
@@ -218,8 +211,8 @@ def transformed(first, second, seed=0):
     rotated  and one side is rotated to the other by an orthogonal Procrustes map, fitted on one
              half of the pieces and applied to the other half, in both directions
 
-    With fewer pieces in a half than dimensions the map is underdetermined, and the similarity after
-    it too low. Compare it with frequency-matched pairs: a rotation aligns frequency, too."""
+    A half with fewer pieces than dimensions underdetermines the map, and the similarity is too low.
+    Compare with frequency-matched pairs: a rotation aligns frequency, too."""
     sides = tensors_of(first, second)
     centred = [vectors - vectors.mean(0) for vectors in sides]
     rotated = [torch.empty_like(vectors) for vectors in sides]
@@ -236,8 +229,7 @@ def word_vectors(word2vec, sentences, rows, dim, seed=0):
     """{kind: vectors (rows, dim)} of Gensim's Word2Vec class on sentences, which it reads twice.
 
     As in the paper: continuous bag of words, 5 on each side, 20 noise words, one epoch. Rows that
-    occur less than five times get zeros. One thread: with several the result depends on their
-    race."""
+    occur less than five times get zeros. With several threads the result depends on their race."""
     how = dict(vector_size=dim, window=5, negative=20, epochs=1, seed=seed + 1, workers=1)
     model, vectors = word2vec(sentences, **how), {}
     for kind, found in dict(input=model.wv.vectors, output=model.syn1neg).items():

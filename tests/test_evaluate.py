@@ -102,20 +102,6 @@ def test_flops_are_six_a_parameter_and_the_attention():
     assert model.config.flops_per_token() == 6 * (matrices - read_only) + attention
 
 
-def test_the_benchmark_measures_a_training_step(tmp_path):
-    args = '--size=mini --vocab_size=512 --block_size=32 --micro_batch_size=1 --repeats=1'.split()
-    args += ['--compile=False', '--device=cpu', '--json=figures.json']
-    done = in_process('lab.bench', *args, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found, config = (
-        json.loads((tmp_path / 'figures.json').read_text()),
-        GPTConfig(4, 8, 32, 512, 2048, 32, 512),
-    )
-    share = found['tokens_per_second'] * config.flops_per_token() / found['peak_flops']
-    assert found['mfu'] == pytest.approx(share) and 0 < found['mfu'] < 1
-    refused(in_process('lab.bench', '--size=huge', cwd=tmp_path), 'size')
-
-
 # --- opening a run --------------------------------------------------------------------------------
 
 
