@@ -10,16 +10,16 @@
 embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Figures 11 to 13,
 lens: the logit lens by language, position: loss by position in the sequence, switch: loss after a
 code switch, matching: Figure 14, word2vec: Figure 6 right. Each prints tables and writes STUDY.json
-and STUDY.png (with --steps STUDY-steps) into the run's folder, what compares several runs into that
-of the first. Intervals are 90% bootstrap intervals: they resample pieces, or test documents with
-all of their sequences (pairs of parallel text, which does not mark documents). They hold for these
-models; runs that differ in their seed alone are pooled, and resampled, too.
+and STUDY.png into the run's folder; names of several runs, and -steps, are added to the names.
+Intervals are 90% bootstrap intervals: they resample pieces, or test documents with all of their
+sequences (pairs of parallel text, which does not mark documents). They hold for these models; runs
+that differ in their seed alone are pooled, and resampled, too.
 """
 
 import functools
 import itertools
-import time
-from collections import Counter, namedtuple
+import re
+from collections import namedtuple
 from pathlib import Path
 
 from lib.configurator import ConfigError, require
@@ -36,7 +36,7 @@ from lib.estimate import Estimate, as_json, difference, measured, over_seeds, ov
 from lib.files import write_json
 from lib.machine import memory_advice, pick_device
 from lib.parallel import sequence_pairs, test_sequences
-from lib.runs import FREE, SEED, full_settings
+from lib.runs import FREE, SEED, differing, full_settings
 from lib.tokenizer import PAD
 from model import CHUNK_LOGITS
 
@@ -51,10 +51,10 @@ pairs = 500  # pairs of sequences that are compared
 max_tokens = 512  # of a sequence, at most block_size
 min_tokens = 0  # shorter pairs are dropped (4 or more); 0: a quarter of max_tokens, as in the paper
 least_read = 1  # embedding rows that a language read less often are left out
-matching_threshold = 0.0  # cosine that a match exceeds (slow from 200 tokens on); 0: full matching
+matching_threshold = 0.0  # cosine that a match exceeds; 0: full matching
 sentence_1 = ''  # matching: a sentence in language_1; empty: the first pair of sequences
 sentence_2 = ''  # matching: its translation; clones need none
-shown = [0, 24]  # matching: the first token that is drawn, and the one after the last
+shown = 24  # matching: so many tokens of a sentence are drawn
 word2vec_dim = 768  # word2vec: dimensions of a vector
 word2vec_steps = 0  # word2vec: read so many steps of the run's text; 0: all that the run has read
 seed = 0  # of random pairs and of word2vec
@@ -83,10 +83,9 @@ class StudiedRun:
         self.languages = chosen_languages({lang.name: lang for lang in self.all_languages}, folder)
         self.names = ' and '.join(language.name for language in self.languages)
         self.clones = self.languages[0].corpus is self.languages[-1].corpus
-        self.block_size = self.model.config.block_size
-        self.longest = min(max_tokens, self.block_size)  # of a sequence, tokens
+        self.longest = min(max_tokens, self.model.config.block_size)  # of a sequence, tokens
         self.vectors = dict(input=self.model.wte.weight, output=self.model.head.weight)
-        self.counted = {0: 0}  # step -> how often each embedding row was read before it
+        self.counted = {0: np.zeros(self.model.config.vocab_size, int)}  # see `times_read`
 
     @property
     def pair(self):
@@ -99,9 +98,11 @@ class StudiedRun:
         keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
         return LanguageMix(self.all_languages, *(self.settings[key] for key in keys))
 
-    @property
+    @functools.cached_property
     def shares(self):
         """Shares of the two languages in the sequences that the run has read, as text."""
+        if len(self.languages) == 1:
+            return ''
         read = self.mix.before[self.step]
         numbers = [self.all_languages.index(language) for language in self.languages]
         return '/'.join(f'{read[number] / max(1, read.sum()):.0%}' for number in numbers)
@@ -131,25 +132,20 @@ class StudiedRun:
     @functools.cached_property
     def sentences(self):
         """The two sentences that are matched: ids of the two corpora."""
-        if steps:
-            raise Missing('this is not made over training')
         if sentence_1:
             require(sentence_2 or self.clones, f'{self.names} are no clones: give sentence_2, too')
             texts = zip(self.pair, (sentence_1, sentence_2 or sentence_1))
             sides = [language.corpus.load_tokenizer().encode(text) for language, text in texts]
         else:
-            sides = [side[: shown[1]] for side in self.sequences[0][:2]]
-        shortest, *_, longest = sorted(map(len, sides))
-        limits = f'{shown[0] + 1} (shown) to {self.block_size} (block_size) tokens'
-        valid = shown[0] < shortest and longest <= self.block_size
-        require(valid, f'sentences need {limits}, not {shortest} and {longest}')
+            sides = [side[:shown] for side in self.sequences[0][:2]]
+        lengths, most = sorted(map(len, sides)), self.model.config.block_size
+        valid = lengths[0] and lengths[1] <= most
+        require(valid, f'sentence_1 and sentence_2 need 1 to {most} (block_size) tokens')
         return [np.array(side) for side in sides]
 
     @functools.cached_property
     def word2vec(self):
         """Gensim's class of that name."""
-        if steps:
-            raise Missing('this is not made over training')
         try:
             from gensim.models import Word2Vec
         except ImportError:
@@ -171,30 +167,35 @@ class StudiedRun:
         words = f'{often.sum():,} {"clones" if self.clones else "pieces spelled alike"}'
         words += '' if rows.size else ' that do not share a row'
         if not often.all():
-            rare = 'never read' if least == 1 else f'read less than {least} times'
-            words += f', without {(~often).sum():,} that a language {rare}'
-        if often.sum() < 4:  # two halves of two pieces
-            return rows[:, :0], times, f'{words}: too few to compare'
-        return rows[:, often], times, words
+            words += f', without {(~often).sum():,} that a language read less than {least} times'
+        rows = rows[:, often]
+        return rows if often.sum() > 3 else rows[:, :0], times, words  # two halves of two pieces
 
     def times_read(self, until):
         """How often each embedding row was read in the first `until` steps of the run: (V,)."""
         first = max(step for step in self.counted if step <= until)
-        times = np.zeros(self.model.config.vocab_size, np.int64) + self.counted[first]
+        times = self.counted[first].copy()
         for step in tqdm(range(first, until), f'{self.name}: counts', unit=' steps', leave=False):
             times += np.bincount(self.mix.batch(step)[0].ravel(), minlength=len(times))
         self.counted[until] = times
         return times
+
+    def at(self, step):
+        """This run, with the weights of its checkpoint of a step."""
+        if step != self.step:
+            state = read_checkpoint(checkpoint_paths(self.folder)[step])
+            self.model.load_state_dict(state['model'])
+            self.step = step
+        return self
 
 
 def chosen_languages(languages, folder):
     """Of the languages of a run, {name: Language}, those that the settings name, else the first
     two; the only one of a control run."""
     named = [name for name in (language_1, language_2) if name]
-    chosen = [name for name in named if name in languages]
-    valid = chosen == named or len(languages) == 1 and chosen
+    known = [name for name in named if name in languages]
+    valid = known == named or len(languages) == 1 and known
     require(valid, f'{folder} has no {" or no ".join(named)}, only {", ".join(languages)}')
-    require(len(set(named)) == len(named), f'both languages are {language_1!r}: choose two')
     others = (name for name in languages if name not in named)
     names = language_1 or next(others, ''), language_2 or next(others, '')
     return [languages[name] for name in names if name in languages]
@@ -211,11 +212,11 @@ def pieces_of(language):
 # --- the studies: what each measures of a run -----------------------------------------------------
 
 
-def words_of(sequences, kind='sequences'):
+def words_of(sequences):
     """How many sequences are compared, in words."""
     documents = len({number for *_, number in sequences})
     of = f' of {documents:,} documents' if documents < len(sequences) else ''
-    return f'{len(sequences):,} {kind}{of}'
+    return f'{len(sequences):,} sequences{of}'
 
 
 def over_test_sets(run, length, measure, **statistics):
@@ -284,12 +285,15 @@ def study_hidden(run):
         how = places if run.clones else None, matching_threshold
         return similarity.compare_states(run.model, *run.rows(sides), *how)
 
-    found = measured(run.sequences, measure, f'{run.name}: hidden states', hsic=similarity.cka)
-    cosines = {name: estimate.over() for name, estimate in found.items()}
-    titles = dict(retrieval='retrieval', hsic='linear CKA', share='share of tokens matched')
-    others = {title: {'': cosines.pop(name)} for name, title in titles.items() if name in cosines}
-    words = words_of(run.sequences, 'pairs of sequences')
-    return Result(words, {'cosine of hidden states': cosines} | others)
+    how = {'linear CKA': similarity.cka}
+    found = measured(run.sequences, measure, f'{run.name}: hidden states', **how)
+    panels = {'cosine of hidden states': {}}
+    for name, estimate in found.items():
+        if name in ('same position', 'matched', 'all pairs'):
+            panels['cosine of hidden states'][name] = estimate.over()
+        else:
+            panels[name] = {'': estimate.over()}
+    return Result(words_of(run.sequences), panels)
 
 
 def study_gradients(run):
@@ -304,12 +308,11 @@ def study_gradients(run):
 
     found = measured(run.sequences, measure, f'{run.name}: gradients')
     mean = found.pop('mean').over()
-    kinds = {name: estimate.over() for name, estimate in found.items() if estimate.value.ndim}
-    others = {name: estimate for name, estimate in found.items() if name not in kinds}
+    kinds = {name: found.pop(name).over() for name in list(found) if found[name].value.ndim}
     panels = {'cosine of gradients (0 for the key bias, which has none)': kinds}
     panels |= {'cosine of gradients, mean of the kinds of tensors': {'': mean}}
-    panels |= {'cosine of gradients, other tensors': {'': others}}
-    return Result(words_of(run.sequences, 'pairs of sequences'), panels)
+    panels |= {'cosine of gradients, other tensors': {'': found}}
+    return Result(words_of(run.sequences), panels)
 
 
 def study_lens(run):
@@ -319,37 +322,34 @@ def study_lens(run):
     groups = lens.groups_of(run.languages[0], run.languages[-1], size)
     alike = lens.rows_alike(tables, map(pieces_of, run.all_languages), size)
     several = int((alike[:, 1:] >= 0).any(1).sum())
-    names = [*(language.name for language in run.languages), 'shared', 'others']
+    how = np.stack([*groups.values()]), alike, CHUNK_LOGITS
+    found, words = over_test_sets(run, run.longest, lambda rows: lens.lens(run.model, rows, *how))
     mass, losses, saved = {}, {}, {}
-
-    def measure(rows):
-        return lens.lens(run.model, rows, groups, alike, CHUNK_LOGITS)
-
-    found, words = over_test_sets(run, run.longest, measure)
     for language, of in found.items():
         mass[f'mass on rows, {language} read'] = {
-            name: of['mass'][group].over()
-            for group, name in enumerate(names[: groups.max() + 1])
-            if (groups == group).sum() > (group == 3) * len(tables)  # not padding alone
+            name: estimate.over()
+            for (name, rows), estimate in zip(groups.items(), of['mass'])
+            if rows.sum() > (name == 'others') * len(tables)  # not padding alone
         }
         losses[language] = of['loss'].over()
         if several:
             losses[f'{language}, any language'] = of['alike'].over()
             saved[language] = (of['loss'] - of['alike']).over()
     panels = (mass if run.languages[1:] else {}) | {'loss on the next piece, nats': losses}
-    panels |= {'saved if any language counts, nats': saved} if several else {}
+    panels |= {'saved if any language counts, nats': saved}
     return Result(f'{words}, {several:,} of {len(alike):,} rows spelled like another', panels)
 
 
 def study_position(run):
     """Loss by position in the sequence, for each language: a gain from the use of context grows
     with the position."""
-    bins = lens.bins_of(run.block_size)
+    length = run.model.config.block_size
+    bins = lens.bins_of(length)
 
     def measure(rows):
         return dict(loss=lens.losses_by_bin(lens.losses_after(run.model, [[]], rows), bins)[0])
 
-    found, words = over_test_sets(run, run.block_size, measure, loss=lens.mean_loss)
+    found, words = over_test_sets(run, length, measure, loss=lens.mean_loss)
     lines = {language: of['loss'].over(bins) for language, of in found.items()}
     return Result(words, {'loss by position, nats': lines})
 
@@ -369,9 +369,9 @@ def study_switch(run):
         name, how = run.pair[own].name, dict(loss=lens.mean_loss, gain=lens.context_gain)
         found = measured(run.contexts, measure, f'{run.name}: switch to {name}', **how)
         for kind, contexts in dict(loss=lens.CONTEXTS, gain=lens.CONTEXTS[1:4]).items():
-            lines = {context: found[kind][i].over(bins) for i, context in enumerate(contexts)}
+            lines = {context: part.over(bins) for context, part in zip(contexts, found[kind])}
             panels[f'{kind} on {name} after a context, nats'] = lines
-    return Result(words_of(run.contexts, 'texts'), panels)
+    return Result(words_of(run.contexts), panels)
 
 
 def study_matching(run):
@@ -380,17 +380,17 @@ def study_matching(run):
     cosines = similarity.token_cosines(*states).mean(0)
     spelled = [language.corpus.load_tokenizer().spellings() for language in run.pair]
     tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, run.sentences)]
-    found = zip(*similarity.match_tokens(cosines, matching_threshold))
-    matches = [[int(i), int(j), float(cosines[i, j])] for i, j in found]
+    found = similarity.match_tokens(cosines, matching_threshold).T.tolist()
+    matches = [[i, j, float(cosines[i, j])] for i, j in found]
     lines = {
         f'{i:>3} {tokens[0][i]}  {j:>3} {tokens[1][j]}': {'cosine': Estimate.exact(cosine)}
         for i, j, cosine in matches
-        if shown[0] <= i < shown[1]
+        if i < shown
     }
+    share = 2 * len(matches) / sum(cosines.shape)
     more = dict(names=[language.name for language in run.pair], tokens=tokens, matches=matches)
-    more |= dict(share=2 * len(matches) / sum(cosines.shape), shown=shown)
-    words = f'one pair, {more["share"]:.0%} of the tokens matched'
-    return Result(words, {'matched tokens': lines}, more)
+    words = f'one pair, {share:.0%} of the tokens matched'
+    return Result(words, {'matched tokens': lines}, more | dict(share=share, shown=[0, shown]))
 
 
 def study_word2vec(run):
@@ -430,16 +430,23 @@ STUDIES = dict(
 def check_settings():
     """The names of the studies. Raises ConfigError for settings that contradict each other."""
     names = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
-    ends = [type(end) for end in shown] == [int, int] and 0 <= shown[0] < shown[1]
+    several = set(names) <= set(STUDIES)
     for valid, text in (
         (bool(out_dir) != bool(out_dirs), 'give --out_dir=out/RUN or --out_dirs=[out/A,out/B]'),
+        (not language_1 or language_1 != language_2, f'both languages are {language_1!r}'),
         (sentence_1 or not sentence_2, 'sentence_2 is the translation of sentence_1: give both'),
         (0 <= matching_threshold < 1, f'matching_threshold {matching_threshold} is not below 1'),
-        (ends, f'shown must be two positions as in [0,24], not {shown}'),
-        (pairs > 0 and word2vec_dim > 0, 'pairs and word2vec_dim must be at least 1'),
+        (
+            pairs > 0 and shown > 0 and word2vec_dim > 0,
+            'pairs, shown and word2vec_dim are 1 or more',
+        ),
         (max_tokens > 3, f'max_tokens must be at least 4, not {max_tokens}'),
         (least_read >= 0 <= word2vec_steps, 'least_read and word2vec_steps must not be negative'),
-        (set(names) <= set(STUDIES), f'study must be some of {", ".join(STUDIES)}, not {study!r}'),
+        (several, f'study must be some of {", ".join(STUDIES)}, not {study!r}'),
+        (
+            re.fullmatch(r'(all|[\d, ]+)?', steps),
+            f'steps must be all, or as in 100,200, not {steps!r}',
+        ),
     ):
         require(valid, text)
     return names
@@ -448,33 +455,40 @@ def check_settings():
 def possible(names, runs):
     """The studies that can be made of the runs; a line says why others are left out. Raises
     ConfigError where none is left, and for mistakes."""
-    missing = {}
+    missing = {}  # why -> studies
     for name, run in itertools.product(names, runs):
         try:
             getattr(run, STUDIES[name].needs)
+            if steps and name in ('matching', 'word2vec'):
+                raise Missing('this is not made over training')
         except Missing as error:
-            missing.setdefault(name, error)
-    for error in dict.fromkeys(map(str, missing.values())):
-        text = ', '.join(name for name in missing if str(missing[name]) == error)
-        require(missing.keys() < set(names), f'{text}: {error}')
-        print(f'left out: {text} ({error})')
-    return [name for name in names if name not in missing]
+            missing.setdefault(str(error), {})[name] = True
+    left_out = set(itertools.chain(*missing.values()))
+    for error, studies in missing.items():
+        text = f'{", ".join(studies)}: {error}'
+        require(left_out < set(names), text)
+        print(f'left out: {text}')
+    return [name for name in names if name not in left_out]
 
 
 def replicates(runs, alone):
     """The runs that differ in their seed alone, or each run alone: {what tables and pictures call
     them: list}."""
-    groups, seen = {}, Counter()
+    groups = []
     for run in runs:
-        same = {k: v for k, v in run.settings.items() if k not in FREE | SEED | {'init_from'}}
-        key = repr((sorted(same.items()), run.step, run.names, alone and run.name))
-        seen[key, run.settings['seed']] += 1  # a copy is not another seed
-        groups.setdefault((key, seen[key, run.settings['seed']]), []).append(run)
-    several = len({run.names for run in runs}) > 1
-    labelled = {}
-    for first, *more in groups.values():
+        for first, *more in [] if alone else groups:
+            same = (first.step, first.names) == (run.step, run.names)
+            same &= not differing(first.settings, run.settings, FREE | SEED | {'init_from'})
+            seeds = [one.settings['seed'] for one in (first, *more)]
+            if same and run.settings['seed'] not in seeds:  # a copy is not another seed
+                groups[groups.index([first, *more])].append(run)
+                break
+        else:
+            groups.append([run])
+    labelled, several = {}, len({run.names for run in runs}) > 1
+    for first, *more in groups:
         label = f'{first.name} and {len(more)} more' if more else first.name
-        label += f' ({first.shares})' if first.languages[1:] else ''
+        label += f' ({first.shares})' if first.shares else ''
         labelled[label + f', {first.names}' * several] = [first, *more]
     return labelled
 
@@ -482,52 +496,33 @@ def replicates(runs, alone):
 def chosen_steps(run):
     """The steps of `steps` that a run has checkpoints of; without --steps the last one."""
     kept = list(checkpoint_paths(run.folder))
-    try:
-        chosen = kept if steps == 'all' else sorted({int(s) for s in steps.strip('[]').split(',')})
-    except ValueError:
-        require(not steps, f'steps must be all, or steps as in 100,200, not {steps!r}')
-        return [run.step]
-    for step in set(chosen) - set(kept):
-        there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
-        raise ConfigError(f'{run.folder} has no checkpoint of step {step:,}, only of {there}')
+    chosen = sorted(set(map(int, re.findall(r'\d+', steps)))) or (kept if steps else [run.step])
+    missing = [f'{step:,}' for step in chosen if step not in kept]
+    there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
+    require(not missing, f'{run.folder} has no checkpoint of step {", ".join(missing)}: {there}')
     return chosen
 
 
-def result_of(name, run, step):
-    """What a study finds in a run at a step; without --steps also written to the run's folder."""
-    start = time.perf_counter()
-    if step != run.step:
-        state = read_checkpoint(checkpoint_paths(run.folder)[step])
-        run.model.load_state_dict(state['model'])
-        run.step = step
-    with memory_advice('lower max_tokens, or use --device=cpu'):
-        result = STUDIES[name].measure(run)
-    if not steps:
-        about = dict(run=run.name, step=step, languages=run.names, parallel=parallel)
-        about |= dict(shares=run.shares) if run.languages[1:] else {}
-        about |= dict(seconds=time.perf_counter() - start, compared=result.compared)
-        write_json(run.folder / f'{name}.json', as_json(about | result.more | result.panels))
-        print(f'wrote {run.folder}/{name}.json ({about["seconds"]:.0f} s)')
-    return result
-
-
-def pooled(name, group, number):
+def pooled(study, group, number):
     """The Result of runs that differ in their seed alone, the `number`-th group of them; with
     --steps over training."""
-    study, over = STUDIES[name], {}
+    first, over = group[0], {}
     common = sorted(set.intersection(*(set(chosen_steps(run)) for run in group)))
-    for step in tqdm(common, f'{name} over training', leave=False, disable=not steps):
-        found = [result_of(name, run, step) for run in group]
+    for step in tqdm(common, 'over training', leave=False, disable=not steps):
+        found = [study.measure(run.at(step)) for run in group]
         panels = over_seeds([result.panels for result in found], number)
         over[step] = dict(list(panels.items())[bool(steps and study.draw) :])
-    return found[0]._replace(panels=over_training(over, study.axis) if steps else panels)
+    about = dict(runs=[run.name for run in group], step=first.step, languages=first.names)
+    about |= dict(shares=first.shares, parallel=parallel)
+    panels = over_training(over, study.axis) if steps else panels
+    return Result(found[0].compared, panels, about | found[0].more)
 
 
 def analyze(name, runs):
     """Makes one study of the runs: measures, prints the tables, writes the files."""
     study, groups = STUDIES[name], replicates(runs, alone=name == 'matching')  # which has no mean
     numbered = enumerate(groups.items())
-    results = {label: pooled(name, group, number) for number, (label, group) in numbered}
+    results = {label: pooled(study, group, number) for number, (label, group) in numbered}
     compared = list(dict.fromkeys(result.compared for result in results.values()))
     about = [f'{name}{" over training" if steps else ""}: {"; ".join({r.names: 0 for r in runs})}']
     about += [compared[0]] if len(compared) == 1 else []
@@ -541,16 +536,19 @@ def analyze(name, runs):
     panels = {label: result.panels for label, result in results.items()}
     print(*tables(panels), sep='\n')
     names = [f'{name}-steps' if steps else name, *(run.name for run in runs if runs[1:])]
-    path = runs[0].folder / f'{"-".join(names)}.png'
-    if steps or runs[1:]:
-        written = {label: dict(compared=r.compared) | r.panels for label, r in results.items()}
-        write_json(path.with_suffix('.json'), as_json(written))
+    path = runs[0].folder / '-'.join(names)
+    stored = {label: dict(compared=r.compared) | r.more | r.panels for label, r in results.items()}
+    write_json(
+        f'{path}.json', as_json(stored if steps or runs[1:] else next(iter(stored.values())))
+    )
+    print(f'wrote {path}.json')
     if any(panels.values()):  # some vocabularies leave a study without pieces
         if study.draw and not steps:
-            study.draw(path, title, results)
+            study.draw(f'{path}.png', title, results)
         else:
-            plots.draw_study(path, title, panels, 'training steps' if steps else study.axis)
-        print(f'wrote {path}\n')
+            axis = 'training steps' if steps else study.axis
+            plots.draw_study(f'{path}.png', title, panels, axis)
+        print(f'wrote {path}.png\n')
 
 
 def main():
@@ -558,10 +556,11 @@ def main():
     runs = [StudiedRun(folder) for folder in out_dirs or [out_dir]]
     text = f'the runs need folders of different names, not {", ".join(out_dirs)}'
     require(len({run.name for run in runs}) == len(runs), text)
-    for run in runs if steps else ():
+    for run in runs:
         chosen_steps(run)
-    for name in possible(names, runs):
-        analyze(name, runs)
+    with memory_advice('lower max_tokens, or use --device=cpu'):
+        for name in possible(names, runs):
+            analyze(name, runs)
 
 
 if __name__ == '__main__':

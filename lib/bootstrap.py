@@ -8,7 +8,7 @@ from scipy import stats
 LEVEL = 0.9  # of every interval
 
 
-@functools.lru_cache(4)
+@functools.lru_cache(2)
 def document_weights(documents, resamples, seed=0):
     """How often each test document occurs in each resample: (resamples, documents) float.
 

@@ -62,11 +62,9 @@ class Estimate:
         half = '' if np.isnan(low) else f' ±{(high - low) / 2:.3f}'
         return '-' if np.isnan(self.value) else f'{self.value:z.3f}{half}'
 
-    def over(self, places=None, *more):
-        """{place: Estimate} along the first axis, with `more` nested along the next ones; None: the
-        places are blocks, from 1."""
-        places = enumerate(places or range(1, len(self.value) + 1))
-        return {place: self[i].over(*more) if more else self[i] for i, place in places}
+    def over(self, places=None):
+        """{place: Estimate} along the first axis; None: the places are blocks, from 1."""
+        return {place: self[i] for i, place in enumerate(places or range(1, len(self.value) + 1))}
 
     def interval(self):
         """Ends of the 90% interval: (2, ...)."""
@@ -74,38 +72,42 @@ class Estimate:
 
 
 def measured(sequences, measure, title, **statistics):
-    """The Estimates of what measure(*sides), a dict, finds in `sequences`, which end with the
-    number of a document: {name: Estimate}. statistics: of some of the names, see Estimate.of."""
+    """Estimates of what measure(*sides), a dict, finds in `sequences`, which end with the number of
+    a document: {name: Estimate}. statistics: of some of the names, see Estimate.of."""
     found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
-    values = {name: [one[name] for one in found] for name in found[0]}
-    how, documents = {name: [statistics[name]] for name in statistics}, [s[-1] for s in sequences]
-    return {name: Estimate.of(of, documents, *how.get(name, ())) for name, of in values.items()}
+    documents, how = [number for *_, number in sequences], dict.fromkeys(found[0], np.asarray)
+    how |= statistics
+    return {n: Estimate.of([one[n] for one in found], documents, how[n]) for n in found[0]}
 
 
 # --- results of studies ---------------------------------------------------------------------------
 
 
+def combined(function, results):
+    """function(*Estimates) of each place that all of the results have."""
+    if isinstance(results[0], Estimate):
+        return function(*results)
+    common = [key for key in results[0] if all(key in result for result in results)]
+    parts = {key: combined(function, [result[key] for result in results]) for key in common}
+    return {key: part for key, part in parts.items() if part}
+
+
 def over_seeds(results, group=0):
-    """Pools a study's results of several seeds: averages Estimates, recursing into dicts.
+    """Pools a study's results of several seeds: averages Estimates.
 
     Seeds are resampled as documents are; each `group`, a number, resamples its own."""
-    first = results[0]
-    if isinstance(first, dict):
-        keys = [key for key in first if all(key in result for result in results)]
-        return {key: over_seeds([result[key] for result in results], group) for key in keys}
-    if len(results) == 1:
-        return first
-    seeds = Estimate.of([estimate.value for estimate in results], seed=group + 1)
-    resamples = np.mean([estimate.resamples for estimate in results], axis=0)
-    return Estimate(seeds.value, resamples + seeds.resamples - seeds.value)
+
+    def pooled(*estimates):
+        seeds = Estimate.of([estimate.value for estimate in estimates], seed=group + 1)
+        resamples = np.mean([estimate.resamples for estimate in estimates], axis=0)
+        return Estimate(seeds.value, resamples + seeds.resamples - seeds.value)
+
+    return combined(pooled, results) if results[1:] else results[0]
 
 
 def difference(first, second):
-    """The second less the first of two results: Estimates, or dicts of what both have."""
-    if isinstance(first, Estimate):
-        return second - first
-    parts = {key: difference(first[key], second[key]) for key in first if key in second}
-    return {key: part for key, part in parts.items() if part}
+    """The second less the first of two results, of what both have."""
+    return combined(lambda one, other: other - one, [first, second])
 
 
 def places_of(lines):
@@ -124,7 +126,7 @@ def over_training(results, axis):
 
     Of numbered places, such as blocks, the first, the middle and the last one become panels, or
     ALL where there is that; names become lines. axis: what numbered places are called."""
-    found, panels = [], {}
+    panels, rows = {}, {}
     for heading, lines in results[max(results)].items():
         places, numbered = places_of(lines.values())
         if numbered:
@@ -135,29 +137,27 @@ def over_training(results, axis):
             name = line if numbered else ', '.join(filter(None, (line, place)))
             parts = {step: r.get(heading, {}).get(line, {}) for step, r in results.items()}
             cells = {step: part[place] for step, part in parts.items() if place in part}
-            found += [(row * numbered, title, name, cells)] if cells else []
-    for _, title, name, cells in sorted(found, key=lambda one: one[0]):
-        panels.setdefault(title, {})[name] = cells
-    return panels
+            if cells:
+                panels.setdefault(title, {})[name] = cells
+                rows.setdefault(title, row)
+    return {title: panels[title] for title in sorted(panels, key=rows.get)}
 
 
 def tables(results):
     """Results of some runs, {label: result}, as text: a table for each heading. Generator."""
-    for heading in dict.fromkeys(heading for result in results.values() for heading in result):
-        rows = []
-        for label, result in results.items():
-            lines = result.get(heading, {})
-            rows += [(label, None)] if any(lines) else []
-            rows += [(f'  {name}' if name else label, cells) for name, cells in lines.items()]
-        columns, _ = places_of(cells or () for _, cells in rows)
-        texts = [['', *map(str, columns)]]
-        for name, cells in rows:
-            blank = '' if cells is None else '-'
-            texts.append([name, *(str((cells or {}).get(place, blank)) for place in columns)])
-        first, *widths = (max(map(width_of, column)) for column in zip(*texts))
+    for heading in dict.fromkeys(itertools.chain(*results.values())):
+        found = {label: result.get(heading, {}) for label, result in results.items()}
+        places, _ = places_of(cells for lines in found.values() for cells in lines.values())
+        rows = [['', *map(str, places)]]
+        for label, lines in found.items():
+            rows += [[label, *[''] * len(places)]] if any(lines) else []
+            for name, cells in lines.items():
+                texts = [str(cells.get(place, '-')) for place in places]
+                rows.append([f'  {name}' if name else label, *texts])
+        first, *widths = (max(map(width_of, column)) for column in zip(*rows))
         fitting = max(1, (100 - first) // (2 + max(widths, default=0)))
-        starts = range(1, len(columns) + 1, fitting)
-        parts = [align([text[:1] + text[i : i + fitting] for text in texts]) for i in starts]
+        starts = range(1, len(places) + 1, fitting)
+        parts = [align([row[:1] + row[i : i + fitting] for row in rows]) for i in starts]
         yield '\n'.join([heading, *parts, ''])
 
 

@@ -2,12 +2,11 @@
 
 Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes studies of them.
 Shapes in comments: L blocks, T positions, C width, V embedding rows. A sequence is given as
-embedding rows, 1-D, and may be padded with 0 at its end.
+embedding rows (T,), and may be padded with 0 at its end.
 """
 
 from lib.configurator import require
 
-import networkx
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -42,18 +41,12 @@ def token_cosines(*states):
 def match_tokens(cosines, threshold=0):
     """Row and column indices of the matched tokens of a matrix of cosines (T1, T2) (Appendix G).
 
-    A maximum-weight full matching: every token of the shorter side gets one of the longer side,
-    and no token has two. With a threshold a pair must have a cosine above it, so tokens may stay
-    unmatched: the matching has the largest weight among the pairs that are left."""
-    cosines = np.asarray(cosines, dtype=np.float64)
-    if not threshold:
-        return linear_sum_assignment(cosines, maximize=True)
-    graph = networkx.Graph()
-    for i, j in np.argwhere(cosines > threshold):
-        graph.add_edge(('row', int(i)), ('column', int(j)), weight=cosines[i, j])
-    matches = [dict(ends) for ends in networkx.max_weight_matching(graph)]
-    pairs = sorted((match['row'], match['column']) for match in matches)
-    return np.array(pairs, dtype=int).reshape(-1, 2).T
+    A maximum-weight matching. Without a threshold it is full: every token of the shorter side has
+    one of the longer side. With one it is of the pairs above it, so tokens may stay unmatched."""
+    cosines = np.asarray(cosines, float)
+    allowed = cosines > (threshold or -np.inf)
+    rows, columns = linear_sum_assignment(np.where(allowed, cosines, 0), maximize=True)
+    return np.stack([rows, columns])[:, allowed[rows, columns]]
 
 
 def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
@@ -65,8 +58,8 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
     all pairs      of all pairs of tokens: the control for anisotropy
     retrieval      share of tokens whose nearest in the other sequence is the one at their position,
                    else their match, which these cosines have chosen; both directions averaged
-    share          share of the tokens matched above the threshold (if one is given)
-    hsic           what linear CKA is made of, see `hsic_terms`, over the pairs of `retrieval`"""
+    linear CKA     what it is made of, see `hsic_terms`, over the pairs of `retrieval`
+    share of tokens matched  above the threshold (if one is given)"""
     states = [hidden_states(model, tokens) for tokens in (tokens_1, tokens_2)]
     cosines = token_cosines(*states)
     lengths = cosines.shape[1:]
@@ -77,11 +70,11 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
         same = lengths[0] == lengths[1] == len(rows)
         require(same, f'clones need sequences of one length, not {lengths[0]} and {lengths[1]}')
         measures['same position'] = cosines[:, rows, columns].mean(1)
-    measures['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
+    measures['retrieval'] = [retrieval(block, rows, columns) for block in cosines]
+    measures['linear CKA'] = [hsic_terms(x[rows], y[columns]) for x, y in zip(*states)]
     if threshold:
-        matches = np.array([len(match_tokens(c, threshold)[0]) for c in cosines])
-        measures['share'] = 2 * matches / sum(lengths)
-    measures['hsic'] = np.array([hsic_terms(x[rows], y[columns]) for x, y in zip(*states)])
+        matches = [match_tokens(block, threshold).shape[1] for block in cosines]
+        measures['share of tokens matched'] = 2 * np.array(matches) / sum(lengths)
     return measures
 
 
@@ -124,10 +117,8 @@ def loss_gradients(model, tokens):
     """{parameter: gradient} of the mean next-token loss of one sequence."""
     idx = batch_of(model, tokens)
     require(idx.shape[1] > 1, 'a sequence of one token has no next token, so no gradient')
-    with torch.enable_grad():
-        loss = model(idx[:, :-1], idx[:, 1:])
     names, parameters = zip(*model.named_parameters())
-    return dict(zip(names, torch.autograd.grad(loss, parameters)))
+    return dict(zip(names, torch.autograd.grad(model(idx[:, :-1], idx[:, 1:]), parameters)))
 
 
 def gradient_similarity(model, tokens_1, tokens_2):
@@ -136,11 +127,11 @@ def gradient_similarity(model, tokens_1, tokens_2):
     The key bias gets 0: it shifts all scores of a query, which the softmax cancels, so its gradient
     is 0 but for rounding."""
     first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
-    cosines = dict.fromkeys(first, 0.0)
-    for name in (name for name in first if not name.endswith('attn.k.bias')):
-        x, y = first[name].flatten(), second[name].flatten()
-        cosines[name] = F.cosine_similarity(x, y, 0, 1e-15).item()
-    return cosines
+    return {
+        name: not name.endswith('attn.k.bias')
+        and F.cosine_similarity(first[name].flatten(), second[name].flatten(), 0, 1e-15).item()
+        for name in first
+    }
 
 
 # --- embeddings -----------------------------------------------------------------------------------
