@@ -20,9 +20,10 @@ import functools
 import itertools
 import re
 from collections import namedtuple
+from importlib.util import find_spec
 from pathlib import Path
 
-from lib.configurator import ConfigError, require
+from lib.configurator import require
 from lib.configurator import run as run_script
 
 import numpy as np
@@ -32,11 +33,11 @@ from data import LanguageMix
 from evaluate import load_run
 from lib import lens, plots, similarity
 from lib.checkpoint import checkpoint_paths, read_checkpoint
-from lib.estimate import Estimate, as_json, difference, measured, over_seeds, over_training, tables
+from lib.estimate import Estimate, as_json, difference, over_seeds, over_training, tables
 from lib.files import write_json
 from lib.machine import memory_advice, pick_device
 from lib.parallel import sequence_pairs, test_sequences
-from lib.runs import FREE, SEED, differing, full_settings
+from lib.runs import FREE, differing, full_settings
 from lib.tokenizer import PAD
 from model import CHUNK_LOGITS
 
@@ -65,10 +66,6 @@ device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 Result = namedtuple('Result', 'compared panels more', defaults=[{}])
 
 
-class Missing(ConfigError):
-    """What a study needs is not given; the others can be made."""
-
-
 # --- a run and its languages ----------------------------------------------------------------------
 
 
@@ -84,14 +81,9 @@ class StudiedRun:
         self.names = ' and '.join(language.name for language in self.languages)
         self.clones = self.languages[0].corpus is self.languages[-1].corpus
         self.longest = min(max_tokens, self.model.config.block_size)  # of a sequence, tokens
+        self.steps = chosen_steps(folder, self.step)
         self.vectors = dict(input=self.model.wte.weight, output=self.model.head.weight)
         self.counted = {0: np.zeros(self.model.config.vocab_size, int)}  # see `times_read`
-
-    @property
-    def pair(self):
-        if len(self.languages) == 1:
-            raise Missing(f'{self.folder} has one language, two are compared')
-        return self.languages
 
     @functools.cached_property
     def mix(self):
@@ -99,42 +91,33 @@ class StudiedRun:
         return LanguageMix(self.all_languages, *(self.settings[key] for key in keys))
 
     @functools.cached_property
-    def shares(self):
-        """Shares of the two languages in the sequences that the run has read, as text."""
+    def label(self):
+        """The run, its languages and their shares of the sequences that it has read."""
         if len(self.languages) == 1:
-            return ''
+            return f'{self.name} ({self.names})'
         read = self.mix.before[self.step]
-        numbers = [self.all_languages.index(language) for language in self.languages]
-        return '/'.join(f'{read[number] / max(1, read.sum()):.0%}' for number in numbers)
+        shares = [
+            read[self.all_languages.index(lang)] / max(1, read.sum()) for lang in self.languages
+        ]
+        texts = [f'{lang.name} {share:.0%}' for lang, share in zip(self.languages, shares)]
+        return f'{self.name} ({", ".join(texts)})'
 
     def rows(self, sides):
         """What the model reads for two texts of the corpora: two arrays of embedding rows."""
-        return [language.ids(side) for language, side in zip(self.pair, sides)]
+        return [language.ids(side) for language, side in zip(self.languages, sides)]
 
     @functools.cached_property
     def sequences(self):
         """List of (side_1, side_2, document): two arrays of ids of the corpora, and a number."""
-        if self.pair and not (self.clones or parallel):
-            needed = '--parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
-            raise Missing(f'{self.names} are no clones: give {needed}')
         files, shortest = list(map(str, parallel)), max(4, min_tokens or self.longest // 4)
-        return sequence_pairs(*self.pair, files, pairs, self.longest, shortest)
-
-    @functools.cached_property
-    def contexts(self):
-        """Texts of the sequences after contexts, see lens.contexts_of, as embedding rows."""
-        follow = bool(parallel) or not self.clones
-        found = lens.contexts_of(self.sequences, self.longest, follow)
-        if len(found) < 2:
-            raise Missing('more pairs of sequences are needed, some of them of unrelated text')
-        return [(*map(self.rows, parts), number) for *parts, number in found]
+        return sequence_pairs(*self.languages, files, pairs, self.longest, shortest)
 
     @functools.cached_property
     def sentences(self):
         """The two sentences that are matched: ids of the two corpora."""
         if sentence_1:
             require(sentence_2 or self.clones, f'{self.names} are no clones: give sentence_2, too')
-            texts = zip(self.pair, (sentence_1, sentence_2 or sentence_1))
+            texts = zip(self.languages, (sentence_1, sentence_2 or sentence_1))
             sides = [language.corpus.load_tokenizer().encode(text) for language, text in texts]
         else:
             sides = [side[:shown] for side in self.sequences[0][:2]]
@@ -143,31 +126,20 @@ class StudiedRun:
         require(valid, f'sentence_1 and sentence_2 need 1 to {most} (block_size) tokens')
         return [np.array(side) for side in sides]
 
-    @functools.cached_property
-    def word2vec(self):
-        """Gensim's class of that name."""
-        try:
-            from gensim.models import Word2Vec
-        except ImportError:
-            raise Missing('the package gensim is not installed: pip install gensim') from None
-        return self.pair and Word2Vec
-
     def corresponding(self, least, until):
         """Embedding rows of pieces that are spelled alike, as all pieces of clones are, (2, n); how
         often each row was read in the first `until` steps, (V,); and what they are, in words.
 
         Rows that both languages share, or that were read less than `least` times, are left out;
         what a run with train_only has from another run counts as read."""
-        first, second = (dict(zip(pieces_of(lang), lang.table)) for lang in self.pair)
+        first, second = (dict(zip(pieces_of(lang), lang.table)) for lang in self.languages)
         rows = [(first[piece], second[piece]) for piece in first if piece in second]
         rows = np.array([(a, b) for a, b in rows if a != b and a != PAD], int).reshape(-1, 2).T
         times, learning = self.times_read(until), self.settings['train_only']
-        known = [[learning not in ('', language.name)] for language in self.pair]
+        known = [[learning not in ('', language.name)] for language in self.languages]
         often = ((times[rows] >= least) | known).all(0)
-        words = f'{often.sum():,} {"clones" if self.clones else "pieces spelled alike"}'
-        words += '' if rows.size else ' that do not share a row'
-        if not often.all():
-            words += f', without {(~often).sum():,} that a language read less than {least} times'
+        kind = 'clones' if self.clones else 'pieces spelled alike that do not share a row'
+        words = f'{often.sum():,} of {often.size:,} {kind}, those read {least} times or more'
         rows = rows[:, often]
         return rows if often.sum() > 3 else rows[:, :0], times, words  # two halves of two pieces
 
@@ -201,6 +173,16 @@ def chosen_languages(languages, folder):
     return [languages[name] for name in names if name in languages]
 
 
+def chosen_steps(folder, last):
+    """The steps of `steps` that a run has checkpoints of; without --steps the last one."""
+    kept = list(checkpoint_paths(folder))
+    chosen = sorted(set(map(int, re.findall(r'\d+', steps)))) or (kept if steps else [last])
+    missing = [f'{step:,}' for step in chosen if step not in kept]
+    there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
+    require(not missing, f'{folder} has no checkpoint of step {", ".join(missing)}: {there}')
+    return chosen
+
+
 def pieces_of(language):
     """What identifies each piece of a language: its spelling. Bytes and control pieces stand for no
     text of their own, so they correspond in clones only."""
@@ -212,24 +194,32 @@ def pieces_of(language):
 # --- the studies: what each measures of a run -----------------------------------------------------
 
 
-def words_of(sequences):
-    """How many sequences are compared, in words."""
-    documents = len({number for *_, number in sequences})
-    of = f' of {documents:,} documents' if documents < len(sequences) else ''
-    return f'{len(sequences):,} sequences{of}'
+def measured(sequences, measure, title, how=None):
+    """Result of measure(*sides), {(heading, line): (places, ...)}, of `sequences`, which end with
+    the number of a document. how: {heading: (places, statistic)}, see Estimate.of; else the places
+    are blocks, from 1."""
+    found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
+    documents, panels = [number for *_, number in sequences], {}
+    for heading, line in found[0]:
+        places, statistic = (how or {}).get(heading, (itertools.count(1), np.asarray))
+        estimates = Estimate.of([one[heading, line] for one in found], documents, statistic)
+        panels.setdefault(heading, {})[line] = dict(zip(places, estimates))
+    count = len(set(documents))
+    of = f' of {count:,} documents' if count < len(sequences) else ''
+    return Result(f'{len(sequences):,} sequences{of}', panels)
 
 
-def over_test_sets(run, length, measure, **statistics):
-    """measure(rows) of sequences of each language's test set: ({language: {name: Estimate}}, how
-    many, in words)."""
-    found, words = {}, {}
+def over_test_sets(run, length, measure, how=None):
+    """As `measured`, of measure(language, rows) and sequences of each language's test set."""
+    panels, words = {}, {}
     for language in run.languages:
         sequences = test_sequences(language.corpus, pairs, length)
-        words[words_of(sequences)] = True
-        sides = [(language.ids(side), number) for side, _, number in sequences]
-        title = f'{run.name}: {language.name}'
-        found[language.name] = measured(sides, measure, title, **statistics)
-    return found, ', '.join(words)
+        sides = [(language.name, language.ids(side), number) for side, _, number in sequences]
+        found = measured(sides, measure, f'{run.name}: {language.name}', how)
+        words[found.compared] = True
+        for heading, lines in found.panels.items():
+            panels.setdefault(heading, {}).update(lines)
+    return Result(', '.join(words), panels)
 
 
 def study_embeddings(run):
@@ -268,7 +258,6 @@ def study_frequency(run):
             lines = panels.setdefault(f'cosine of {kind} vectors', {})
             for name in ('corresponding', 'random'):
                 lines.setdefault(name, {})[low] = found[name]
-    words += f' ({", ".join(map(str, counts.values()))} in the bins)' if counts else ''
     return Result(words, panels, dict(pieces=counts))
 
 
@@ -277,108 +266,113 @@ def study_hidden(run):
 
     def measure(*sides):
         places = []
-        for language, side, rows in zip(run.pair, sides, run.rows(sides)):
+        for language, side, rows in zip(run.languages, sides, run.rows(sides)):
             order = language.positions(len(side))
             same = np.array_equal(rows, language.table[side[order]])
             require(same, f'the order of {language.name} depends on its tokens: no positions')
             places.append(np.argsort(order))
         how = places if run.clones else None, matching_threshold
-        return similarity.compare_states(run.model, *run.rows(sides), *how)
+        found = similarity.compare_states(run.model, *run.rows(sides), *how)
+        keys = [
+            ('cosine of hidden states', n) if n in similarity.COSINES else (n, '') for n in found
+        ]
+        return dict(zip(keys, found.values()))
 
-    how = {'linear CKA': similarity.cka}
-    found = measured(run.sequences, measure, f'{run.name}: hidden states', **how)
-    panels = {'cosine of hidden states': {}}
-    for name, estimate in found.items():
-        if name in ('same position', 'matched', 'all pairs'):
-            panels['cosine of hidden states'][name] = estimate.over()
-        else:
-            panels[name] = {'': estimate.over()}
-    return Result(words_of(run.sequences), panels)
+    how = {'linear CKA': (itertools.count(1), similarity.cka)}
+    return measured(run.sequences, measure, f'{run.name}: hidden states', how)
 
 
 def study_gradients(run):
     """Cosine of the gradients of the two sides, kinds of tensors x blocks (Figures 11 to 13)."""
+    title = 'cosine of gradients'
+    others = [name for name, _ in run.model.named_parameters() if not name.startswith('blocks.')]
 
     def measure(*sides):
         cosines, kinds = similarity.gradient_similarity(run.model, *run.rows(sides)), {}
-        for name in [name for name in cosines if name.startswith('blocks.')]:
-            kinds.setdefault(name.split('.', 2)[2], []).append(cosines.pop(name))
+        rest = [cosines.pop(name) for name in others]
+        for name, cosine in cosines.items():
+            kinds.setdefault(name.split('.', 2)[2], []).append(cosine)
         mean = np.mean(list(kinds.values()), axis=0)
-        return kinds | {'mean': mean, 'macro average': mean.mean()} | cosines
+        found = {(f'{title} (0 for the key bias, which has none)', k): kinds[k] for k in kinds}
+        found[f'{title}, mean of the kinds of tensors', ''] = mean
+        return found | {(f'{title}, other tensors', ''): [mean.mean(), *rest]}
 
-    found = measured(run.sequences, measure, f'{run.name}: gradients')
-    mean = found.pop('mean').over()
-    kinds = {name: found.pop(name).over() for name in list(found) if found[name].value.ndim}
-    panels = {'cosine of gradients (0 for the key bias, which has none)': kinds}
-    panels |= {'cosine of gradients, mean of the kinds of tensors': {'': mean}}
-    panels |= {'cosine of gradients, other tensors': {'': found}}
-    return Result(words_of(run.sequences), panels)
+    how = {f'{title}, other tensors': (['macro average', *others], np.asarray)}
+    return measured(run.sequences, measure, f'{run.name}: gradients', how)
 
 
 def study_lens(run):
     """The logit lens by language: what the model would predict after each block in each language's
     test set, see lens.lens."""
-    tables, size = [language.table for language in run.all_languages], run.model.config.vocab_size
+    languages, size = run.all_languages, run.model.config.vocab_size
     groups = lens.groups_of(run.languages[0], run.languages[-1], size)
-    alike = lens.rows_alike(tables, map(pieces_of, run.all_languages), size)
-    several = int((alike[:, 1:] >= 0).any(1).sum())
-    how = np.stack([*groups.values()]), alike, CHUNK_LOGITS
-    found, words = over_test_sets(run, run.longest, lambda rows: lens.lens(run.model, rows, *how))
-    mass, losses, saved = {}, {}, {}
-    for language, of in found.items():
-        mass[f'mass on rows, {language} read'] = {
-            name: estimate.over()
-            for (name, rows), estimate in zip(groups.items(), of['mass'])
-            if rows.sum() > (name == 'others') * len(tables)  # not padding alone
-        }
-        losses[language] = of['loss'].over()
+    alike = lens.rows_alike([lang.table for lang in languages], map(pieces_of, languages), size)
+    several = (alike[:, 1:] >= 0).any(1).sum()
+    visible = [name for name in groups if groups[name].any()] if run.languages[1:] else []
+    if len(languages) == 2:
+        visible.remove('others')  # padding alone
+
+    def measure(language, rows):
+        mass, loss, any_loss = lens.lens(run.model, rows, groups, alike, CHUNK_LOGITS)
+        found = {(f'mass on rows, {language} read', name): mass[name] for name in visible}
+        found['loss on the next piece, nats', language] = loss
         if several:
-            losses[f'{language}, any language'] = of['alike'].over()
-            saved[language] = (of['loss'] - of['alike']).over()
-    panels = (mass if run.languages[1:] else {}) | {'loss on the next piece, nats': losses}
-    panels |= {'saved if any language counts, nats': saved}
-    return Result(f'{words}, {several:,} of {len(alike):,} rows spelled like another', panels)
+            found['loss on the next piece, nats', f'{language}, any language'] = any_loss
+            found['saved if any language counts, nats', language] = loss - any_loss
+        return found
+
+    result = over_test_sets(run, run.longest, measure)
+    words = f'{result.compared}, {several:,} of {len(alike):,} rows spelled like another'
+    return result._replace(compared=words)
 
 
 def study_position(run):
     """Loss by position in the sequence, for each language: a gain from the use of context grows
     with the position."""
-    length = run.model.config.block_size
+    length, heading = run.model.config.block_size, 'loss by position, nats'
     bins = lens.bins_of(length)
 
-    def measure(rows):
-        return dict(loss=lens.losses_by_bin(lens.losses_after(run.model, [[]], rows), bins)[0])
+    def measure(language, rows):
+        losses = lens.losses_after(run.model, [[]], rows)
+        return {(heading, language): lens.sums_by_bin(losses, bins)[0]}
 
-    found, words = over_test_sets(run, length, measure, loss=lens.mean_loss)
-    lines = {language: of['loss'].over(bins) for language, of in found.items()}
-    return Result(words, {'loss by position, nats': lines})
+    return over_test_sets(run, length, measure, {heading: (bins, lens.mean_loss)})
 
 
 def study_switch(run):
     """Losses on texts in one language after contexts in the other and in their own, by position in
-    the text, see lens.CONTEXTS."""
-    bins, panels = lens.bins_of(max(len(side) for _, text, *_ in run.contexts for side in text)), {}
-    for own, other in ((1, 0), (0, 1)):
+    the text, see lens.CONTEXTS. The gain from a context is over unrelated text in its language,
+    after which the model has to recognise the language of the text, too."""
+    parts = lens.contexts_of(run.sequences, run.longest, bool(parallel) or not run.clones)
+    texts = [(*map(run.rows, sides), number) for *sides, number in parts]
+    if len(texts) < 2:
+        return Result('too few sequences: there is no unrelated text', {})
+    bins = lens.bins_of(max(len(side) for _, text, *_ in texts for side in text))
+    headings = [f'loss on {language.name} after a context, nats' for language in run.languages]
 
-        def measure(before, text, unrelated, own=own, other=other):
+    def measure(before, text, unrelated):
+        found = {}
+        for own, other in ((1, 0), (0, 1)):
             contexts = [text[own][:0], before[own], before[other], text[other]]
             contexts += [unrelated[other], unrelated[own]]
-            losses = lens.losses_after(run.model, contexts, text[own])
-            return dict.fromkeys(('loss', 'gain'), lens.losses_by_bin(losses, bins))
+            sums = lens.sums_by_bin(lens.losses_after(run.model, contexts, text[own]), bins)
+            found |= {(headings[own], *one[:1]): one[1] for one in zip(lens.CONTEXTS, sums)}
+        return found
 
-        name, how = run.pair[own].name, dict(loss=lens.mean_loss, gain=lens.context_gain)
-        found = measured(run.contexts, measure, f'{run.name}: switch to {name}', **how)
-        for kind, contexts in dict(loss=lens.CONTEXTS, gain=lens.CONTEXTS[1:4]).items():
-            lines = {context: part.over(bins) for context, part in zip(contexts, found[kind])}
-            panels[f'{kind} on {name} after a context, nats'] = lines
-    return Result(words_of(run.contexts), panels)
+    how = dict.fromkeys(headings, (bins, lens.mean_loss))
+    result, panels = measured(texts, measure, f'{run.name}: code switch', how), {}
+    for heading, lines in result.panels.items():
+        unrelated = {name: lines[f'{name.split(",")[0]}, unrelated'] for name in lens.CONTEXTS[1:4]}
+        panels[heading] = lines
+        panels[heading.replace('loss', 'gain', 1)] = difference(lines, unrelated)
+    return result._replace(panels=panels)
 
 
 def study_matching(run):
     """The matching of one pair of sentences by the mean cosine over the blocks (Figure 14)."""
     states = [similarity.hidden_states(run.model, rows) for rows in run.rows(run.sentences)]
     cosines = similarity.token_cosines(*states).mean(0)
-    spelled = [language.corpus.load_tokenizer().spellings() for language in run.pair]
+    spelled = [language.corpus.load_tokenizer().spellings() for language in run.languages]
     tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, run.sentences)]
     found = similarity.match_tokens(cosines, matching_threshold).T.tolist()
     matches = [[i, j, float(cosines[i, j])] for i, j in found]
@@ -388,7 +382,7 @@ def study_matching(run):
         if i < shown
     }
     share = 2 * len(matches) / sum(cosines.shape)
-    more = dict(names=[language.name for language in run.pair], tokens=tokens, matches=matches)
+    more = dict(names=[language.name for language in run.languages], tokens=tokens, matches=matches)
     words = f'one pair, {share:.0%} of the tokens matched'
     return Result(words, {'matched tokens': lines}, more | dict(share=share, shown=[0, shown]))
 
@@ -404,24 +398,24 @@ def study_word2vec(run):
             for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
                 yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
 
-    how = run.word2vec, Sentences(), len(times), word2vec_dim, seed
+    how = Sentences(), len(times), word2vec_dim, seed
     vectors = similarity.word_vectors(*how) if rows.size else {}
     return Result(words, vector_panels(vectors, rows, times))
 
 
-# needs: what of a StudiedRun is read before hours of work, since it raises Missing or ConfigError;
+# needs: what of a StudiedRun is read before hours of work, since mistakes raise ConfigError there;
 # axis: what numbered places are called; draw: draws the first heading, which has no steps then
-Study = namedtuple('Study', 'measure needs axis draw', defaults=['block', None])
+Study = namedtuple('Study', 'measure needs languages axis draw', defaults=['', 2, 'block', None])
 STUDIES = dict(
-    embeddings=Study(study_embeddings, 'pair'),
-    frequency=Study(study_frequency, 'pair', 'times read, at least'),
+    embeddings=Study(study_embeddings),
+    frequency=Study(study_frequency, axis='times read, at least'),
     hidden=Study(study_hidden, 'sequences'),
     gradients=Study(study_gradients, 'sequences', draw=plots.draw_gradients),
-    lens=Study(study_lens, 'languages'),
-    position=Study(study_position, 'languages', 'tokens read'),
-    switch=Study(study_switch, 'contexts', 'pieces of the text read'),
+    lens=Study(study_lens, languages=1),
+    position=Study(study_position, languages=1, axis='tokens read'),
+    switch=Study(study_switch, 'sequences', axis='pieces of the text read'),
     matching=Study(study_matching, 'sentences', draw=plots.draw_matching),
-    word2vec=Study(study_word2vec, 'word2vec'),
+    word2vec=Study(study_word2vec),
 )
 
 # --- the runs side by side ------------------------------------------------------------------------
@@ -430,117 +424,101 @@ STUDIES = dict(
 def check_settings():
     """The names of the studies. Raises ConfigError for settings that contradict each other."""
     names = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
-    several = set(names) <= set(STUDIES)
     for valid, text in (
         (bool(out_dir) != bool(out_dirs), 'give --out_dir=out/RUN or --out_dirs=[out/A,out/B]'),
         (not language_1 or language_1 != language_2, f'both languages are {language_1!r}'),
         (sentence_1 or not sentence_2, 'sentence_2 is the translation of sentence_1: give both'),
         (0 <= matching_threshold < 1, f'matching_threshold {matching_threshold} is not below 1'),
+        (set(names) <= set(STUDIES), f'study must be some of {", ".join(STUDIES)}, not {study!r}'),
         (
-            pairs > 0 and shown > 0 and word2vec_dim > 0,
-            'pairs, shown and word2vec_dim are 1 or more',
-        ),
-        (max_tokens > 3, f'max_tokens must be at least 4, not {max_tokens}'),
-        (least_read >= 0 <= word2vec_steps, 'least_read and word2vec_steps must not be negative'),
-        (several, f'study must be some of {", ".join(STUDIES)}, not {study!r}'),
-        (
-            re.fullmatch(r'(all|[\d, ]+)?', steps),
-            f'steps must be all, or as in 100,200, not {steps!r}',
+            re.fullmatch(r'(all|[\[\d, \]]+)?', steps),
+            f'steps are all, or as in 100,200, not {steps}',
         ),
     ):
         require(valid, text)
+    least = dict(pairs=1, shown=1, word2vec_dim=1, max_tokens=4, least_read=0, word2vec_steps=0)
+    for name, low in least.items():
+        require(globals()[name] >= low, f'{name} must be at least {low}, not {globals()[name]}')
     return names
 
 
 def possible(names, runs):
     """The studies that can be made of the runs; a line says why others are left out. Raises
     ConfigError where none is left, and for mistakes."""
-    missing = {}  # why -> studies
+    reasons = {}  # why -> studies
+    needed = 'give --parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
     for name, run in itertools.product(names, runs):
-        try:
-            getattr(run, STUDIES[name].needs)
-            if steps and name in ('matching', 'word2vec'):
-                raise Missing('this is not made over training')
-        except Missing as error:
-            missing.setdefault(str(error), {})[name] = True
-    left_out = set(itertools.chain(*missing.values()))
-    for error, studies in missing.items():
-        text = f'{", ".join(studies)}: {error}'
+        needs, least = STUDIES[name].needs, STUDIES[name].languages
+        several = not steps or name not in ('matching', 'word2vec')
+        aligned = run.clones or parallel or not needs or needs == 'sentences' and sentence_1
+        for given, why in (
+            (len(run.languages) >= least, f'{run.folder} has one language, not two'),
+            (aligned, f'{run.names} are no clones: {needed}'),
+            (several, 'this is not made over training'),
+            (name != 'word2vec' or find_spec('gensim'), 'needs gensim: pip install gensim'),
+        ):
+            if not given:
+                reasons.setdefault(why, {})[name] = True
+                break
+        else:
+            getattr(run, needs or 'languages')
+    left_out = set(itertools.chain(*reasons.values()))
+    for why, studies in reasons.items():
+        text = f'{", ".join(studies)}: {why}'
         require(left_out < set(names), text)
         print(f'left out: {text}')
     return [name for name in names if name not in left_out]
 
 
-def replicates(runs, alone):
-    """The runs that differ in their seed alone, or each run alone: {what tables and pictures call
-    them: list}."""
+def replicates(runs):
+    """Lists of the runs that differ in their seed alone. A copy of a run differs in nothing."""
     groups = []
     for run in runs:
-        for first, *more in [] if alone else groups:
-            same = (first.step, first.names) == (run.step, run.names)
-            same &= not differing(first.settings, run.settings, FREE | SEED | {'init_from'})
-            seeds = [one.settings['seed'] for one in (first, *more)]
-            if same and run.settings['seed'] not in seeds:  # a copy is not another seed
-                groups[groups.index([first, *more])].append(run)
+        for group in groups:
+            differ = [differing(run.settings, one.settings, FREE | {'init_from'}) for one in group]
+            same = (run.step, run.names) == (group[0].step, group[0].names)
+            if same and all(names == ['seed'] for names in differ):
+                group.append(run)
                 break
         else:
             groups.append([run])
-    labelled, several = {}, len({run.names for run in runs}) > 1
-    for first, *more in groups:
-        label = f'{first.name} and {len(more)} more' if more else first.name
-        label += f' ({first.shares})' if first.shares else ''
-        labelled[label + f', {first.names}' * several] = [first, *more]
-    return labelled
-
-
-def chosen_steps(run):
-    """The steps of `steps` that a run has checkpoints of; without --steps the last one."""
-    kept = list(checkpoint_paths(run.folder))
-    chosen = sorted(set(map(int, re.findall(r'\d+', steps)))) or (kept if steps else [run.step])
-    missing = [f'{step:,}' for step in chosen if step not in kept]
-    there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
-    require(not missing, f'{run.folder} has no checkpoint of step {", ".join(missing)}: {there}')
-    return chosen
+    return groups
 
 
 def pooled(study, group, number):
     """The Result of runs that differ in their seed alone, the `number`-th group of them; with
     --steps over training."""
     first, over = group[0], {}
-    common = sorted(set.intersection(*(set(chosen_steps(run)) for run in group)))
+    common = sorted(set.intersection(*(set(run.steps) for run in group)))
     for step in tqdm(common, 'over training', leave=False, disable=not steps):
         found = [study.measure(run.at(step)) for run in group]
         panels = over_seeds([result.panels for result in found], number)
         over[step] = dict(list(panels.items())[bool(steps and study.draw) :])
-    about = dict(runs=[run.name for run in group], step=first.step, languages=first.names)
-    about |= dict(shares=first.shares, parallel=parallel)
+    about = dict(runs=[run.label for run in group], step=first.step, languages=first.names)
     panels = over_training(over, study.axis) if steps else panels
-    return Result(found[0].compared, panels, about | found[0].more)
+    return Result(found[0].compared, panels, about | dict(parallel=parallel) | found[0].more)
 
 
 def analyze(name, runs):
     """Makes one study of the runs: measures, prints the tables, writes the files."""
-    study, groups = STUDIES[name], replicates(runs, alone=name == 'matching')  # which has no mean
-    numbered = enumerate(groups.items())
-    results = {label: pooled(study, group, number) for number, (label, group) in numbered}
-    compared = list(dict.fromkeys(result.compared for result in results.values()))
-    about = [f'{name}{" over training" if steps else ""}: {"; ".join({r.names: 0 for r in runs})}']
-    about += [compared[0]] if len(compared) == 1 else []
-    title = ', '.join([*about, f'of these {len(runs)} models' if runs[1:] else 'of this model'])
-    print(f'{title} (±: half of the 90% interval)\n')
-    for label, result in results.items() if compared[1:] else ():
-        print(f'{label}: {result.compared}')
+    study, results = STUDIES[name], {}
+    groups = replicates(runs) if name != 'matching' else [[run] for run in runs]  # it has no mean
+    for number, group in enumerate(groups):
+        label = group[0].label + (f' and {len(group) - 1} more' if group[1:] else '')
+        results[label] = pooled(study, group, number)
+    compared = dict.fromkeys(result.compared for result in results.values())
+    whose = f'{len(runs)} models' if runs[1:] else runs[0].label
+    title = f'{name}{" over training" if steps else ""}: {whose}, {"; ".join(compared)}'
     if len(results) == 2:
         change = difference(*(result.panels for result in results.values()))
         results['difference'] = Result('second less first', change)
     panels = {label: result.panels for label, result in results.items()}
-    print(*tables(panels), sep='\n')
-    names = [f'{name}-steps' if steps else name, *(run.name for run in runs if runs[1:])]
-    path = runs[0].folder / '-'.join(names)
-    stored = {label: dict(compared=r.compared) | r.more | r.panels for label, r in results.items()}
-    write_json(
-        f'{path}.json', as_json(stored if steps or runs[1:] else next(iter(stored.values())))
-    )
+    print(f'{title} (±: half of the 90% interval)\n', *tables(panels), sep='\n')
+    files = [f'{name}-steps' if steps else name, *(run.name for run in runs if runs[1:])]
+    path = runs[0].folder / '-'.join(files)
+    stored = [dict(compared=r.compared) | r.more | r.panels for r in results.values()]
+    stored = dict(zip(results, stored)) if steps or runs[1:] else stored[0]
+    write_json(f'{path}.json', as_json(stored))
     print(f'wrote {path}.json')
     if any(panels.values()):  # some vocabularies leave a study without pieces
         if study.draw and not steps:
@@ -556,8 +534,6 @@ def main():
     runs = [StudiedRun(folder) for folder in out_dirs or [out_dir]]
     text = f'the runs need folders of different names, not {", ".join(out_dirs)}'
     require(len({run.name for run in runs}) == len(runs), text)
-    for run in runs:
-        chosen_steps(run)
     with memory_advice('lower max_tokens, or use --device=cpu'):
         for name in possible(names, runs):
             analyze(name, runs)

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from lib.bootstrap import document_weights, widening
 from lib.tables import align, width_of
@@ -62,30 +61,17 @@ class Estimate:
         half = '' if np.isnan(low) else f' ±{(high - low) / 2:.3f}'
         return '-' if np.isnan(self.value) else f'{self.value:z.3f}{half}'
 
-    def over(self, places=None):
-        """{place: Estimate} along the first axis; None: the places are blocks, from 1."""
-        return {place: self[i] for i, place in enumerate(places or range(1, len(self.value) + 1))}
-
     def interval(self):
         """Ends of the 90% interval: (2, ...)."""
         return np.percentile(self.resamples, [5, 95], axis=0)
-
-
-def measured(sequences, measure, title, **statistics):
-    """Estimates of what measure(*sides), a dict, finds in `sequences`, which end with the number of
-    a document: {name: Estimate}. statistics: of some of the names, see Estimate.of."""
-    found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
-    documents, how = [number for *_, number in sequences], dict.fromkeys(found[0], np.asarray)
-    how |= statistics
-    return {n: Estimate.of([one[n] for one in found], documents, how[n]) for n in found[0]}
 
 
 # --- results of studies ---------------------------------------------------------------------------
 
 
 def combined(function, results):
-    """function(*Estimates) of each place that all of the results have."""
-    if isinstance(results[0], Estimate):
+    """function(*values) of each place that all of the results have."""
+    if not isinstance(results[0], dict):
         return function(*results)
     common = [key for key in results[0] if all(key in result for result in results)]
     parts = {key: combined(function, [result[key] for result in results]) for key in common}
@@ -98,11 +84,13 @@ def over_seeds(results, group=0):
     Seeds are resampled as documents are; each `group`, a number, resamples its own."""
 
     def pooled(*estimates):
+        if len(estimates) == 1:
+            return estimates[0]
         seeds = Estimate.of([estimate.value for estimate in estimates], seed=group + 1)
         resamples = np.mean([estimate.resamples for estimate in estimates], axis=0)
         return Estimate(seeds.value, resamples + seeds.resamples - seeds.value)
 
-    return combined(pooled, results) if results[1:] else results[0]
+    return combined(pooled, results)
 
 
 def difference(first, second):

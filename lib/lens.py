@@ -52,16 +52,19 @@ def rows_alike(tables, spellings, vocab_size):
 def lens(model, tokens, groups, alike, chunk_logits):
     """What the final norm and head make of the residual stream after each block of one sequence.
 
-    mass   probability of each group of rows, (groups, V) bool, mean over the positions: (groups, L)
-    loss   on the true next piece, nats: (L,)
-    alike  the same with the probabilities of all rows that stand for the piece added up: does the
-           model predict the piece, in any language? (L,)
+    groups: as of `groups_of`; alike: as of `rows_alike`; chunk_logits: at most this many logits are
+    materialised at once. Returns
 
-    Probability spread evenly over two languages makes `loss` log 2 = 0.69 more than `alike`; a
-    larger difference means that the model predicts the other language. chunk_logits: at most this
-    many logits are materialised at once."""
+    mass      probability of each group of rows, mean over the positions: {group: (L,)}
+    loss      on the true next piece, nats: (L,)
+    any_loss  the same with the probabilities of all rows that stand for the piece added up: does
+              the model predict the piece, in any language? (L,)
+
+    Probability spread evenly over two languages makes `loss` log 2 = 0.69 more than `any_loss`; a
+    larger difference means that the model predicts the other language."""
     tokens, size, measures = batch_of(model, tokens), max(1, chunk_logits // len(alike)), []
-    targets, masks = tokens[0, 1:], torch.tensor(groups.T, dtype=torch.float, device=tokens.device)
+    masks = torch.tensor(np.stack([*groups.values()], 1)).float().to(tokens.device)  # (V, groups)
+    targets = tokens[0, 1:]
     members = torch.from_numpy(alike).to(tokens.device)[targets]
     for states in model.residual_stream(tokens[:, :-1]):
         parts = []
@@ -73,8 +76,8 @@ def lens(model, tokens, groups, alike, chunk_logits):
             own = logs.gather(1, targets[part, None])
             parts.append(torch.cat([logs.exp() @ masks, -own, -every], 1))
         measures.append(torch.cat(parts).mean(0))
-    *mass, loss, alike = torch.stack(measures, 1).cpu().numpy()
-    return dict(mass=np.array(mass), loss=loss, alike=alike)
+    *mass, loss, any_loss = torch.stack(measures, 1).cpu().numpy()
+    return dict(zip(groups, mass)), loss, any_loss
 
 
 # --- losses by position, and after a code switch --------------------------------------------------
@@ -119,21 +122,12 @@ def bins_of(longest):
     return bins | {ALL: slice(0, longest - 1)}
 
 
-def losses_by_bin(losses, bins):
+def sums_by_bin(losses, bins):
     """Sums and numbers of the losses (contexts, T - 1) in each bin: (contexts, bins, 2)."""
     parts = [losses[:, part] for part in bins.values()]
-    sums = [(part.sum(1), np.full(len(losses), part.shape[1])) for part in parts]
-    return np.moveaxis(np.array(sums, float), -1, 0)
+    return np.stack([[(row.sum(), len(row)) for row in part] for part in parts], 1)
 
 
 def mean_loss(sums):
     """Mean loss of mean sums and numbers (..., 2), nan where there are none."""
     return sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], np.nan)
-
-
-def context_gain(sums):
-    """Gain from the second to fourth of CONTEXTS: loss after unrelated text in the same language
-    less loss after the context, nats, of sums (contexts, bins, 2): (3, bins). Unrelated text
-    accounts for the code switch itself, after which the model has to recognise the language."""
-    _, own, other, itself, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
-    return np.stack([unrelated_own - own, unrelated_other - other, unrelated_other - itself], -2)

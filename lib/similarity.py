@@ -15,6 +15,8 @@ from scipy.optimize import linear_sum_assignment
 
 from lib.estimate import Estimate
 
+COSINES = 'same position', 'matched', 'all pairs'  # measures of hidden states
+
 # --- hidden states --------------------------------------------------------------------------------
 
 
@@ -160,7 +162,7 @@ def compare_vectors(first, second, times, seed=0):
         'CSLS': by_csls,
         'second': second @ first.mean(0),
     }
-    measures = Estimate.of(torch.stack(list(values.values()), 1)).over(values)
+    measures = dict(zip(values, Estimate.of(torch.stack(list(values.values()), 1))))
     # The mean over all pairs is the product of the two mean vectors; its spread is the sum of what
     # the vectors of each side add to it.
     x, y = measures['all pairs'], measures.pop('second')
@@ -216,13 +218,15 @@ def transformed(first, second, seed=0):
     return {'as trained': sides, 'centred': centred, 'rotated': rotated}
 
 
-def word_vectors(word2vec, sentences, rows, dim, seed=0):
-    """{kind: vectors (rows, dim)} of Gensim's Word2Vec class on sentences, which it reads twice.
+def word_vectors(sentences, rows, dim, seed=0):
+    """{kind: vectors (rows, dim)} of Gensim's Word2Vec on sentences, which it reads twice.
 
     As in the paper: continuous bag of words, 5 on each side, 20 noise words, one epoch. Rows that
     occur less than five times get zeros. With several threads the result depends on their race."""
+    from gensim.models import Word2Vec
+
     how = dict(vector_size=dim, window=5, negative=20, epochs=1, seed=seed + 1, workers=1)
-    model, vectors = word2vec(sentences, **how), {}
+    model, vectors = Word2Vec(sentences, **how), {}
     for kind, found in dict(input=model.wv.vectors, output=model.syn1neg).items():
         vectors[kind] = torch.zeros(rows, dim)
         vectors[kind][[int(word) for word in model.wv.index_to_key]] = torch.from_numpy(found)
