@@ -10,8 +10,8 @@
 embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Figures 11 to 13,
 lens: the logit lens by language, position: loss by position in the sequence, switch: loss after a
 code switch, matching: Figure 14, word2vec: Figure 6 right. Each prints tables and writes STUDY.json
-and STUDY.png into the run's folder; names of several runs, and -steps, are added to the names.
-Intervals are 90% bootstrap intervals: they resample pieces, or test documents with all of their
+and STUDY.png into the folder of the (first) run; -steps and names of several runs follow STUDY.
+Intervals are 90% bootstrap intervals over pieces, or over test documents with all of their
 sequences (pairs of parallel text, which does not mark documents). They hold for these models; runs
 that differ in their seed alone are pooled, and resampled, too.
 """
@@ -52,7 +52,7 @@ pairs = 500  # pairs of sequences that are compared
 max_tokens = 512  # of a sequence, at most block_size
 min_tokens = 0  # shorter pairs are dropped (4 or more); 0: a quarter of max_tokens, as in the paper
 least_read = 1  # embedding rows that a language read less often are left out
-matching_threshold = 0.0  # cosine that a match exceeds; 0: full matching
+matching_threshold = 0.0  # cosine that a match exceeds (slow from 200 tokens on); 0: full matching
 sentence_1 = ''  # matching: a sentence in language_1; empty: the first pair of sequences
 sentence_2 = ''  # matching: its translation; clones need none
 shown = 24  # matching: so many tokens of a sentence are drawn
@@ -78,7 +78,8 @@ class StudiedRun:
         self.model.to(pick_device(device))
         self.settings, self.step = full_settings(state['settings']), state['step']
         self.languages = chosen_languages({lang.name: lang for lang in self.all_languages}, folder)
-        self.names = ' and '.join(language.name for language in self.languages)
+        self.names = [language.name for language in self.languages]
+        self.label = f'{self.name} ({", ".join(self.names)})'
         self.clones = self.languages[0].corpus is self.languages[-1].corpus
         self.longest = min(max_tokens, self.model.config.block_size)  # of a sequence, tokens
         self.steps = chosen_steps(folder, self.step)
@@ -89,18 +90,6 @@ class StudiedRun:
     def mix(self):
         keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
         return LanguageMix(self.all_languages, *(self.settings[key] for key in keys))
-
-    @functools.cached_property
-    def label(self):
-        """The run, its languages and their shares of the sequences that it has read."""
-        if len(self.languages) == 1:
-            return f'{self.name} ({self.names})'
-        read = self.mix.before[self.step]
-        shares = [
-            read[self.all_languages.index(lang)] / max(1, read.sum()) for lang in self.languages
-        ]
-        texts = [f'{lang.name} {share:.0%}' for lang, share in zip(self.languages, shares)]
-        return f'{self.name} ({", ".join(texts)})'
 
     def rows(self, sides):
         """What the model reads for two texts of the corpora: two arrays of embedding rows."""
@@ -116,7 +105,8 @@ class StudiedRun:
     def sentences(self):
         """The two sentences that are matched: ids of the two corpora."""
         if sentence_1:
-            require(sentence_2 or self.clones, f'{self.names} are no clones: give sentence_2, too')
+            text = f'{self.label}: the languages are no clones, give sentence_2, too'
+            require(sentence_2 or self.clones, text)
             texts = zip(self.languages, (sentence_1, sentence_2 or sentence_1))
             sides = [language.corpus.load_tokenizer().encode(text) for language, text in texts]
         else:
@@ -222,18 +212,12 @@ def over_test_sets(run, length, measure, how=None):
     return Result(', '.join(words), panels)
 
 
-def study_embeddings(run):
-    """Cosine of corresponding pieces' input and output embeddings, its controls (Figure 6), and
-    the geometry of both languages."""
-    rows, times, words = run.corresponding(least_read, run.step)
-    return Result(words, vector_panels(run.vectors, rows, times))
-
-
-def vector_panels(vectors, rows, times):
-    """Panels of vectors, {kind: (V, C)}, of corresponding rows (2, n). times: how often each row
-    was read, (V,)."""
+def compared_vectors(run, vectors_of, least, until):
+    """Result of vectors, vectors_of(V) -> {kind: (V, C)}, of corresponding pieces that were read
+    `least` times in `until` steps: cosines, their controls, and the geometry of both languages."""
+    rows, times, words = run.corresponding(least, until)
     panels = {}
-    for kind, weight in vectors.items() if rows.size else ():
+    for kind, weight in vectors_of(len(times)).items() if rows.size else ():
         retrieval = {'cosine': {}, 'CSLS': {}}
         for name, sides in similarity.transformed(*weight[rows], seed).items():
             found = similarity.compare_vectors(*sides, times[rows[1]], seed)
@@ -242,7 +226,28 @@ def vector_panels(vectors, rows, times):
                 cells[name] = found.pop(measure)
             panels[f'cosine of {kind} vectors, {name}'] = {'': found}
         panels[f'retrieval, {kind} vectors'] = retrieval | chance
-    return panels
+    return Result(words, panels)
+
+
+def study_embeddings(run):
+    """Input and output embeddings of corresponding pieces (Figure 6)."""
+    return compared_vectors(run, lambda size: run.vectors, least_read, run.step)
+
+
+def study_word2vec(run):
+    """Gensim's Word2Vec on the run's text, whose vectors share no parameter between the languages
+    (Appendix C, Figure 6 right), of pieces that both languages have read five times."""
+    until = min(word2vec_steps or run.step, run.settings['max_steps'])
+
+    class Sentences:
+        def __iter__(self):
+            for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
+                yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
+
+    def vectors_of(size):
+        return similarity.word_vectors(Sentences(), size, word2vec_dim, seed)
+
+    return compared_vectors(run, vectors_of, max(5, least_read), until)
 
 
 def study_frequency(run):
@@ -382,40 +387,24 @@ def study_matching(run):
         if i < shown
     }
     share = 2 * len(matches) / sum(cosines.shape)
-    more = dict(names=[language.name for language in run.languages], tokens=tokens, matches=matches)
+    more = dict(names=run.names, tokens=tokens, matches=matches)
     words = f'one pair, {share:.0%} of the tokens matched'
     return Result(words, {'matched tokens': lines}, more | dict(share=share, shown=[0, shown]))
 
 
-def study_word2vec(run):
-    """Gensim's Word2Vec on the run's text, whose vectors share no parameter between the languages
-    (Appendix C, Figure 6 right), of pieces that both languages have read five times."""
-    until = min(word2vec_steps or run.step, run.settings['max_steps'])
-    rows, times, words = run.corresponding(max(5, least_read), until)
-
-    class Sentences:
-        def __iter__(self):
-            for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
-                yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
-
-    how = Sentences(), len(times), word2vec_dim, seed
-    vectors = similarity.word_vectors(*how) if rows.size else {}
-    return Result(words, vector_panels(vectors, rows, times))
-
-
 # needs: what of a StudiedRun is read before hours of work, since mistakes raise ConfigError there;
 # axis: what numbered places are called; draw: draws the first heading, which has no steps then
-Study = namedtuple('Study', 'measure needs languages axis draw', defaults=['', 2, 'block', None])
+Study = namedtuple('Study', 'measure needs axis draw', defaults=['block', None])
 STUDIES = dict(
-    embeddings=Study(study_embeddings),
-    frequency=Study(study_frequency, axis='times read, at least'),
+    embeddings=Study(study_embeddings, 'vectors'),
+    frequency=Study(study_frequency, 'vectors', 'times read, at least'),
     hidden=Study(study_hidden, 'sequences'),
     gradients=Study(study_gradients, 'sequences', draw=plots.draw_gradients),
-    lens=Study(study_lens, languages=1),
-    position=Study(study_position, languages=1, axis='tokens read'),
-    switch=Study(study_switch, 'sequences', axis='pieces of the text read'),
+    lens=Study(study_lens, 'languages'),
+    position=Study(study_position, 'languages', 'tokens read'),
+    switch=Study(study_switch, 'sequences', 'pieces of the text read'),
     matching=Study(study_matching, 'sentences', draw=plots.draw_matching),
-    word2vec=Study(study_word2vec),
+    word2vec=Study(study_word2vec, 'mix'),
 )
 
 # --- the runs side by side ------------------------------------------------------------------------
@@ -446,22 +435,22 @@ def possible(names, runs):
     """The studies that can be made of the runs; a line says why others are left out. Raises
     ConfigError where none is left, and for mistakes."""
     reasons = {}  # why -> studies
-    needed = 'give --parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
+    aligned = '--parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
     for name, run in itertools.product(names, runs):
-        needs, least = STUDIES[name].needs, STUDIES[name].languages
-        several = not steps or name not in ('matching', 'word2vec')
-        aligned = run.clones or parallel or not needs or needs == 'sentences' and sentence_1
-        for given, why in (
-            (len(run.languages) >= least, f'{run.folder} has one language, not two'),
-            (aligned, f'{run.names} are no clones: {needed}'),
-            (several, 'this is not made over training'),
-            (name != 'word2vec' or find_spec('gensim'), 'needs gensim: pip install gensim'),
-        ):
-            if not given:
-                reasons.setdefault(why, {})[name] = True
-                break
+        needs = STUDIES[name].needs
+        has_text = run.clones or parallel or needs == 'sentences' and sentence_1
+        if needs != 'languages' and len(run.languages) == 1:
+            why = f'{run.folder} has one language, two are compared'
+        elif needs in ('sequences', 'sentences') and not has_text:
+            why = f'the languages of {run.label} are no clones: give {aligned}'
+        elif name == 'word2vec' and not find_spec('gensim'):
+            why = 'the package gensim is not installed: pip install gensim'
+        elif name in ('matching', 'word2vec') and steps:
+            why = 'this is not made over training'
         else:
-            getattr(run, needs or 'languages')
+            getattr(run, needs)
+            continue
+        reasons.setdefault(why, {})[name] = True
     left_out = set(itertools.chain(*reasons.values()))
     for why, studies in reasons.items():
         text = f'{", ".join(studies)}: {why}'
@@ -494,7 +483,7 @@ def pooled(study, group, number):
         found = [study.measure(run.at(step)) for run in group]
         panels = over_seeds([result.panels for result in found], number)
         over[step] = dict(list(panels.items())[bool(steps and study.draw) :])
-    about = dict(runs=[run.label for run in group], step=first.step, languages=first.names)
+    about = dict(runs=[run.name for run in group], languages=first.names, step=first.step)
     panels = over_training(over, study.axis) if steps else panels
     return Result(found[0].compared, panels, about | dict(parallel=parallel) | found[0].more)
 

@@ -7,6 +7,7 @@ embedding rows (T,), and may be padded with 0 at its end.
 
 from lib.configurator import require
 
+import networkx
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -46,9 +47,13 @@ def match_tokens(cosines, threshold=0):
     A maximum-weight matching. Without a threshold it is full: every token of the shorter side has
     one of the longer side. With one it is of the pairs above it, so tokens may stay unmatched."""
     cosines = np.asarray(cosines, float)
-    allowed = cosines > (threshold or -np.inf)
-    rows, columns = linear_sum_assignment(np.where(allowed, cosines, 0), maximize=True)
-    return np.stack([rows, columns])[:, allowed[rows, columns]]
+    if not threshold:
+        return np.stack(linear_sum_assignment(cosines, maximize=True))
+    graph = networkx.Graph()
+    for i, j in np.argwhere(cosines > threshold).tolist():
+        graph.add_edge((0, i), (1, j), weight=cosines[i, j])
+    ends = map(dict, networkx.max_weight_matching(graph))  # {0: row, 1: column}
+    return np.array(sorted((pair[0], pair[1]) for pair in ends), int).reshape(-1, 2).T
 
 
 def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
@@ -129,11 +134,11 @@ def gradient_similarity(model, tokens_1, tokens_2):
     The key bias gets 0: it shifts all scores of a query, which the softmax cancels, so its gradient
     is 0 but for rounding."""
     first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
-    return {
-        name: not name.endswith('attn.k.bias')
-        and F.cosine_similarity(first[name].flatten(), second[name].flatten(), 0, 1e-15).item()
-        for name in first
-    }
+    cosines = dict.fromkeys(first, 0.0)
+    for name in (name for name in first if not name.endswith('attn.k.bias')):
+        x, y = first[name].flatten(), second[name].flatten()
+        cosines[name] = F.cosine_similarity(x, y, 0, 1e-15).item()
+    return cosines
 
 
 # --- embeddings -----------------------------------------------------------------------------------
