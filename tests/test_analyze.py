@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 from lib.configurator import ConfigError, settings_of
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, in_process, refused
+from conftest import TINY, in_process, refused, tiny_model
 from matplotlib import image
 from matplotlib import pyplot as plt
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +28,9 @@ from model import GPT, GPTConfig
 
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 STUDIES = list(analyze.STUDIES)
+DEFAULTS = {name: vars(analyze)[name] for name in settings_of(analyze.__file__)}
+REAL = dict(parallel=['text.en', 'text.fr'], min_tokens=4)
+SENTENCES = dict(sentence_1='Ba de fi.', sentence_2='Ba go lu.')
 
 
 @pytest.fixture(scope='session')
@@ -54,62 +58,40 @@ def trained(made_once, tmp_path_factory):
     return root
 
 
-def copied(trained, folder, monkeypatch):
-    """A folder like `trained` with fast settings of analyze.py; it is also the current one."""
-    shutil.copytree(trained, folder, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(plots, 'DPI', 50)
-    return folder
-
-
 @pytest.fixture
 def place(trained, tmp_path, monkeypatch):
-    return copied(trained, tmp_path, monkeypatch)
+    """A folder of one's own like `trained`, which is also the current one."""
+    shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, 'DPI', 50)
+    yield tmp_path
+    configure()
 
 
-@pytest.fixture
-def configured(monkeypatch):
-    """Function that gives analyze.py settings."""
-    defaults = {name: getattr(analyze, name) for name in settings_of(analyze.__file__)}
-
-    def configure(**settings):
-        for name, value in (defaults | QUICK | settings).items():
-            monkeypatch.setattr(analyze, name, value)
-
-    return configure
+def configure(**settings):
+    vars(analyze).update(DEFAULTS | settings)
 
 
-@pytest.fixture
-def studied(place, configured):
-    """Function of settings: runs analyze.py's main; returns how to read a JSON of out/."""
+def study(**settings):
+    configure(**QUICK | settings)
+    analyze.main()
 
-    def study(**settings):
-        configured(**settings)
-        analyze.main()
-        return lambda name: json.loads((place / f'out/{name}.json').read_text())
 
-    return study
+def read(path):
+    """A study in out/."""
+    return json.loads(Path('out', f'{path}.json').read_text())
 
 
 @pytest.fixture(scope='session')
 def uneven(trained, tmp_path_factory):
     """A folder in which all studies of out/uneven have been made, and what was printed."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        folder = copied(trained, tmp_path_factory.mktemp('uneven'), monkeypatch)
-        arguments = [f'--{name}={value}' for name, value in QUICK.items()]
+    folder = tmp_path_factory.mktemp('uneven')
+    shutil.copytree(trained, folder, symlinks=True, dirs_exist_ok=True)
+    arguments = [f'--{name}={value}' for name, value in QUICK.items()]
+    with mock.patch.object(plots, 'DPI', 50):
         done = in_process('analyze', '--out_dir=out/uneven', *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / 'out/uneven', done.stdout
-
-
-def tiny_model(seed=0, **more):
-    shape = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=32)
-    torch.manual_seed(seed)
-    model = GPT(GPTConfig(**shape | dict(vocab_size=106) | more))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
 
 
 # --- against the paper's own code -----------------------------------------------------------------
@@ -135,7 +117,7 @@ def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(
 
 
 def test_the_true_gradient_of_a_key_bias_is_zero():
-    gradients = similarity.loss_gradients(tiny_model().double(), np.arange(1, 16))
+    gradients = similarity.loss_gradients(tiny_model(106, 32).double(), np.arange(1, 16))
     for name, gradient in gradients.items():
         assert (gradient.norm() < 1e-6) == name.endswith('attn.k.bias'), name
 
@@ -172,24 +154,8 @@ def test_a_matching_is_the_heaviest_full_one_or_that_of_the_pairs_above_a_thresh
     assert match_tokens(cosines, 0.95).shape == (2, 0)
 
 
-def test_the_share_of_tokens_matched_falls_with_the_threshold():
-    model, one, other, name = (
-        tiny_model(),
-        np.arange(1, 9),
-        np.arange(60, 70),
-        'share of tokens matched',
-    )
-    assert name not in compare_states(model, one, other)
-    found = (compare_states(model, one, other, threshold=t)[name] for t in (0.01, 0.3, 0.99))
-    many, some, none = found
-    assert (many > 0.5).all() and (many >= some).all() and (none == 0).all()
-    assert (many <= 16 / 18).all()  # eight tokens cannot give ten a partner each
-
-
-def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(
-    place, configured, monkeypatch
-):
-    configured(pairs=4)
+def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(place, monkeypatch):
+    configure(**QUICK | dict(pairs=4))
     run = analyze.StudiedRun('out/even')
     first, second = run.languages
     with torch.no_grad():  # states that depend on nothing but the token, the same in both languages
@@ -209,7 +175,7 @@ def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(
 
 
 def test_clones_with_the_same_weights_are_the_same_in_every_measure():
-    model, tokens = tiny_model(), np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31])
+    model, tokens = tiny_model(106, 32), np.array([3, 17, 5, 44, 9, 28, 1, 50, 2, 31])
     with torch.no_grad():
         for weight in (model.wte.weight, model.head.weight):
             weight[53:] = weight[:53]
@@ -226,9 +192,13 @@ def test_clones_with_the_same_weights_are_the_same_in_every_measure():
 
 
 def test_measures_on_pairs_of_states_are_those_of_loops():
-    model, one, other = tiny_model(), np.arange(1, 8), np.arange(60, 71)
+    model, one, other = tiny_model(106, 32), np.arange(1, 8), np.arange(60, 71)
     found = compare_states(model, one, other)
-    assert 'same position' not in found
+    assert found.keys() == {'matched', 'all pairs', 'retrieval', 'linear CKA'}
+    name, thresholds = 'share of tokens matched', (0.01, 0.3, 0.99)
+    shares = [compare_states(model, one, other, threshold=t)[name] for t in thresholds]
+    assert (14 / 18 >= shares[0]).all() and (shares[0] >= shares[1]).all()  # seven tokens of eleven
+    assert (shares[0] > 0.5).all() and (shares[2] == 0).all()
     sides = [similarity.hidden_states(model, tokens) for tokens in (one, other)]
     for block, (first, second) in enumerate(zip(*sides)):
         cosines = [[F.cosine_similarity(x, y, dim=0).item() for y in second] for x in first]
@@ -249,7 +219,7 @@ def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
                 Largest.seen = max(Largest.seen, tensor.numel() if torch.is_tensor(tensor) else 0)
             return out
 
-    model = tiny_model(n_embd=60, block_size=128)
+    model = GPT(GPTConfig(2, 3, 8, 60, 44, 128, 106))
     with Largest():
         compare_states(model, np.arange(1, 101), np.arange(2, 102), [np.arange(100)] * 2)
     # the scores of three heads; with the width it is 60 times that
@@ -257,7 +227,12 @@ def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
 
 
 def test_padding_does_not_count_and_what_cannot_be_compared_is_refused():
-    model, one, other, same = tiny_model(), np.arange(1, 9), np.arange(60, 68), [np.arange(8)] * 2
+    model, one, other, same = (
+        tiny_model(106, 32),
+        np.arange(1, 9),
+        np.arange(60, 68),
+        [np.arange(8)] * 2,
+    )
     padded = np.pad(one, (0, 5))
     found = compare_states(model, one, other, same)
     for measure, values in compare_states(model, padded, other, same).items():
@@ -295,19 +270,23 @@ def test_linear_cka_knows_rotated_states_and_is_not_fooled_by_few_tokens():
 
 
 def test_vectors_are_compared_with_their_partners_and_with_controls():
-    rng = np.random.default_rng(1)
-    one = rng.normal(size=(50, 8)) + 1
-    other = one + 0.3 * rng.normal(size=(50, 8))
-    found = compare_vectors(one, other, np.arange(50))
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(60, 8)) + 1
+    other = one + 0.6 * rng.normal(size=(60, 8))
+    other[0] = one.mean(0)  # a hub, which is near to all
+    found = compare_vectors(one, other, np.arange(60))
     x, y = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (one, other))
-    cosines = x @ y.T
-    assert found['corresponding'].value == pytest.approx(np.diag(cosines).mean(), abs=1e-6)
-    assert found['cosine'].value == pytest.approx((cosines.argmax(1) == np.arange(50)).mean())
-    assert found['all pairs'].value == pytest.approx(cosines.mean(), abs=1e-6)
+    cosines, values = x @ y.T, {name: measure.value for name, measure in found.items()}
+    near = np.sort(cosines, 0)[-10:].mean(0), np.sort(cosines, 1)[:, -10:].mean(1)
+    csls = 2 * cosines - near[0] - near[1][:, None]
+    assert values['corresponding'] == pytest.approx(np.diag(cosines).mean(), abs=1e-6)
+    assert values['cosine'] == pytest.approx((cosines.argmax(1) == np.arange(60)).mean())
+    assert values['CSLS'] == pytest.approx((csls.argmax(1) == np.arange(60)).mean())
+    assert values['CSLS'] > values['cosine']
+    assert values['all pairs'] == pytest.approx(cosines.mean(), abs=1e-6)
     low, high = found['all pairs'].interval()
-    assert low < found['all pairs'].value < high
-    unrelated = (cosines.sum() - np.trace(cosines)) / (50 * 49)
-    assert abs(found['random'].value - unrelated) < 0.1
+    assert low < values['all pairs'] < high
+    assert abs(values['random'] - (cosines.sum() - np.trace(cosines)) / (60 * 59)) < 0.1
     two = compare_vectors(np.eye(2), np.eye(2), np.arange(2))
     assert two['random'].value == 0 and two['corresponding'].value == 1
 
@@ -330,21 +309,6 @@ def test_the_same_geometry_that_is_shifted_and_rotated_is_found_by_its_measure_a
     sides = similarity.transformed(*rng.normal(size=(2, 40, 32)))['rotated']
     rotated = compare_vectors(*sides, np.arange(40))
     assert abs(rotated['corresponding'].value) < 0.1 and rotated['CSLS'].value < 0.15
-
-
-def test_csls_is_not_deceived_by_a_vector_that_is_near_to_all():
-    rng = np.random.default_rng(0)
-    one = rng.normal(size=(60, 8)) + 1
-    other = one + 0.6 * rng.normal(size=(60, 8))
-    other[0] = one.mean(0)  # a hub
-    measures = compare_vectors(one, other, np.arange(60))
-    one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (one, other))
-    cosines = one @ other.T
-    near = np.sort(cosines, 0)[-10:].mean(0), np.sort(cosines, 1)[:, -10:].mean(1)
-    scores = 2 * cosines - near[0] - near[1][:, None]
-    expected = (scores.argmax(1) == np.arange(60)).mean()
-    assert measures['CSLS'].value == pytest.approx(expected)
-    assert measures['CSLS'].value > measures['cosine'].value
 
 
 @pytest.mark.parametrize('n', [2, 3, 7, 500])
@@ -371,41 +335,30 @@ def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
     assert np.isnan(one_document.interval()).all() and (one_document.value == values.mean(0)).all()
 
 
+def coverage(estimate):
+    """The share of the intervals of an estimate (trials,) that hold the truth, 0."""
+    low, high = estimate.interval()
+    return ((low < 0) & (high > 0)).mean()
+
+
 @pytest.mark.parametrize('count', [3, 8, 30])
 def test_nine_of_ten_intervals_over_documents_hold_the_truth(count):
-    rng, trials = np.random.default_rng(0), 1000
-    documents = np.repeat(np.arange(count), 6)
-    values = rng.normal(size=(count, trials))[documents]
-    values += 0.5 * rng.normal(size=(len(documents), trials))
-    low, high = Estimate.of(values, documents).interval()
-    assert 0.85 < ((low < 0) & (high > 0)).mean() < 0.95
-    low, high = Estimate.of(values).interval()
-    assert ((low < 0) & (high > 0)).mean() < 0.7  # what sequences by themselves would claim
+    rng, documents = np.random.default_rng(0), np.repeat(np.arange(count), 6)
+    values = rng.normal(size=(count, 1000))[documents]
+    values += 0.5 * rng.normal(size=(len(documents), 1000))
+    assert 0.85 < coverage(Estimate.of(values, documents)) < 0.95
+    assert coverage(Estimate.of(values)) < 0.7  # what sequences by themselves would claim
 
 
 @pytest.mark.parametrize('count', [2, 4])
 def test_at_least_nine_of_ten_intervals_over_seeds_hold_the_truth(count):
-    rng, trials = np.random.default_rng(0), 1000
-    text = rng.normal(size=(20, trials))  # what a document does to all runs
-    runs = []
+    rng, runs = np.random.default_rng(0), []
+    text = rng.normal(size=(20, 1000))  # what a document does to all runs
     for _ in range(count):
-        noise = rng.normal(size=trials) + rng.normal(size=(20, trials))
+        noise = rng.normal(size=1000) + rng.normal(size=(20, 1000))
         runs.append(dict(a=Estimate.of(text + noise)))
-    low, high = over_seeds(runs)['a'].interval()
-    assert 0.85 < ((low < 0) & (high > 0)).mean() < 0.98
-    low, high = runs[0]['a'].interval()
-    assert ((low < 0) & (high > 0)).mean() < 0.7  # the interval of that model
-
-
-def test_results_of_seeds_become_one_and_their_mean_is_subtracted():
-    rng = np.random.default_rng(0)
-    runs = [dict(part=dict(a=Estimate.of(rng.normal(size=(9, 2))))) for _ in range(3)]
-    pooled, means = over_seeds(runs), [run['part']['a'].value for run in runs]
-    np.testing.assert_allclose(pooled['part']['a'].value, np.mean(means, axis=0))
-    assert over_seeds(runs[:1])['part']['a'] is runs[0]['part']['a']
-    change = difference(pooled | dict(other=dict(a=runs[0]['part']['a'])), runs[0])
-    assert change.keys() == {'part'}
-    np.testing.assert_allclose(change['part']['a'].value, means[0] - np.mean(means, axis=0))
+    assert 0.85 < coverage(over_seeds(runs)['a']) < 0.98
+    assert coverage(runs[0]['a']) < 0.7  # the interval of that model
 
 
 def constant(value, places):
@@ -498,69 +451,56 @@ def means(cells):
     return {place: cell['mean'] for place, cell in cells.items()}
 
 
-def read(path):
-    return json.loads(path.with_suffix('.json').read_text())
-
-
 def test_all_studies_of_one_run_of_clones(uneven):
     folder, said = uneven
     check_files(folder, STUDIES)
     assert 'left out' not in said and '±: half of the 90% interval' in said
-    found = read(folder / 'hidden')
-    assert means(found['linear CKA']['']).keys() == {'1', '2'} and 'en2' in found['languages']
-    found, after = read(folder / 'switch'), 'on en2 after a context, nats'
-    loss, gain = (
-        {c: means(cells) for c, cells in found[f'{k} {after}'].items()} for k in ('loss', 'gain')
-    )
+    found, after = read(folder / 'hidden'), 'on en2 after a context, nats'
+    assert found['languages'] == ['en1', 'en2'] and found['linear CKA'][''].keys() == {'1', '2'}
+    loss, gain = (read(folder / 'switch')[f'{kind} {after}'] for kind in ('loss', 'gain'))
+    assert len(gain) == 3
     for context, cells in gain.items():  # over unrelated text in the language of the context
-        unrelated = loss[f'{context.split(",")[0]}, unrelated']
-        for place, value in cells.items():
-            assert value == pytest.approx(unrelated[place] - loss[context][place], abs=1e-9)
-    assert gain.keys() == {
-        'own, the text before',
-        'other, the text before',
-        'other, the text itself',
-    }
+        unrelated = means(loss[f'{context.split(",")[0]}, unrelated'])
+        for place, value in means(loss[context]).items():
+            assert cells[place]['mean'] == pytest.approx(unrelated[place] - value, abs=1e-9)
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(
-    studied, place, uneven, capsys
-):
-    names, heading = ['uneven', 'even', 'seed_1'], 'linear CKA'
-    read_one = studied(out_dir='out/seed_1', study='hidden')
-    cells = [
-        found[heading]['']['1'] for found in (read(uneven[0] / 'hidden'), read_one('seed_1/hidden'))
-    ]
-    how = dict(out_dirs=[f'out/{name}' for name in names], study='hidden,gradients,matching')
-    found = studied(**how)
-    assert 'and 1 more' in capsys.readouterr().out
-    check_files(place / 'out/uneven', how['study'].split(','), together=names)
-    together = found('uneven/hidden-uneven-even-seed_1').values()
-    pooled, even, change = (result[heading]['']['1'] for result in together)
+def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(place, uneven):
+    names, studies = ['uneven', 'even', 'seed_1'], ['hidden', 'gradients', 'matching']
+    study(out_dir='out/seed_1', study='hidden')
+    study(out_dirs=[f'out/{name}' for name in names], study=','.join(studies))
+    check_files(place / 'out/uneven', studies, together=names)
+    together = read('uneven/hidden-uneven-even-seed_1')
+    assert ['and 1 more' in label for label in together] == [True, False, False]
+    alone = [read(uneven[0] / 'hidden'), read('seed_1/hidden')]
+    found = [result['linear CKA']['']['1'] for result in [*alone, *together.values()]]
+    *cells, pooled, even, change = found
     assert pooled['mean'] == pytest.approx(np.mean([cell['mean'] for cell in cells]))
     assert pooled['high'] - pooled['low'] > cells[0]['high'] - cells[0]['low']
     assert change['mean'] == pytest.approx(even['mean'] - pooled['mean'], abs=1e-9)
-    assert len(found('uneven/matching-uneven-even-seed_1')) == 3  # a matching has no mean
+    assert len(read('uneven/matching-uneven-even-seed_1')) == 3  # a matching has no mean
 
 
-def test_a_copy_of_a_run_is_no_other_seed(studied, place, capsys):
-    shutil.copytree(place / 'out/even', place / 'out/copy')
-    studied(out_dirs=['out/even', 'out/copy'], study='position')
-    said = capsys.readouterr().out
-    assert '1 more' not in said and 'difference' in said
+def test_a_copy_of_a_run_is_no_other_seed(place):
+    shutil.copytree('out/even', 'out/copy')
+    study(out_dirs=['out/even', 'out/copy'], study='position')
+    assert [label.split()[0] for label in read('even/position-even-copy')] == [
+        'even',
+        'copy',
+        'difference',
+    ]
 
 
-def test_a_control_run_beside_its_mixture_by_position(studied, place, capsys):
-    read = studied(out_dirs=['out/uneven', 'out/control'], language_2='en2')
-    said = capsys.readouterr().out
-    assert 'left out: embeddings' in said
+def test_a_control_run_beside_its_mixture_by_position(place, capsys):
+    study(out_dirs=['out/uneven', 'out/control'], language_2='en2')
+    assert 'left out: embeddings' in capsys.readouterr().out
     check_files(place / 'out/uneven', ['lens', 'position'], together=['uneven', 'control'])
+    assert not list(place.glob('out/uneven/hidden*'))
     results = read('uneven/position-uneven-control').values()
     mix, control, change = (result['loss by position, nats'] for result in results)
     assert mix.keys() == {'en1', 'en2'} and control.keys() == change.keys() == {'en2'}
-    for place_, value in means(change['en2']).items():
-        expected = control['en2'][place_]['mean'] - mix['en2'][place_]['mean']
-        assert value == pytest.approx(expected, abs=1e-9)
+    expected = {bin: cell['mean'] - mix['en2'][bin]['mean'] for bin, cell in control['en2'].items()}
+    assert means(change['en2']) == pytest.approx(expected, abs=1e-9)
     _, lens, _ = read('uneven/lens-uneven-control').values()
     assert lens['loss on the next piece, nats'].keys() == {'en2'}  # and nothing is said twice
     assert not any(heading.startswith(('mass', 'saved')) for heading in lens)
@@ -581,80 +521,69 @@ def test_losses_by_position_and_of_the_last_block_of_the_lens_are_the_models_own
         assert said['2'] == pytest.approx(losses.mean().item(), abs=1e-5)
 
 
-def test_hidden_states_resample_the_documents_of_the_test_set(studied, monkeypatch, capsys):
-    documents, of = [], Estimate.of
-
-    def spy(values, numbers=None, *statistic):
-        documents.append(numbers)
-        return of(values, numbers, *statistic)
-
-    monkeypatch.setattr(Estimate, 'of', spy)
-    studied(out_dir='out/even', study='hidden', pairs=40, max_tokens=16)
+def test_hidden_states_resample_the_documents_of_the_test_set(place):
+    with mock.patch.object(Estimate, 'of', wraps=Estimate.of) as of:
+        study(out_dir='out/even', study='hidden', parallel=['text.en'], min_tokens=4)
+        _, numbers, _ = of.call_args.args
+        assert len(numbers) > 1 and numbers == list(range(len(numbers)))  # each pair by itself
+        study(out_dir='out/even', study='hidden', pairs=40, max_tokens=16)
+        numbers = set(of.call_args.args[1])
     count = analyze.load_run('out/even')[1][0].corpus.info['test']['documents']
-    assert set(documents[0]) <= set(range(count)) and len(set(documents[0])) > 1
-    assert f'40 sequences of {len(set(documents[0]))} documents' in capsys.readouterr().out
-    documents.clear()
-    studied(out_dir='out/even', study='hidden', parallel=['text.en'], min_tokens=4)
-    assert len(documents[0]) > 1 and documents[0] == list(range(len(documents[0])))
+    assert numbers <= set(range(count)) and len(numbers) > 1
+    assert read('even/hidden')['compared'] == f'40 sequences of {len(numbers)} documents'
 
 
-def test_clones_beside_real_languages(studied, place):
-    both, text = ['out/even', 'out/disjoint'], ['text.en', 'text.fr']
-    read = studied(out_dirs=both, study='hidden', parallel=text, min_tokens=4)
+def test_clones_beside_real_languages(place):
+    study(out_dirs=['out/even', 'out/disjoint'], study='hidden', **REAL)
     check_files(place / 'out/even', ['hidden'], together=['even', 'disjoint'])
     change = read('even/hidden-even-disjoint')['difference']['cosine of hidden states']
     assert 'matched' in change and 'same position' not in change
 
 
-def test_ten_clones_that_share_some_pieces_in_two_stages(place, studied):
+def test_ten_clones_that_share_some_pieces_in_two_stages(place):
     languages = [f'--corpora={["en"] * 10}', f'--languages={[f"en{n}" for n in range(10)]}']
     stages = [f'--stages={[[0.5] + [0.5 / 9] * 9, [0.1] * 10]}', '--cloned_fraction=0.5']
     how = ['--warmup_steps=0', '--max_steps=4', '--out_dir=out/ten']
     in_process('train', *TINY, *languages, *stages, *how, cwd=place)
     names = 'embeddings,hidden,lens,switch'
-    read = studied(out_dir='out/ten', study=names, language_2='en7', pairs=1, least_read=0)
+    study(out_dir='out/ten', study=names, language_2='en7', pairs=1, least_read=0)
     mass = [cells for name, cells in read('ten/lens').items() if name.startswith('mass')]
     assert [cells.keys() for cells in mass] == [{'en0', 'en7', 'shared', 'others'}] * 2
     assert read('ten/embeddings')['compared'].startswith('249 of 249 clones')
-    hidden = read('ten/hidden')
-    assert 'en7' in hidden['languages']
-    assert hidden['linear CKA']['']['1']['low'] is None  # of a single pair there is no interval
+    assert read('ten/hidden')['languages'] == ['en0', 'en7']
+    assert read('ten/hidden')['linear CKA']['']['1']['low'] is None  # no interval of a single pair
     assert not list(estimates_in(read('ten/switch')))  # one text has no unrelated one
 
 
-REAL = dict(parallel=['text.en', 'text.fr'], min_tokens=4)
-SENTENCES = dict(sentence_1='Ba de fi.', sentence_2='Ba go lu.')
-
-
 @pytest.mark.parametrize('name', ['anchored', 'disjoint'])
-def test_all_studies_of_real_languages(studied, place, name):
-    read = studied(out_dir=f'out/{name}', **REAL, **SENTENCES)
+def test_all_studies_of_real_languages(place, name):
+    study(out_dir=f'out/{name}', **REAL, **SENTENCES)
     without = ('embeddings', 'frequency', 'word2vec') if name == 'anchored' else ()
     check_files(place / f'out/{name}', [study for study in STUDIES if study not in without])
-    for study in without:  # pieces that are spelled alike share their row
-        assert read(f'{name}/{study}')['compared'].startswith('0 of 0 pieces')
-        assert not list(estimates_in(read(f'{name}/{study}')))
-        assert not (place / f'out/{name}/{study}.png').exists()
+    for study_ in without:  # pieces that are spelled alike share their row
+        found = read(f'{name}/{study_}')
+        assert found['compared'].startswith('0 of 0 pieces') and not list(estimates_in(found))
+        assert not (place / f'out/{name}/{study_}.png').exists()
     assert 'same position' not in read(f'{name}/hidden')['cosine of hidden states']
     lines = read(f'{name}/lens')['loss on the next piece, nats'].keys()
     assert ('en, any language' in lines) == (name == 'disjoint')
 
 
-def test_without_parallel_text_the_studies_that_need_none_are_made(studied, place, capsys):
+def test_without_parallel_text_the_studies_that_need_none_are_made(place, capsys):
     missing = ['hidden', 'gradients', 'switch']
-    for how, left_out in (
-        (dict(study='gradients,matching', **SENTENCES), missing[1:2]),
-        ({}, missing),
+    for left_out, how in (
+        (missing[1:2], dict(study='gradients,matching', **SENTENCES)),
+        (missing, {}),
     ):
-        studied(out_dir='out/disjoint', **how)
+        study(out_dir='out/disjoint', **how)
         said = capsys.readouterr().out
         assert f'left out: {", ".join(left_out)}' in said and said.count('left out') == 1
     check_files(place / 'out/disjoint', [name for name in STUDIES if name not in missing])
     assert not any((place / f'out/disjoint/{name}.json').exists() for name in missing)
 
 
-def test_rows_that_a_language_did_not_read_are_left_out(uneven, place, configured):
-    configured()
+def test_rows_that_a_language_did_not_read_are_left_out(uneven, place):
+    configure(**QUICK)
     run = analyze.StudiedRun('out/uneven')
     times, seen = run.times_read(run.step), read(uneven[0] / 'results')['languages']
     assert times.sum() == run.step * 8 * 32
@@ -675,8 +604,8 @@ def test_rows_that_a_language_did_not_read_are_left_out(uneven, place, configure
     assert run.corresponding(1, 20)[0].shape[1] == (times[second] > 0).sum() > often.sum()
 
 
-def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place, configured):
-    configured()
+def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place):
+    configure(**QUICK)
     run = analyze.StudiedRun('out/disjoint')
     first, second = (language.corpus.load_tokenizer() for language in run.languages)
     rows, *_ = run.corresponding(0, 8)
@@ -686,12 +615,10 @@ def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place, config
     assert {first.spelling(int(token)) for token in tokens} == expected != set()
 
 
-def test_the_matching_shows_the_tokens_as_text_and_how_many_exceed_a_threshold(
-    studied, place, capsys
-):
+def test_the_matching_shows_the_tokens_as_text_and_how_many_exceed_a_threshold(place, capsys):
     how = dict(out_dir='out/even', study='matching,hidden', sentence_1='Ba de fi.')
     for threshold in (0.0, 0.9):
-        read = studied(**how, matching_threshold=threshold)
+        study(**how, matching_threshold=threshold)
         found, said = read('even/matching'), capsys.readouterr().out
         one, other = found['tokens']
         assert ''.join(one).replace('▁', ' ').strip() == 'Ba de fi.' and one == other
@@ -730,11 +657,11 @@ REFUSED = [
 
 
 @pytest.mark.parametrize('settings, name', REFUSED)
-def test_what_cannot_be_analyzed_is_refused_before_any_work(studied, place, settings, name):
-    lines = (place / 'text.fr').read_text().splitlines(True)
-    (place / 'short.fr').write_text(''.join(lines[:-1]))
+def test_what_cannot_be_analyzed_is_refused_before_any_work(place, settings, name):
+    lines = Path('text.fr').read_text().splitlines(True)
+    Path('short.fr').write_text(''.join(lines[:-1]))
     with pytest.raises(ConfigError, match=name):
-        studied(**settings)
+        study(**settings)
     assert not list(place.glob('out/*/*.png'))
 
 
@@ -743,18 +670,16 @@ def test_a_refusal_is_one_sentence_and_a_failure(place):
     refused(done, 'one language')
 
 
-def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(
-    studied, place, uneven
-):
+def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(place, uneven):
     names = [name for name in STUDIES if name not in ('matching', 'word2vec')]
-    last = {name: json.loads((uneven[0] / f'{name}.json').read_text()) for name in names}
-    read = studied(out_dir='out/uneven', steps='all')
-    for name in names:
-        check_picture(place / f'out/uneven/{name}-steps.png')
+    last = {name: read(uneven[0] / name) for name in names}
+    study(out_dir='out/uneven', steps='all')
     found = {name: next(iter(read(f'uneven/{name}-steps').values())) for name in names}
     corresponding = 'cosine of input vectors, rotated', 'corresponding'
     macro = 'cosine of gradients, other tensors', 'macro average'
     mass, loss = ('mass on rows, en1 read', 'en2'), ('loss on en2 after a context, nats', 'nothing')
+    for name in names:
+        check_picture(place / f'out/uneven/{name}-steps.png')
     for name, (heading, line), expected in (
         ('embeddings', corresponding, last['embeddings'][corresponding[0]][''][corresponding[1]]),
         ('hidden', ('linear CKA, block 2', ''), last['hidden']['linear CKA']['']['2']),
@@ -767,8 +692,8 @@ def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(
         assert cells['20'] == pytest.approx(expected['mean'], abs=1e-6) != cells['5']
 
 
-def test_runs_over_training_steps_side_by_side(studied, place):
-    read = studied(out_dirs=['out/uneven', 'out/even'], study='lens', steps='all', pairs=4)
+def test_runs_over_training_steps_side_by_side(place):
+    study(out_dirs=['out/uneven', 'out/even'], study='lens', steps='all', pairs=4)
     found = read('uneven/lens-steps-uneven-even').values()
     cells = [result['loss on the next piece, nats, block 1']['en1'] for result in found]
     assert [list(means(one)) for one in cells] == [['5', '10', '20'], ['20'], ['20']]
@@ -776,20 +701,20 @@ def test_runs_over_training_steps_side_by_side(studied, place):
 
 
 @pytest.mark.parametrize('name', ['hidden', 'gradients', 'lens', 'position', 'switch', 'matching'])
-def test_what_a_language_makes_of_a_sequence_is_decided_in_one_place(name, studied, monkeypatch):
+def test_what_a_language_makes_of_a_sequence_is_decided_in_one_place(name, place, monkeypatch):
     def refuse(language, side):
         raise ConfigError(f'{language.name} reads nothing')
 
     monkeypatch.setattr(Language, 'ids', refuse)
     with pytest.raises(ConfigError, match='reads nothing'):
-        studied(out_dir='out/even', study=name)
+        study(out_dir='out/even', study=name)
 
 
-def test_without_gensim_its_study_is_left_out(studied, place, monkeypatch, capsys):
+def test_without_gensim_its_study_is_left_out(place, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'gensim', None)
     with pytest.raises(ConfigError, match='pip install gensim'):
-        studied(out_dir='out/even', study='word2vec')
-    studied(out_dir='out/even', study='lens,word2vec')
+        study(out_dir='out/even', study='word2vec')
+    study(out_dir='out/even', study='position,word2vec')
     assert 'left out: word2vec' in capsys.readouterr().out
     assert not (place / 'out/even/word2vec.json').exists()
 

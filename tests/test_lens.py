@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_analyze import tiny_model
+from conftest import tiny_model
 
 from data import Language
 from lib import lens
@@ -43,7 +43,7 @@ def test_rows_that_are_spelled_alike_stand_for_one_piece():
 
 @pytest.mark.parametrize('chunk', [CHUNK_LOGITS, 2 * 106])  # at once, and in parts
 def test_the_lens_after_a_block_is_the_model_that_ends_there(chunk):
-    model, (groups, alike) = tiny_model(), clones(shared=10)
+    model, (groups, alike) = tiny_model(106, 32), clones(shared=10)
     mass, loss, any_loss = lens.lens(model, TOKENS, groups, alike, chunk)
     states = model.hidden_states(torch.from_numpy(TOKENS)[None, :-1])[:, 0]
     for block in range(2):
@@ -58,7 +58,7 @@ def test_the_lens_after_a_block_is_the_model_that_ends_there(chunk):
 
 
 def test_a_model_that_says_every_piece_in_both_languages_alike_saves_log_2():
-    model, (groups, alike) = tiny_model(), clones()
+    model, (groups, alike) = tiny_model(106, 32), clones()
     with torch.no_grad():
         model.head.weight[53:] = model.head.weight[:53]
     mass, loss, any_loss = lens.lens(model, TOKENS, groups, alike, CHUNK_LOGITS)
@@ -67,7 +67,7 @@ def test_a_model_that_says_every_piece_in_both_languages_alike_saves_log_2():
 
 
 def test_losses_after_a_context_are_those_of_the_sequence_of_both():
-    model, text = tiny_model(), TOKENS + 53
+    model, text = tiny_model(106, 32), TOKENS + 53
     contexts = [np.array([], int), TOKENS[:4], TOKENS]
     losses = lens.losses_after(model, contexts, text)
     assert losses.shape == (3, 9)
