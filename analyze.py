@@ -129,7 +129,7 @@ class StudiedRun:
         known = [[learning not in ('', language.name)] for language in self.languages]
         often = ((times[rows] >= least) | known).all(0)
         kind = 'clones' if self.clones else 'pieces spelled alike that do not share a row'
-        words = f'{often.sum():,} of {often.size:,} {kind}, those read {least} times or more'
+        words = f'{often.sum():,} of {often.size:,} {kind}, read {least}+ times'
         rows = rows[:, often]
         return rows if often.sum() > 3 else rows[:, :0], times, words  # two halves of two pieces
 
@@ -186,14 +186,14 @@ def pieces_of(language):
 
 def measured(sequences, measure, title, how=None):
     """Result of measure(*sides), {(heading, line): (places, ...)}, of `sequences`, which end with
-    the number of a document. how: {heading: (places, statistic)}, see Estimate.of; else the places
-    are blocks, from 1."""
+    the number of a document. how: {heading: (places, statistic)}, see Estimate.of; without
+    places they are blocks, from 1."""
     found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
     documents, panels = [number for *_, number in sequences], {}
     for heading, line in found[0]:
-        places, statistic = (how or {}).get(heading, (itertools.count(1), np.asarray))
+        places, statistic = (how or {}).get(heading, (None, np.asarray))
         estimates = Estimate.of([one[heading, line] for one in found], documents, statistic)
-        panels.setdefault(heading, {})[line] = dict(zip(places, estimates))
+        panels.setdefault(heading, {})[line] = dict(zip(places or itertools.count(1), estimates))
     count = len(set(documents))
     of = f' of {count:,} documents' if count < len(sequences) else ''
     return Result(f'{len(sequences):,} sequences{of}', panels)
@@ -283,7 +283,7 @@ def study_hidden(run):
         ]
         return dict(zip(keys, found.values()))
 
-    how = {'linear CKA': (itertools.count(1), similarity.cka)}
+    how = {'linear CKA': (None, similarity.cka)}
     return measured(run.sequences, measure, f'{run.name}: hidden states', how)
 
 
@@ -328,7 +328,8 @@ def study_lens(run):
 
     result = over_test_sets(run, run.longest, measure)
     words = f'{result.compared}, {several:,} of {len(alike):,} rows spelled like another'
-    return result._replace(compared=words)
+    order = sorted(result.panels, key=lambda heading: not heading.startswith('mass'))
+    return Result(words, {heading: result.panels[heading] for heading in order})
 
 
 def study_position(run):

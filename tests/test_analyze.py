@@ -1,6 +1,5 @@
 """analyze.py and its measures: against the paper's own code, against loops, and end to end."""
 
-import contextlib
 import itertools
 import json
 import shutil
@@ -94,7 +93,7 @@ def uneven(trained, tmp_path_factory):
     return folder / 'out/uneven', done.stdout
 
 
-# --- against the paper's own code -----------------------------------------------------------------
+# --- measures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('kind', ['clone', 'match'])
@@ -120,9 +119,6 @@ def test_the_true_gradient_of_a_key_bias_is_zero():
     gradients = similarity.loss_gradients(tiny_model(106, 32).double(), np.arange(1, 16))
     for name, gradient in gradients.items():
         assert (gradient.norm() < 1e-6) == name.endswith('attn.k.bias'), name
-
-
-# --- matching -------------------------------------------------------------------------------------
 
 
 def best_weight(weights, full):
@@ -169,9 +165,6 @@ def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(place, 
     monkeypatch.setattr(Language, 'ids', lambda language, side: language.table[np.sort(side)])
     with pytest.raises(ConfigError, match='order'):  # positions say nothing of such a language
         analyze.study_hidden(run)
-
-
-# --- hidden states and gradients ------------------------------------------------------------------
 
 
 def test_clones_with_the_same_weights_are_the_same_in_every_measure():
@@ -264,9 +257,6 @@ def test_linear_cka_knows_rotated_states_and_is_not_fooled_by_few_tokens():
         for i, j, q, r in itertools.permutations(range(6), 4)
     ]
     assert abs(hsic_terms(x, y)[0] - np.mean(direct)) < 1e-9
-
-
-# --- embeddings -----------------------------------------------------------------------------------
 
 
 def test_vectors_are_compared_with_their_partners_and_with_controls():
@@ -373,10 +363,8 @@ def test_a_table_has_a_row_for_each_run_and_line_and_a_column_for_each_place():
     assert rows == [
         [n, *2 * [v, '±0.000']] for n, v in dict(A='0.250', B='0.750', difference='0.500').items()
     ]
-    lines = {
-        'x': constant(1, range(1, 31)),
-        'y': constant(2, range(1, 31)) | {3: Estimate.exact(0)},
-    }
+    blocks = range(1, 31)
+    lines = dict(x=constant(1, blocks), y=constant(2, blocks) | {3: Estimate.exact(0)})
     (table,) = tables({'run': {'loss': lines}})
     assert max(map(len, table.splitlines())) <= 100  # thirty blocks in several parts
     assert table.count('run') == table.count('  x') > 1
@@ -396,9 +384,6 @@ def test_results_over_training_have_the_first_middle_and_last_block_or_the_mean_
     for lines in found.values():
         for cells in lines.values():
             assert {step: cell.value for step, cell in cells.items()} == {5: 0.5, 10: 1.0}
-
-
-# --- word vectors ---------------------------------------------------------------------------------
 
 
 def test_word_vectors_know_the_neighbours_of_a_word():
@@ -432,10 +417,8 @@ def check_files(folder, names, together=()):
         path = folder / '-'.join([name, *together])
         found = json.loads(Path(f'{path}.json').read_text())
         numbers = np.array(list(estimates_in(found)), float)
-        most = (
-            9 if name in ('lens', 'position', 'switch') else 1.5 + bool(together)
-        )  # losses; else shares, cosines
-        assert len(numbers) and (abs(numbers[:, 1]) < most).all(), name
+        most = 9 if name in ('lens', 'position', 'switch') else 1.5 + bool(together)
+        assert len(numbers) and (abs(numbers[:, 1]) < most).all(), name  # losses, cosines, shares
         if name != 'matching':  # which has no interval, nor has chance
             assert np.isfinite(numbers[:, 0]).mean() > 0.9, name
             assert not (numbers[:, 0] > numbers[:, 2]).any(), name
@@ -675,19 +658,18 @@ def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(pla
     last = {name: read(uneven[0] / name) for name in names}
     study(out_dir='out/uneven', steps='all')
     found = {name: next(iter(read(f'uneven/{name}-steps').values())) for name in names}
-    corresponding = 'cosine of input vectors, rotated', 'corresponding'
-    macro = 'cosine of gradients, other tensors', 'macro average'
-    mass, loss = ('mass on rows, en1 read', 'en2'), ('loss on en2 after a context, nats', 'nothing')
     for name in names:
         check_picture(place / f'out/uneven/{name}-steps.png')
-    for name, (heading, line), expected in (
-        ('embeddings', corresponding, last['embeddings'][corresponding[0]][''][corresponding[1]]),
-        ('hidden', ('linear CKA, block 2', ''), last['hidden']['linear CKA']['']['2']),
-        ('gradients', macro, last['gradients'][macro[0]][''][macro[1]]),
-        ('lens', (f'{mass[0]}, block 1', mass[1]), last['lens'][mass[0]][mass[1]]['1']),
-        ('switch', loss, last['switch'][loss[0]][loss[1]]['all']),
+    for name, heading, block, line, point in (
+        ('embeddings', 'cosine of input vectors, rotated', '', '', 'corresponding'),
+        ('hidden', 'linear CKA', ', block 2', '', '2'),
+        ('gradients', 'cosine of gradients, other tensors', '', '', 'macro average'),
+        ('lens', 'mass on rows, en1 read', ', block 1', 'en2', '1'),
+        ('switch', 'loss on en2 after a context, nats', '', 'nothing', 'all'),
     ):
-        cells = means(found[name][heading][line])
+        expected = last[name][heading][line][point]
+        named = point if name in ('embeddings', 'gradients') else line
+        cells = means(found[name][heading + block][named])
         assert list(cells) == ['5', '10', '20'], name
         assert cells['20'] == pytest.approx(expected['mean'], abs=1e-6) != cells['5']
 
@@ -722,22 +704,14 @@ def test_without_gensim_its_study_is_left_out(place, monkeypatch, capsys):
 # --- pictures -------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def drawn(monkeypatch):
-    """A list that the figures of pictures come into, which stay open."""
-    figures = []
-    with monkeypatch.context() as patched:
-        patched.setattr(plt, 'close', figures.append)
-        yield figures
-
-
-def test_names_in_a_picture_are_text_never_mathematics_and_never_hidden(monkeypatch, tmp_path):
+def test_names_in_a_picture_are_text_never_mathematics_and_never_hidden(tmp_path):
     results = {'_a$k$': {'cosine': {'_x': constant(0.5, (1, 2)), 'u$k$': constant(0.2, (1, 2))}}}
-    with drawn(monkeypatch) as figures:
+    with mock.patch.object(plt, 'close') as close:  # the figure stays open
         plots.draw_study(tmp_path / 'a.png', '$\\frac$ of _en', results, 'block')
-    (legend,) = figures[0].legends
+    (figure,) = close.call_args.args
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ['_x', 'u$k$']
-    assert not any(text.get_parse_math() for text in figures[0].findobj(plt.Text))
+    assert not any(text.get_parse_math() for text in figure.findobj(plt.Text))
 
 
 def test_wide_letters_have_wide_boxes_and_a_missing_letter_is_named_once(tmp_path, capsys):
