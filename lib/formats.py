@@ -5,21 +5,23 @@ Compressed files (gzip, bzip2, xz, zstandard) are read as what is in them.
 
 import bz2
 import contextlib
-import functools
+import importlib
 import io
-import itertools
 import json
 import lzma
+import os
 import re
 import stat
 import tarfile
+import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 from lib.configurator import ConfigError, require
 
-CHUNK = 1 << 16  # bytes that are read at once; the first ones decide what a file is
+CHUNK = 1 << 16  # bytes that are read at once
 PIECE = 16384  # characters: where a text file is cut
 FIELDS = 'text', 'complete_text'  # of a row, unless a source names another
 COMPRESSED = r'\.(gz|bz2|xz|zst)$'
@@ -45,7 +47,10 @@ NAMES = dict.fromkeys(('.jsonl', '.ndjson', '.json'), 'rows') | {'.csv': TABLE, 
 NAMES |= dict.fromkeys(('.zip', '.tar', '.tgz', '.parquet'), 'damaged or has a wrong name')
 
 BROKEN = RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError  # while reading
-BROKEN += tarfile.TarError, zipfile.BadZipFile
+BROKEN += tarfile.TarError, zipfile.BadZipFile, ElementTree.ParseError
+
+
+# --- what a file is -------------------------------------------------------------------------------
 
 
 def kind_of(head, name):
@@ -61,8 +66,47 @@ def kind_of(head, name):
     return NAMES.get(Path(re.sub(COMPRESSED, '', name.lower())).suffix, 'text')
 
 
+def opened(file, name):
+    """(kind, binary file without compression) of a buffered file. Raises ConfigError."""
+    while (kind := kind_of(file.peek(CHUNK), name)) in DECODERS:
+        file = io.BufferedReader(_Stream(_decompressed(file, kind, name)), CHUNK)
+    if kind in ('zip', 'parquet') and not isinstance(getattr(file, 'raw', None), io.FileIO):
+        file = io.BytesIO(file.read())  # their libraries move about in the file
+    return kind, file
+
+
+def optional(package):
+    """A package that some sources need. Raises ConfigError where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        name = package.partition('.')[0]
+        raise ConfigError(f'this source needs the package {name}: pip install {name}') from None
+
+
+def _zstandard():
+    return optional('zstandard').ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+
+
+DECODERS = dict(bzip2=bz2.BZ2Decompressor, xz=lzma.LZMADecompressor, zstandard=_zstandard)
+DECODERS |= dict(gzip=partial(zlib.decompressobj, 31))
+
+
+def _decompressed(file, kind, name):
+    decoder = DECODERS[kind]()
+    for chunk in iter(partial(file.read, CHUNK), b''):
+        while chunk := chunk.lstrip(b'\0') if decoder.eof else chunk:
+            decoder = DECODERS[kind]() if decoder.eof else decoder  # files may have several parts
+            try:
+                yield decoder.decompress(chunk)
+            except Exception as error:  # of a class that each library has for itself
+                raise ConfigError(f'{name} is damaged ({kind}: {error})') from None
+            chunk = decoder.unused_data
+    require(decoder.eof, f'{name} is cut short: its {kind} data does not end')
+
+
 class _Stream(io.RawIOBase):
-    """The binary file that an iterator of bytes makes."""
+    """The binary file that a generator of bytes makes."""
 
     def __init__(self, chunks):
         self.chunks, self.rest = chunks, memoryview(b'')
@@ -78,51 +122,6 @@ class _Stream(io.RawIOBase):
         return len(part)
 
 
-def opened(file, name):
-    """(kind, binary file without compression) of a binary file. Raises ConfigError."""
-    while True:
-        head = file.read(CHUNK)
-        chunks = itertools.chain([head], iter(functools.partial(file.read, CHUNK), b''))
-        kind = kind_of(head, name)
-        if kind in ('zip', 'parquet'):  # their libraries move about in the file
-            on_disk = isinstance(getattr(file, 'raw', None), io.FileIO)
-            return kind, file if on_disk else io.BytesIO(b''.join(chunks))
-        if kind in DECODERS:
-            chunks = _decompressed(chunks, kind, name)
-        file = io.BufferedReader(_Stream(chunks), CHUNK)
-        if kind not in DECODERS:
-            return kind, file
-
-
-def _zstandard():
-    with contextlib.suppress(ImportError):
-        import zstandard
-
-        return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-    with contextlib.suppress(ImportError):
-        from compression import zstd  # Python 3.14
-
-        return zstd.ZstdDecompressor()
-    raise ConfigError('reading .zst files needs zstandard: pip install zstandard')
-
-
-DECODERS = dict(bzip2=bz2.BZ2Decompressor, xz=lzma.LZMADecompressor, zstandard=_zstandard)
-DECODERS |= dict(gzip=functools.partial(zlib.decompressobj, 31))
-
-
-def _decompressed(chunks, kind, name):
-    decoder = DECODERS[kind]()
-    for chunk in chunks:
-        while chunk := chunk.lstrip(b'\0') if decoder.eof else chunk:
-            decoder = DECODERS[kind]() if decoder.eof else decoder  # files may have several parts
-            try:
-                yield decoder.decompress(chunk)
-            except Exception as error:  # of a class that each library has for itself
-                raise ConfigError(f'{name} is damaged ({kind}: {error})') from None
-            chunk = decoder.unused_data
-    require(decoder.eof, f'{name} is cut short: its {kind} data does not end')
-
-
 @contextlib.contextmanager
 def intact(name):
     """What a library raises while it reads a damaged file becomes a ConfigError."""
@@ -134,13 +133,49 @@ def intact(name):
         raise ConfigError(f'{name} is damaged, cut short or encrypted ({error})') from None
 
 
+# --- the files of a folder or archive: (name, function that opens it, None where it is no file) ---
+
+
+def folder(path):
+    """The files below a folder, by path. Linked folders are read, too, each once."""
+    paths, seen = [], set()
+    for place, inner, names in os.walk(path, onerror=partial(require, False), followlinks=True):
+        inner.sort()
+        if os.path.realpath(place) in seen:
+            inner, names = inner.clear(), []
+        seen.add(os.path.realpath(place))
+        paths += [Path(place, name) for name in names]
+    for file in sorted(paths):
+        yield str(file.relative_to(path)), partial(open, file, 'rb') if file.is_file() else None
+
+
+def members(file, kind):
+    """The files of a zip or tar archive."""
+    if kind == 'zip':
+        archive = zipfile.ZipFile(file)
+        for member in archive.infolist():
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            if not member.is_dir():
+                yield member.filename, None if is_link else partial(archive.open, member)
+        return
+    archive = tarfile.open(fileobj=file, mode='r|')
+    while member := archive.next():
+        archive.members.clear()  # it would keep all of them
+        if not member.isdir():
+            content = partial(archive.extractfile, member)
+            yield member.name, content if member.isfile() else None
+    # A damaged header ends the archive, too; a whole one ends with zeros.
+    end = [any(block) for block in iter(lambda: archive.fileobj.read(CHUNK), b'')]
+    if any(end) or not end:
+        raise tarfile.ReadError('it has no end')
+
+
 def in_words(left_out):
     """How much was left out, by kind."""
-    found = [f'{number:,} {kind}' for kind, number in sorted(left_out.items())]
-    return ', '.join(found) or 'nothing'
+    return ', '.join(f'{number:,} {kind}' for kind, number in sorted(left_out.items())) or 'nothing'
 
 
-# --- what is in it --------------------------------------------------------------------------------
+# --- text and rows --------------------------------------------------------------------------------
 
 
 def is_text(value):
@@ -158,7 +193,7 @@ def lines(file, name, newline='\n'):
     come in parts."""
     text = io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', newline)
     number, most = 1, -1 if newline else CHUNK
-    for line in iter(functools.partial(text.readline, most), ''):
+    for line in iter(partial(text.readline, most), ''):
         if '\0' in line or not is_text(line):
             reason = 'a NUL byte' if '\0' in line else 'not UTF-8 (iconv converts other encodings)'
             raise ConfigError(f'{name}, line {number}, is no text: {reason}')
@@ -188,46 +223,17 @@ def pieces(file, name):
     yield piece + line
 
 
-def members(file, kind):
-    """(name, function that opens it) of each file in a zip or tar archive; None for a link."""
-    if kind == 'zip':
-        archive = zipfile.ZipFile(file)
-        for member in archive.infolist():
-            is_link = stat.S_ISLNK(member.external_attr >> 16)
-            if not member.is_dir():
-                yield member.filename, not is_link and functools.partial(archive.open, member)
-        return
-    archive = tarfile.open(fileobj=file, mode='r|')
-    while member := archive.next():
-        archive.members.clear()  # it would keep all of them
-        if not member.isdir():
-            is_file = member.isfile()
-            yield member.name, is_file and functools.partial(archive.extractfile, member)
-    # A damaged header ends the archive, too; a whole one ends with zeros.
-    end = [any(block) for block in iter(lambda: archive.fileobj.read(CHUNK), b'')]
-    if any(end) or not end:
-        raise tarfile.ReadError('it has no end')
-
-
-def rows(file, kind, name, field):
+def rows(file, kind, name):
     """(place, row) of JSON lines or Parquet. Raises ConfigError."""
     if kind == 'rows':
         for number, line in enumerate(lines(file, name), 1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f'{name}, line {number}, is not JSON: {error}') from None
             if line.strip():
-                yield f'{name}, line {number}', row
+                try:
+                    yield f'{name}, line {number}', json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ConfigError(f'{name}, line {number}, is not JSON: {error}') from None
         return
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError('reading Parquet needs pyarrow: pip install pyarrow') from None
-    table = pyarrow.parquet.ParquetFile(file)
-    wanted = [field, field.partition('.')[0]] if field else FIELDS
-    columns = [column for column in table.schema_arrow.names if column in wanted]
-    batches = table.iter_batches(1000, columns=columns or None)
+    batches = optional('pyarrow.parquet').ParquetFile(file).iter_batches(100)
     for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
         yield f'{name}, row {number}', row
 
@@ -236,13 +242,12 @@ def text_of(row, field, place, left_out):
     """The text of a row (dict), in `field` or one of FIELDS; '' for null, which is counted.
 
     A dot leads into a field of a field. Raises ConfigError."""
-    value, names = row, row if isinstance(row, dict) else []
+    value, names = row, list(row) if isinstance(row, dict) else []
     field = field or next((name for name in FIELDS if name in names), FIELDS[0])
     for key in [field] if field in names else field.split('.'):
-        names = sorted(value) if isinstance(value, dict) else []
-        if key not in names:
-            there = f'there is {", ".join(names[:20])} (SOURCE:FIELD chooses)' if names else ''
-            raise ConfigError(f'{place}: there is no field {field!r}; {there}')
+        if not isinstance(value, dict) or key not in value:
+            there = f'{", ".join(map(str, names[:20])) or "none"} (SOURCE:FIELD chooses)'
+            raise ConfigError(f'{place}: there is no field {field!r}; there is {there}')
         value = value[key]
         if value is None:
             left_out['null texts'] += 1

@@ -22,7 +22,7 @@ def end_with_parent():
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _start(start, arguments):
+def _start(start, *arguments):
     end_with_parent()
     start(*arguments)
 
@@ -33,27 +33,22 @@ def in_order(function, items, start=tuple, *arguments):
     There are at most as many processes as cores and as items; a single one is this process. Each
     calls start(*arguments) first. Raises ConfigError when a process is killed."""
     items = iter(items)
-    first = list(itertools.islice(items, cores()))
-    items = itertools.chain(first, items)
-    if len(first) < 2:
+    first = list(itertools.islice(items, 3 * cores()))
+    processes = min(cores(), len(first))
+    if processes < 2:
         start(*arguments)
-        yield from map(function, items)
+        yield from map(function, itertools.chain(first, items))
         return
     spawn = multiprocessing.get_context('spawn')  # a fork would carry the threads of torch
-    pool = ProcessPoolExecutor(len(first), spawn, _start, (start, arguments))
-    pending = collections.deque()
+    pool = ProcessPoolExecutor(processes, spawn, _start, (start, *arguments))
     try:
-        for item in items:
-            # Ctrl-C reaches all processes. New ones start with it blocked; the parent stops them.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                pending.append(pool.submit(function, item))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if len(pending) == 3 * len(first):
-                yield pending.popleft().result()
+        # Ctrl-C reaches all processes. New ones start with it blocked; the parent stops them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        pending = collections.deque([pool.submit(function, item) for item in first])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         while pending:
             yield pending.popleft().result()
+            pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
     except BrokenProcessPool:
         raise ConfigError('one of the processes was killed; did memory run out?') from None
     finally:
