@@ -5,9 +5,7 @@
     python prepare.py --corpus=books_fr --source=hf:PleIAs/French-PD-Books --max_bytes=2e10
 
 data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16 token ids, each
-document ended by <D>) and corpus.json, which describes them. It is made in data/.NAME.making and
-renamed when it is complete. Memory does not grow with the corpus: the tokeniser learns from the
-first TOKENIZER_BYTES of text, the rest streams.
+document ended by <D>) and corpus.json, which describes them. Memory does not grow with the corpus.
 
 A hash of a document's text decides whether it is tested on. So the test set stays the same as a
 corpus grows, and a document and its copy are never on both sides. A single text file has no
@@ -33,9 +31,8 @@ from tqdm import tqdm
 from data import Corpus, fingerprint
 from lib.files import lock, write_json
 from lib.formats import in_words
-from lib.sources import documents, is_text_file
-from lib.tokenizer import DOCUMENT_END, Tokenizer, WordEncoder, warn_of_foreign
-from lib.workers import in_order
+from lib.sources import documents
+from lib.tokenizer import DOCUMENT_END, Tokenizer, warn_of_foreign
 
 corpus = 'docs'  # name of the corpus: it is made in data_dir/NAME
 data_dir = 'data'  # folder of the corpora
@@ -47,25 +44,35 @@ max_bytes = 0  # stop after so many bytes of text (UTF-8); 0: read all
 
 PARTS = 'train', 'test'
 TOKENIZER_BYTES = 128 << 20  # a new tokeniser learns from at most so much text
-BATCH_BYTES = 1 << 20  # text that a process encodes at once
+BATCH_BYTES = 4 << 20  # text that all cores encode at once
 
 
 def read(notes):
     """Documents of the source that are not empty, until there are max_bytes of text.
 
     If the hub fails after some of them, notes['incomplete'] becomes the reason."""
-    size = 0
     with tqdm(desc='reading', total=max_bytes or None, unit='B', unit_scale=True) as progress:
         try:
             for text in filter(str.strip, documents(source, notes)):
                 yield text
-                size += len(text.encode())
-                progress.update(size - progress.n)
-                if max_bytes and size >= max_bytes:
+                progress.update(len(text.encode()))
+                if max_bytes and progress.n >= max_bytes:
                     return
         except ConfigError as error:
-            require(size and source.startswith('hf:'), str(error))
+            require(progress.n and source.startswith('hf:'), str(error))
             notes['incomplete'] = str(error)
+
+
+def batches(texts, size):
+    """Lists of two or more texts (for two parts) with `size` bytes, or with all that there are."""
+    batch, held = [], 0
+    for text in texts:
+        batch.append(text)
+        held += len(text.encode())
+        if held >= size and len(batch) > 1:
+            yield batch
+            batch, held = [], 0
+    yield batch
 
 
 def test_number(text):
@@ -73,7 +80,7 @@ def test_number(text):
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') / 2**64
 
 
-def split(first):
+def split(first, is_one_text):
     """The function (place, text) -> 'train' or 'test' that divides the documents of the source.
 
     first: those that a tokeniser may learn from. If their hashes choose none of them (a small
@@ -81,14 +88,14 @@ def split(first):
     require(first, f'{source} is empty: there is no text in it')
     needed = 'two are needed, one for the test set (a plain text file is cut into several)'
     require(len(first) > 1, f'{source} is a single document; {needed}')
-    lowest, is_text = min(map(test_number, first)), is_text_file(source)
-    if is_text:
+    lowest = min(map(test_number, first))
+    if is_one_text:
         count = sum(1 for _ in read({}))
         training = count - max(1, round(test_fraction * count))
 
     def part_of(place, text):
         number = test_number(text)
-        chosen = place >= training if is_text else number < test_fraction or number == lowest
+        chosen = place >= training if is_one_text else number < test_fraction or number == lowest
         return 'test' if chosen else 'train'
 
     some = any(part_of(place, text) == 'train' for place, text in enumerate(first))
@@ -97,51 +104,23 @@ def split(first):
     return part_of
 
 
-def batches(texts):
-    """Lists of (part, text) with BATCH_BYTES of text or a little more."""
-    batch, size = [], 0
-    for part, text in texts:
-        batch.append((part, text))
-        size += len(text)
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def start_encoding(model):
-    global encoder
-    encoder = WordEncoder(Tokenizer(model))
-
-
-def encode(batch):
-    """List of (part, uint16 tokens as bytes, what corpus.json counts) of [(part, text)]."""
-    end, result = np.uint16(DOCUMENT_END).tobytes(), []
-    for part, text in batch:
-        tokens = encoder(text) + end
-        foreign = encoder.tokenizer.count_foreign(np.frombuffer(tokens, np.uint16))
-        counts = dict(tokens=len(tokens) // 2, documents=1, bytes=len(text.encode()))
-        result.append((part, tokens, counts | dict(byte_or_unknown=foreign)))
-    return result
-
-
-def write_shards(texts, folder):
-    """Encodes [(part, text)] into folder/train.bin and test.bin.
+def write_shards(texts, part_of, folder):
+    """Encodes documents into folder/train.bin and test.bin.
 
     Returns {part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)} for corpus.json."""
-    about = {part: Counter() for part in PARTS}
-    encoded = in_order(encode, batches(texts), start_encoding, folder / 'tokenizer.model')
+    about, pieces = {part: Counter() for part in PARTS}, Tokenizer(folder / 'tokenizer.model')
     with contextlib.ExitStack() as stack:
-        stack.callback(encoded.close)
         files = {part: stack.enter_context(open(folder / f'{part}.bin', 'wb')) for part in PARTS}
-        for batch in tqdm(encoded, desc='encoding', unit=' MB'):
-            for part, tokens, counts in batch:
+        progress = stack.enter_context(tqdm(desc='encoding', unit='B', unit_scale=True))
+        places = itertools.count()
+        for batch in batches(texts, BATCH_BYTES):
+            for text, ids in zip(batch, pieces.encode_long(batch)):
+                part, tokens = part_of(next(places), text), np.array([*ids, DOCUMENT_END], 'uint16')
                 files[part].write(tokens)
-                about[part].update(counts)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
+                size, foreign = len(text.encode()), pieces.count_foreign(tokens)
+                about[part].update(documents=1, tokens=len(tokens), bytes=size)
+                about[part].update(byte_or_unknown=foreign)
+                progress.update(size)
     marks = {part: fingerprint(folder / f'{part}.bin') for part in PARTS}
     return {part: dict(about[part], fingerprint=marks[part]) for part in PARTS}
 
@@ -150,28 +129,23 @@ def make(folder, settings):
     """Writes the files of the corpus into `folder`; returns what corpus.json says."""
     if tokenizer:
         Tokenizer(tokenizer)  # a bad one is refused before any text is read
-    notes, first, size, model = {}, [], 0, folder / 'tokenizer.model'
-    texts = read(notes)
-    try:
-        for text in texts:
-            first.append(text)
-            size += len(text.encode())
-            if size >= TOKENIZER_BYTES and len(first) > 1:
-                break
-        part_of = split(first)
-        if tokenizer:
-            shutil.copy(tokenizer, model)
-        else:
-            print(f'training a tokeniser of {vocab_size:,} pieces')
-            learnt = (t for place, t in enumerate(first) if part_of(place, t) == 'train')
-            model.write_bytes(Tokenizer.train(learnt, vocab_size))
-    except ConfigError as error:  # what has arrived may be too little
-        raise ConfigError(notes.get('incomplete', str(error))) from None
-    texts = enumerate(itertools.chain(first, texts))
-    about = dict(corpus=corpus, settings=settings)
-    about |= write_shards(((part_of(place, text), text) for place, text in texts), folder)
+    notes, model = {}, folder / 'tokenizer.model'
+    with contextlib.closing(read(notes)) as texts:
+        try:
+            first = next(batches(texts, TOKENIZER_BYTES))
+            part_of = split(first, notes.pop('is_one_text', False))
+            if tokenizer:
+                shutil.copy(tokenizer, model)
+            else:
+                print(f'training a tokeniser of {vocab_size:,} pieces')
+                learnt = (t for place, t in enumerate(first) if part_of(place, t) == 'train')
+                model.write_bytes(Tokenizer.train(learnt, vocab_size))
+        except ConfigError as error:  # what has arrived may be too little
+            raise ConfigError(notes.get('incomplete', str(error))) from None
+        about = write_shards(itertools.chain(first, texts), part_of, folder)
     made = Tokenizer(model)
     about |= dict(tokenizer=dict(pieces=made.size, sha256=made.hash), **notes)
+    about |= dict(corpus=corpus, settings=settings)
     write_json(folder / 'corpus.json', about)
     return about
 
@@ -190,8 +164,7 @@ def report(folder, about):
             line += f', {foreign / tokens:.2%} byte pieces or unknown characters'
             warn_of_foreign(f'the {part} text', foreign, tokens)
         print(line)
-    if 'left_out' in about:
-        print(f'left out of the source: {in_words(about["left_out"])}')
+    print(f'left out of the source: {in_words(about.get("left_out", {}))}')
     if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
         odd = f'{texts} documents, {tokens / total:.0%} of all tokens, not {test_fraction:.0%}'
         print(f'warning: test set of {odd}; more and shorter documents help', file=sys.stderr)

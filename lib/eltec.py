@@ -1,15 +1,14 @@
 """Novels of the European Literary Text Collection: TEI files, downloaded or a local copy."""
 
-import http.client
 import io
 import os
 import re
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 
-from lib.configurator import ConfigError, require
+from lib.configurator import require
 
-from lib.formats import BROKEN, CHUNK, folder, in_words, intact, members, opened
+from lib.formats import folder, in_words, members, opened, readable
 
 URL = 'https://github.com/COST-ELTeC/ELTeC-{}/archive/HEAD.tar.gz'
 BREAKS = 'pb', 'lb', 'cb', 'gb', 'milestone'  # elements that may stand between or within words
@@ -23,8 +22,8 @@ def eltec(place, left_out):
     valid = os.path.exists(place) or re.fullmatch('[A-Za-z0-9-]+', place)
     require(valid, f'there is no {place!r}: eltec: takes a folder or a language, as in eltec:eng')
     found = False
-    for name, xml in _novels(place, place if os.path.exists(place) else URL.format(place)):
-        if text := _body(xml, name):
+    for name, xml in _novels(place if os.path.exists(place) else URL.format(place)):
+        if text := _body(xml, f'{place}, {name},'):
             found = True
             yield text
         else:
@@ -33,37 +32,36 @@ def eltec(place, left_out):
     require(found, f'{place} holds no TEI novels: {reason}')
 
 
-def _novels(place, url):
+def _novels(place):
     """(name, XML) of the files of the level that is read."""
-    found, level_0 = False, []
-    try:
-        for name, open_file in _files(place, url):
+    level_1, level_0 = False, []
+    with readable(place, 'fetch the repository and give its folder: --source=eltec:FOLDER'):
+        for name, open_file in folder(place) if os.path.isdir(place) else _archive(place):
             level = open_file and re.fullmatch(r'(.*\blevel([01])/)?[^/]*\.xml', name, re.I)
             if level and level[2] == '0':
                 level_0.append((name, open_file().read()))
             elif level:
-                found = True
+                level_1 = True
                 yield name, open_file().read()
-    except (ConfigError, http.client.HTTPException, *BROKEN) as error:
-        advice = 'fetch the repository elsewhere and give its folder: --source=eltec:FOLDER'
-        raise ConfigError(f'{url} cannot be read ({error}); {advice}') from None
-    yield from [] if found else level_0
+    yield from [] if level_1 else level_0
 
 
-def _files(place, url):
-    if os.path.isdir(place):
-        yield from folder(place)
-        return
-    with open(url, 'rb') if url == place else urllib.request.urlopen(url, timeout=60) as file:
-        kind, file = opened(io.BufferedReader(file, CHUNK), url)
-        require(kind in ('zip', 'tar'), f'it is {kind}')
-        yield from members(file, kind)
+def _archive(place):
+    """The files of an archive: a file or a URL."""
+    if os.path.exists(place):
+        file = open(place, 'rb')
+    else:
+        file = io.BufferedReader(urllib.request.urlopen(place, timeout=60))
+    with file:
+        kind, content = opened(file, place)
+        require(kind in ('zip', 'tar'), f'{place} is {kind}, no folder or archive of TEI files')
+        yield from members(content, kind)
 
 
 def _body(xml, name):
     """Text of the <body> of a TEI file, without notes: a paragraph, verse or heading a line; ''
     without a body. Raises ConfigError for what is not XML."""
-    with intact(name):
+    with readable(name):
         body = ElementTree.fromstring(xml).find('.//{*}text/{*}body')
 
     def text_of(element, inside_line):  # \0 ends a line and \x01 a break; XML cannot hold these

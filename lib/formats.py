@@ -5,6 +5,7 @@ Compressed files (gzip, bzip2, xz, zstandard) are read as what is in them.
 
 import bz2
 import contextlib
+import gzip
 import importlib
 import io
 import json
@@ -12,10 +13,9 @@ import lzma
 import os
 import re
 import stat
+import sys
 import tarfile
-import xml.etree.ElementTree as ElementTree
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ KINDS = {  # what a file begins with, and what it is then
     rb'\xfd7zXZ\0': 'xz',
     rb'\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18': 'zstandard',
     rb'PK(\x03\x04|\x05\x06)': 'zip',
+    rb'(?s:.{257})ustar': 'tar',
     rb'PAR1': 'parquet',
     rb'%PDF|%!PS|\{\\rtf': 'a PDF, PostScript or RTF file (save it as text)',
     rb'7z\xbc\xaf|Rar!': 'a 7-Zip or RAR archive (unpack it)',
@@ -41,13 +42,11 @@ KINDS = {  # what a file begins with, and what it is then
     rb'\xff\xfe|\xfe\xff': 'UTF-16 text (convert it: iconv -f UTF-16 -t UTF-8)',
     rb'%s\{[ \t]*"' % MARK: 'rows',
     rb'%s(\{\s*"|\[\s*\{)' % MARK: 'JSON, but not one object a line (jq -c .[] converts a list)',
+    rb'(?s:.*?)\0': 'binary, or in UTF-16 (iconv converts it)',
 }
 TABLE = 'a table (convert it to JSON lines)'
 NAMES = dict.fromkeys(('.jsonl', '.ndjson', '.json'), 'rows') | {'.csv': TABLE, '.tsv': TABLE}
 NAMES |= dict.fromkeys(('.zip', '.tar', '.tgz', '.parquet'), 'damaged or has a wrong name')
-
-BROKEN = RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError  # while reading
-BROKEN += tarfile.TarError, zipfile.BadZipFile, ElementTree.ParseError
 
 
 # --- what a file is -------------------------------------------------------------------------------
@@ -55,21 +54,14 @@ BROKEN += tarfile.TarError, zipfile.BadZipFile, ElementTree.ParseError
 
 def kind_of(head, name):
     """What a file is: its first bytes decide, then its name."""
-    for begin, kind in KINDS.items():
-        if re.match(begin, head):
-            return kind
-    with contextlib.suppress(tarfile.HeaderError):
-        tarfile.TarInfo.frombuf(head[:512], 'utf-8', 'replace')
-        return 'tar'
-    if b'\0' in head:
-        return 'binary, or in UTF-16 (iconv converts it)'
-    return NAMES.get(Path(re.sub(COMPRESSED, '', name.lower())).suffix, 'text')
+    by_name = NAMES.get(Path(re.sub(COMPRESSED, '', name.lower())).suffix, 'text')
+    return next((kind for begin, kind in KINDS.items() if re.match(begin, head)), by_name)
 
 
 def opened(file, name):
-    """(kind, binary file without compression) of a buffered file. Raises ConfigError."""
+    """(kind, file without compression) of a buffered binary file."""
     while (kind := kind_of(file.peek(CHUNK), name)) in DECODERS:
-        file = io.BufferedReader(_Stream(_decompressed(file, kind, name)), CHUNK)
+        file = io.BufferedReader(DECODERS[kind](file), CHUNK)
     if kind in ('zip', 'parquet') and not isinstance(getattr(file, 'raw', None), io.FileIO):
         file = io.BytesIO(file.read())  # their libraries move about in the file
     return kind, file
@@ -80,57 +72,29 @@ def optional(package):
     try:
         return importlib.import_module(package)
     except ImportError:
-        name = package.partition('.')[0]
+        name = package.removesuffix('.parquet')
         raise ConfigError(f'this source needs the package {name}: pip install {name}') from None
 
 
-def _zstandard():
-    return optional('zstandard').ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+def _zstandard(file):
+    zstd = optional('compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd')
+    return zstd.open(file, options={zstd.DecompressionParameter.window_log_max: 31})
 
 
-DECODERS = dict(bzip2=bz2.BZ2Decompressor, xz=lzma.LZMADecompressor, zstandard=_zstandard)
-DECODERS |= dict(gzip=partial(zlib.decompressobj, 31))
-
-
-def _decompressed(file, kind, name):
-    decoder = DECODERS[kind]()
-    for chunk in iter(partial(file.read, CHUNK), b''):
-        while chunk := chunk.lstrip(b'\0') if decoder.eof else chunk:
-            decoder = DECODERS[kind]() if decoder.eof else decoder  # files may have several parts
-            try:
-                yield decoder.decompress(chunk)
-            except Exception as error:  # of a class that each library has for itself
-                raise ConfigError(f'{name} is damaged ({kind}: {error})') from None
-            chunk = decoder.unused_data
-    require(decoder.eof, f'{name} is cut short: its {kind} data does not end')
-
-
-class _Stream(io.RawIOBase):
-    """The binary file that a generator of bytes makes."""
-
-    def __init__(self, chunks):
-        self.chunks, self.rest = chunks, memoryview(b'')
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        while not self.rest and (chunk := next(self.chunks, None)) is not None:
-            self.rest = memoryview(chunk)
-        part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
+DECODERS = dict(gzip=gzip.open, bzip2=bz2.open, xz=lzma.open, zstandard=_zstandard)
 
 
 @contextlib.contextmanager
-def intact(name):
-    """What a library raises while it reads a damaged file becomes a ConfigError."""
+def readable(name, advice='is it damaged, cut short or encrypted?'):
+    """What the libraries that read `name` raise becomes a ConfigError."""
     try:
         yield
-    except BROKEN as error:
-        if getattr(error, 'errno', None):  # of the disk
-            raise
-        raise ConfigError(f'{name} is damaged, cut short or encrypted ({error})') from None
+    except ConfigError:
+        raise
+    except Exception as error:  # of many kinds; to the user they are one
+        reason = (str(error).splitlines() or ['no reason given'])[0][:200]
+        reason = f'{type(error).__name__}: {reason}'
+        raise ConfigError(f'{name} cannot be read ({reason}); {advice}') from None
 
 
 # --- the files of a folder or archive: (name, function that opens it, None where it is no file) ---
@@ -140,11 +104,12 @@ def folder(path):
     """The files below a folder, by path. Linked folders are read, too, each once."""
     paths, seen = [], set()
     for place, inner, names in os.walk(path, onerror=partial(require, False), followlinks=True):
-        inner.sort()
-        if os.path.realpath(place) in seen:
-            inner, names = inner.clear(), []
-        seen.add(os.path.realpath(place))
-        paths += [Path(place, name) for name in names]
+        if (real := os.path.realpath(place)) in seen:
+            inner.clear()
+        else:
+            seen.add(real)
+            inner.sort()
+            paths += [Path(place, name) for name in names]
     for file in sorted(paths):
         yield str(file.relative_to(path)), partial(open, file, 'rb') if file.is_file() else None
 
@@ -159,13 +124,14 @@ def members(file, kind):
                 yield member.filename, None if is_link else partial(archive.open, member)
         return
     archive = tarfile.open(fileobj=file, mode='r|')
+    archive.fileobj.seekable = lambda: False  # as its members are asked
     while member := archive.next():
         archive.members.clear()  # it would keep all of them
         if not member.isdir():
             content = partial(archive.extractfile, member)
             yield member.name, content if member.isfile() else None
     # A damaged header ends the archive, too; a whole one ends with zeros.
-    end = [any(block) for block in iter(lambda: archive.fileobj.read(CHUNK), b'')]
+    end = [any(block) for block in iter(partial(archive.fileobj.read, CHUNK), b'')]
     if any(end) or not end:
         raise tarfile.ReadError('it has no end')
 
@@ -180,10 +146,7 @@ def in_words(left_out):
 
 def is_text(value):
     """Whether a value is text that can be written as UTF-8."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+    return isinstance(value, str) and value.encode(errors='ignore').decode() == value
 
 
 def lines(file, name, newline='\n'):
@@ -207,20 +170,18 @@ def whole(file, name):
 
 
 def pieces(file, name):
-    """A text cut at the first line end after PIECE characters, a longer line at a space."""
-    piece = line = ''
+    """A text cut at the first line end after PIECE characters; a long line is cut at a space."""
+    text = ''
     for part in lines(file, name, None):
-        line += part
-        while len(line) > 4 * PIECE:
-            cut = line.rfind(' ', 1, PIECE) + 1 or PIECE
-            yield piece + line[:cut]
-            piece, line = '', line[cut:]
-        if line.endswith('\n'):
-            piece, line = piece + line, ''
-        if len(piece) >= PIECE:
-            yield piece
-            piece = ''
-    yield piece + line
+        text += part
+        while len(text) > 5 * PIECE:
+            cut = text.rfind(' ', 1, PIECE) + 1 or PIECE
+            yield text[:cut]
+            text = text[cut:]
+        if len(text) >= PIECE and text.endswith('\n'):
+            yield text
+            text = ''
+    yield text
 
 
 def rows(file, kind, name):
@@ -228,10 +189,9 @@ def rows(file, kind, name):
     if kind == 'rows':
         for number, line in enumerate(lines(file, name), 1):
             if line.strip():
-                try:
-                    yield f'{name}, line {number}', json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise ConfigError(f'{name}, line {number}, is not JSON: {error}') from None
+                with readable(place := f'{name}, line {number},', 'is it JSON?'):
+                    row = json.loads(line)
+                yield place, row
         return
     batches = optional('pyarrow.parquet').ParquetFile(file).iter_batches(100)
     for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
@@ -247,10 +207,10 @@ def text_of(row, field, place, left_out):
     for key in [field] if field in names else field.split('.'):
         if not isinstance(value, dict) or key not in value:
             there = f'{", ".join(map(str, names[:20])) or "none"} (SOURCE:FIELD chooses)'
-            raise ConfigError(f'{place}: there is no field {field!r}; there is {there}')
+            raise ConfigError(f'{place} has no field {field!r}; there is {there}')
         value = value[key]
         if value is None:
             left_out['null texts'] += 1
             return ''
-    require(is_text(value), f'{place}: the field {field!r} is not text')
+    require(is_text(value), f'{place} has no text in the field {field!r}')
     return value

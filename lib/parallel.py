@@ -9,13 +9,14 @@ import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from functools import partial
 
 from lib.configurator import require
 
 import numpy as np
 
-from lib.formats import XML, intact, lines, opened
-from lib.sources import path_of, sentences
+from lib.formats import XML, lines, opened, readable
+from lib.sources import documents, path_of
 from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 
 CODES = 'bpt', 'ept', 'ph', 'it', 'ut'  # elements of TMX that hold mark-up, not text
@@ -31,6 +32,7 @@ def aligned_lines(sources, names):
     if len(sources) == 1 and has_pairs:
         yield from _pairs(sources[0], names)
         return
+    sentences = partial(documents, of_text=lines)
     files = [source for source in sources if not source.startswith('hf:')]
     counts = [sum(1 for _ in sentences(source)) for source in files]
     numbers = ' and '.join(f'{count:,}' for count in counts)
@@ -42,16 +44,14 @@ def aligned_lines(sources, names):
 
 
 def _pairs(source, names):
-    with intact(source), open(path_of(source)[0], 'rb') as file:
+    with readable(source), open(path_of(source)[0], 'rb') as file:
         kind, file = opened(file, source)
         if kind == XML:
             yield from _tmx_pairs(file, source, names)
             return
         for number, line in enumerate(lines(file, source), 1):
             columns = line.split('\t') if line.strip() else ['', '']
-            found = (
-                f'{source}, line {number}, has {len(columns)} columns, not two with a tab between'
-            )
+            found = f'{source}, line {number}, has {len(columns)} columns, not two with a tab'
             require(len(columns) == 2, f'{found}; or give two files: --parallel=[FILE.en,FILE.fr]')
             yield tuple(map(str.strip, columns[: len(names)]))
 
@@ -59,19 +59,21 @@ def _pairs(source, names):
 def _tmx_pairs(file, source, names):
     codes = []
     for _, unit in ElementTree.iterparse(file):
-        if unit.tag == 'tu':
+        if unit.tag in CODES:
+            unit.text, unit[:] = '', []
+        elif unit.tag == 'tu':
             texts = {}
             for version in unit.iter('tuv'):
                 language = version.get(LANGUAGE) or version.get('lang') or ''
-                text = ' '.join(''.join(map(_text, version.findall('seg'))).split())
-                texts.setdefault(_letters(language), text)
+                text = ''.join(''.join(segment.itertext()) for segment in version.iter('seg'))
+                texts.setdefault(_code(language), ' '.join(text.split()))
             codes = codes or _codes(list(texts), names, source)
             yield tuple(texts.get(code, '') for code in codes or [None] * len(names))
             unit.clear()
     require(codes, f'{source} has no translation unit (<tu>) of two languages')
 
 
-def _letters(name):
+def _code(name):
     return re.match('[a-z]*', name.lower())[0]
 
 
@@ -79,7 +81,7 @@ def _codes(found, names, source):
     """The codes of the languages `names` among those of a translation unit; [] if it has one.
 
     A name begins with the code (en, en1); other languages follow in the order of the file."""
-    codes = [code if code in found else '' for code in map(_letters, names)]
+    codes = [code if code in found else '' for code in map(_code, names)]
     others = [code for code in found if code not in codes]
     if len(found) < 2:
         return []
@@ -90,14 +92,6 @@ def _codes(found, names, source):
     require(distinct, f'{languages}; it cannot be told which are {" and ".join(names)}')
     print(f'{source}: {", ".join(f"{name} is its {code}" for name, code in zip(names, codes))}')
     return codes
-
-
-def _text(element):
-    """The text of an element of TMX, without its mark-up."""
-    parts = [element.text or '']
-    for child in element:
-        parts += ['' if child.tag in CODES else _text(child), child.tail or '']
-    return ''.join(parts)
 
 
 def pack(lines, max_tokens, min_tokens):
@@ -140,19 +134,16 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     def encoded():
         for texts in aligned_lines(parallel, names):
             tokens = [pieces.encode(text) for pieces, text in zip(tokenizers, texts)]
-            long, empty = max(map(len, tokens)) > max_tokens, not all(tokens)
-            count.update(lines=1, long=long, empty=empty)
+            count.update(read=1, long=max(map(len, tokens)) > max_tokens, empty=not all(tokens))
             yield tokens
 
     joined = list(itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs))
-    read = (
-        f'{" and ".join(parallel)}: {count["lines"]:,} lines read, {count["long"]:,} of them longer '
-        f'than {max_tokens} tokens and {count["empty"]:,} empty on a side; the others join to '
-        f'{len(joined):,} sequences of {min_tokens} to {max_tokens} tokens'
-    )
+    lengths = f'{min_tokens} to {max_tokens} tokens'
+    skipped = f'{count["long"]:,} of them too long, {count["empty"]:,} empty on a side'
+    made = f'{len(joined):,} sequences of {lengths} from {count["read"]:,} lines ({skipped})'
     order = f'are the files in the order of the languages ({", ".join(names)})?'
-    require(joined, f'{read}; {order} Else lower min_tokens')
-    print(read)
+    require(joined, f'{" and ".join(parallel)}: {made}; {order} Else lower min_tokens')
+    print(f'{" and ".join(parallel)}: {made}')
     for side, (name, pieces) in enumerate(zip(names, tokenizers)):
         tokens = np.concatenate([sides[side] for sides in joined])
         text = f'{parallel[side % len(parallel)]} for {name}'

@@ -5,7 +5,7 @@ FILE                      a text file, cut at line ends into pieces of about 16 
 FOLDER                    all such files below it, by path; a .txt file is a document
 FILE:FIELD, FOLDER:FIELD  rows have their text in FIELD instead of `text` or `complete_text`;
                           translation.en is the field `en` of the field `translation`
-docs                      documentation strings of the packages that requirements.txt installs
+docs                      documentation strings of the packages in requirements.txt
 eltec:eng, eltec:fra, ... 100 novels of the European Literary Text Collection, downloaded
 eltec:FOLDER              a local copy of them (or its archive), or other TEI files (.xml)
 hf:OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]
@@ -14,7 +14,6 @@ hf:OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]
 Files may be compressed (.gz, .bz2, .xz, .zst). formats.py knows what a file is.
 """
 
-import ast
 import contextlib
 import importlib.metadata
 import os
@@ -27,26 +26,31 @@ from lib.configurator import ConfigError, require
 
 from lib import formats
 from lib.eltec import eltec
-from lib.formats import in_words, intact, opened, optional, text_of
-from lib.workers import in_order
+from lib.formats import in_words, opened, optional, readable, text_of
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
 READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|t[gbx]z2?)(\.(gz|bz2|xz|zst))?'  # in a folder
 
 
-def documents(source, notes=None):
+def documents(source, notes=None, of_text=formats.pieces):
     """Generator of the documents (str) of a source; '' for a null text.
 
-    notes: dict that gets `left_out`, a Counter of what was not read, by kind, and the `revision` of
-    a dataset. Raises ConfigError for what cannot be read."""
+    notes: dict that gets `left_out`, a Counter of what was not read, by kind; `is_one_text` for
+    pieces of a single text file; and the `revision` of a dataset. of_text: formats.pieces, or
+    formats.lines for one side of parallel text. Raises ConfigError for what cannot be read."""
     notes = {} if notes is None else notes
-    left_out = notes['left_out'] = Counter()
+    notes['left_out'] = Counter()
     kind, _, rest = source.partition(':')
     if source == 'docs':
         return docs()
     if kind == 'eltec':
-        return eltec(rest, left_out)
-    return hugging_face(rest, notes) if kind == 'hf' else files(source, left_out)
+        return eltec(rest, notes['left_out'])
+    if kind == 'hf':
+        return hugging_face(rest, notes)
+    path, field = path_of(source)
+    if path.is_dir():
+        return _read_all(formats.folder(path), path, field, notes)
+    return _read(partial(open, path, 'rb'), path, field, notes, of_text)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -62,40 +66,16 @@ def path_of(source):
     return Path(path), field
 
 
-def is_text_file(source):
-    """Whether a source is a single text file, whose documents are pieces of one text."""
-    if source.partition(':')[0] in ('docs', 'eltec', 'hf') or path_of(source)[0].is_dir():
-        return False
-    with open(path_of(source)[0], 'rb') as file:
-        return opened(file, source)[0] == 'text'
-
-
-def files(source, left_out):
-    """Documents of a file or of a folder of files."""
-    path, field = path_of(source)
-    if path.is_dir():
-        return _read_all(formats.folder(path), path, field, left_out)
-    return _read(partial(open, path, 'rb'), path, field, left_out, formats.pieces)
-
-
-def sentences(source):
-    """The lines of a text file, or the texts of rows ('' for null): one side of parallel text."""
-    if source.startswith('hf:'):
-        return hugging_face(source.removeprefix('hf:'), dict(left_out=Counter()))
-    path, field = path_of(source)
-    return _read(partial(open, path, 'rb'), path, field, Counter(), formats.lines, archives=False)
-
-
-def _read_all(found, place, field, left_out, archives=True):
+def _read_all(found, place, field, notes):
     """Documents of the files of a folder or archive: (name, function that opens it or None)."""
-    read = False
+    read, left_out = False, notes['left_out']
     for name, open_file in found:
         name = os.path.normpath(name)
         ending = re.search(r'(\.\w+(\.(gz|bz2|xz|zst))?)?$', name.lower())[0]
         hidden = re.search(r'(^|/)\.', name)
         if open_file and not hidden and re.fullmatch(READ, ending):
             read = True
-            yield from _read(open_file, f'{place}/{name}', field, left_out, formats.whole, archives)
+            yield from _read(open_file, f'{place}/{name}', field, notes, formats.whole)
         else:
             kind = 'hidden' if hidden else ending or 'without ending'
             left_out[kind if open_file else 'links or devices'] += 1
@@ -104,108 +84,56 @@ def _read_all(found, place, field, left_out, archives=True):
     require(read, reason)
 
 
-def _read(open_file, name, field, left_out, read_text, archives=True):
-    """Documents of a file; read_text(file, name) gives those of a text."""
-    with intact(name), open_file() as file:
+def _read(open_file, name, field, notes, of_text):
+    with readable(name), open_file() as file:
         kind, file = opened(file, str(name))
         if kind == 'text':
-            yield from read_text(file, name)
+            notes['is_one_text'] = of_text is formats.pieces
+            yield from of_text(file, name)
         elif kind in ('rows', 'parquet'):
             for place, row in formats.rows(file, kind, name):
-                yield text_of(row, field, place, left_out)
-        elif kind in ('zip', 'tar') and archives:
-            yield from _read_all(formats.members(file, kind), name, field, left_out, archives=False)
+                yield text_of(row, field, place, notes['left_out'])
+        elif kind in ('zip', 'tar') and of_text is not formats.lines:
+            yield from _read_all(formats.members(file, kind), name, field, notes)
         else:
-            also = ', tar and zip' if archives else ', but no archive within an archive'
-            raise ConfigError(f'{name} is {kind}; text, JSON lines, Parquet{also} are read')
+            raise ConfigError(f'{name} is {kind}; text, JSON lines, Parquet, tar and zip are read')
 
 
 # --- docs: prose that every installation has ------------------------------------------------------
 
 
 def docs(requirements=REQUIREMENTS):
-    """The documentation strings of the packages of a requirements file and of what they need.
+    """The documentation strings (in three quotation marks) of the packages of a requirements file.
 
-    A module is a document. A paragraph is kept where it comes first, in the order of packages,
-    paths and lines."""
-    paths, seen = [], set()
-    for package in sorted(_required(requirements)):
-        modules = [f for f in importlib.metadata.files(package) or [] if f.suffix == '.py']
-        paths += sorted(str(module.locate()) for module in modules)
-    with contextlib.closing(in_order(_paragraphs, paths)) as modules:
-        for paragraphs in modules:
-            new = dict.fromkeys(text for text in paragraphs if text not in seen)
+    A module is a document. A paragraph is kept where it comes first, in the order of packages and
+    their files."""
+    seen, packages = set(), re.findall(r'^[\w.-]+', requirements.read_text(), re.M)
+    with readable(requirements, 'install all of it: pip install -r requirements.txt'):
+        files = [f for p in sorted(packages) for f in sorted(importlib.metadata.files(p) or [])]
+        modules = [file.locate() for file in files if file.suffix == '.py']
+    for module in filter(os.path.isfile, modules):
+        code = Path(module).read_text(encoding='utf-8', errors='replace')
+        texts = '\n\n'.join(re.findall('"""(.*?)"""', code, re.S))
+        if new := dict.fromkeys(text for text in _prose(texts) if text not in seen):
             seen.update(new)
-            if new:
-                yield '\n\n'.join(new) + '\n'
-
-
-def _required(requirements):
-    """Names of the installed packages that a file asks for, directly or through others."""
-    asked, names = requirements.read_text().splitlines(), set()
-    while asked:
-        name = re.match(r'[\w.-]*', line := asked.pop())[0].lower().replace('_', '-')
-        if name and name not in names and 'extra ==' not in line:
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # other platforms
-                asked += importlib.metadata.requires(name) or []
-                names.add(name)
-    return names
-
-
-def _paragraphs(path):
-    """The paragraphs of a module that are prose (list of str)."""
-    try:
-        module = ast.parse(Path(path).read_text(encoding='utf-8'))
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [paragraph for text in _docstrings(module) for paragraph in _prose(text)]
-
-
-def _docstrings(node):
-    """Documentation strings of a module by line, also those given to add_docstr and its like."""
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        if text := ast.get_docstring(node, clean=False):
-            yield text
-    for child in getattr(node, 'body', []):
-        call = child.value if isinstance(child, ast.Expr) else None
-        if not isinstance(call, ast.Call):
-            yield from _docstrings(child)
-        elif 'doc' in ast.unparse(call.func):
-            constants = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant)]
-            yield from (text for text in constants if isinstance(text, str) and len(text) > 80)
+            yield '\n\n'.join(new) + '\n'
 
 
 def _prose(text):
-    """The paragraphs of a documentation string that are prose: no code, no tables, no mark-up."""
-    code = ('>>>', '...', '$ ', '.. code', '.. math', '.. plot', '+--', '===')
+    """The paragraphs of a text that are prose: no code, no tables, no mark-up."""
     for paragraph in re.split(r'\n[ \t]*\n', text):
-        lines = [line.strip() for line in paragraph.splitlines()]
-        if any(line.startswith(code) for line in lines):
+        code = r'^\s*(>>>|\.\.\.|\$ |\.\. (code|math|plot)|\+--|===)|[;{}]$'
+        if re.search(code, paragraph, re.M):
             continue
-        mark_up = r'[-=~^*#+| \t.:]*|\.\. .*|:[a-z]+:'
-        lines = [line for line in lines if not re.fullmatch(mark_up, line)]
-        joined = re.sub(r':[\w:]+:`~?([^`<]*)[^`]*`', r'\1', ' '.join(lines))
-        joined = re.sub(r'\s+', ' ', re.sub(r'[`*]+', '', joined)).strip()
+        joined = re.sub(r'^\s*([-=~^*#+| \t.:]*|\.\. .*|:[a-z]+:)$', '', paragraph, flags=re.M)
+        joined = re.sub(r':[\w:]+:`~?([^`<]*)[^`]*`', r'\1', joined)
+        joined = ' '.join(re.sub(r'[`*]+', '', joined).split())
         words = re.findall(r"\b[a-zA-Z][a-z']*\b", joined)
         if len(words) >= 6 and sum(map(len, words)) > 0.6 * len(joined):
             yield joined
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def hub(name, advice):
-    """The module `datasets`, for the data set `name`; its failures become a ConfigError."""
-    datasets = optional('datasets')
-    try:
-        yield datasets
-    except ConfigError:
-        raise
-    except Exception as error:  # the library raises many kinds; to the user they are one
-        reason = (str(error).splitlines() or ['no reason given'])[0][:200]
-        reason = f'{type(error).__name__}: {reason}); check the name and the connection'
-        raise ConfigError(f'the dataset {name} cannot be loaded ({reason}, or {advice}') from None
 
 
 def hugging_face(name, notes):
@@ -217,7 +145,8 @@ def hugging_face(name, notes):
     found = re.fullmatch(parts, name)
     require(found, f'hf:{name} is no dataset of the hub; a folder is given as --source=FOLDER')
     repository, configuration, revision, field = found.groups()
-    with hub(name, 'save it as .jsonl and give that file') as datasets:
+    datasets, advice = optional('datasets'), 'save it as .jsonl and give that file'
+    with readable(f'the dataset {name}', f'check the name and the connection, or {advice}'):
         with contextlib.suppress(Exception):  # if the hub is out of reach, the next call says so
             revision = optional('huggingface_hub').dataset_info(repository, revision=revision).sha
         notes['revision'] = revision or 'unknown'

@@ -19,8 +19,7 @@ from lib.configurator import ConfigError, require
 
 import numpy as np
 
-from lib.formats import is_text
-from lib.sources import hub
+from lib.formats import is_text, optional, readable
 
 
 @dataclass
@@ -89,8 +88,8 @@ def chosen_tasks(names, source):
         require(asked and not unknown, f'there is no task {wrong}; the tasks are {known}')
         return list(asked)
     if source.startswith('hf:'):
-        with hub(source[3:], ADVICE) as datasets:
-            configurations = datasets.get_dataset_config_names(source[3:])
+        with readable(source, ADVICE):
+            configurations = optional('datasets').get_dataset_config_names(source[3:])
         present = [name for name in TASKS if name.partition('_')[0] in configurations]
     else:
         present = [name for name, task in TASKS.items() if _file(source, task, task.dev)]
@@ -142,8 +141,8 @@ def _class(value, task, place):
 def _hub_rows(name, source, stems):
     """(place, row as a dict) of a split of a Hugging Face dataset."""
     configuration = name.partition('_')[0]  # mnli_mm is a dev set of mnli
-    with hub(source[3:], ADVICE) as datasets:
-        splits = datasets.load_dataset(source[3:], configuration)
+    with readable(source, ADVICE):
+        splits = optional('datasets').load_dataset(source[3:], configuration)
     part = next((stem for stem in stems.split('|') if stem in splits), None)
     require(part, f'{source}, {configuration}: there is no split {stems.replace("|", " or ")}')
     for number, row in enumerate(splits[part]):

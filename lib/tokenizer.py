@@ -7,6 +7,7 @@ with the same members.
 import functools
 import hashlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -16,7 +17,12 @@ from lib.configurator import ConfigError, require
 import numpy as np
 import sentencepiece
 
+from lib.workers import cores
+
 PAD, UNKNOWN, DOCUMENT_END = 0, 1, 2  # token ids of every corpus; padding is id 0 of every model
+
+PART = 4000  # characters that are encoded, or learnt from, at once
+PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
 
 
 class Tokenizer:
@@ -43,8 +49,24 @@ class Tokenizer:
         require(special, f'{path} does not have {ids}; {advice}')
 
     def encode(self, text):
-        """Token ids of a text (list of int), or of each text of a list."""
-        return self.model.encode(text)
+        """Token ids of a text (list of int), or of each text of a list, which all cores share."""
+        return self.model.encode(text, num_threads=cores())
+
+    def encode_long(self, texts):
+        """As `encode`, for long texts: an iterator of the token ids of each.
+
+        SentencePiece is slow there and needs 100 bytes a character, so it gets parts. These are cut
+        at spaces if no piece spans a space and the tokeniser keeps all spaces."""
+        parts = [_parts(text, PART) if self._has_words else [text] for text in texts]
+        ids = iter(self.encode(list(itertools.chain(*parts))))
+        for own in parts:
+            yield itertools.chain(*itertools.islice(ids, len(own)))
+
+    @functools.cached_property
+    def _has_words(self):
+        spans = any(' ' in spelled or '\u2581' in spelled[1:] for spelled in self.spellings())
+        parts = itertools.chain(*self.encode(_parts(PROBE, 1)))
+        return not spans and list(parts) == self.encode(PROBE)
 
     def decode(self, tokens):
         """Text of token ids, without a space in front."""
@@ -56,7 +78,7 @@ class Tokenizer:
 
     def spellings(self):
         """The spelling of every token id, in order."""
-        return [self.spelling(token) for token in range(self.size)]
+        return list(map(self.spelling, range(self.size)))
 
     def is_fallback(self, token):
         """Whether a token stands for no spelling of its own: a byte, unknown or a control token."""
@@ -81,7 +103,7 @@ class Tokenizer:
         restores the text; only U+2581 comes back as a space. Raises ConfigError when the text
         does not support that many pieces."""
         lines = (line for text in texts for line in text.splitlines())
-        parts = (line[i : i + 4000] for line in lines for i in range(0, len(line), 4000))
+        parts = (line[i : i + PART] for line in lines for i in range(0, len(line), PART))
         options = dict(model_type='bpe', vocab_size=size, byte_fallback=True, minloglevel=2)
         options |= dict(normalization_rule_name='identity', remove_extra_whitespaces=False)
         options |= dict(pad_id=PAD, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
@@ -100,44 +122,18 @@ class Tokenizer:
         return model.getvalue()
 
 
+def _parts(text, size):
+    """A text cut at spaces after `size` characters, without these spaces; no part is empty."""
+    parts, start = [], 0
+    while (cut := text.find(' ', start + size, len(text) - 1)) > 0:
+        parts.append(text[start:cut])
+        start = cut + 1
+    return [*parts, text[start:]]
+
+
 def sha256(path):
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-class WordEncoder(dict):
-    """Encodes text word by word, each different word once; as a dict: word -> its tokens.
-
-    That is ten times faster than encoding whole texts, with the same result if no piece spans a
-    space and the tokeniser keeps spaces. Its pieces and a PROBE decide whether it is done."""
-
-    PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
-    WORDS, LETTERS = 1_000_000, 40  # at most so many words of so many characters are remembered
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-        spelled = tokenizer.spellings()
-        self.by_words = not any(' ' in piece or '\u2581' in piece[1:] for piece in spelled)
-        self.by_words = self.by_words and self(self.PROBE) == self._whole(self.PROBE)
-
-    def _whole(self, text):
-        return np.array(self.tokenizer.encode(text), dtype=np.uint16).tobytes()
-
-    def __missing__(self, word):
-        # SentencePiece puts a space before a text, which serves as the word's own. An empty word is
-        # a space alone.
-        tokens = self._whole(word) if word else self._whole(' ')[2:]
-        if len(word) <= self.LETTERS:  # longer ones are text without spaces and do not come again
-            self[word] = tokens
-        return tokens
-
-    def __call__(self, text):
-        """The uint16 tokens of a text that is not empty, as bytes."""
-        if not self.by_words:
-            return self._whole(text)
-        if len(self) > self.WORDS:
-            self.clear()
-        return b''.join(map(self.__getitem__, text.split(' ')))
 
 
 def warn_of_foreign(text, foreign, tokens):
