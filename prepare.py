@@ -16,6 +16,7 @@ set. If a dataset of the hub breaks off, the corpus is made of what has arrived.
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import re
 import shutil
@@ -88,15 +89,13 @@ def split(first, is_one_text):
     require(first, f'{source} is empty: there is no text in it')
     needed = 'two are needed, one for the test set (a plain text file is cut into several)'
     require(len(first) > 1, f'{source} is a single document; {needed}')
-    lowest = min(map(test_number, first))
+    end, limit = math.inf, max(test_fraction, min(map(test_number, first)))
     if is_one_text:
         count = sum(1 for _ in read({}))
-        training = count - max(1, round(test_fraction * count))
+        end, limit = count - max(1, round(test_fraction * count)), -1
 
     def part_of(place, text):
-        number = test_number(text)
-        chosen = place >= training if is_one_text else number < test_fraction or number == lowest
-        return 'test' if chosen else 'train'
+        return 'test' if place >= end or test_number(text) <= limit else 'train'
 
     some = any(part_of(place, text) == 'train' for place, text in enumerate(first))
     reason = f'all documents of {source} are the same or fall into the test set'
@@ -118,8 +117,8 @@ def write_shards(texts, part_of, folder):
                 part, tokens = part_of(next(places), text), np.array([*ids, DOCUMENT_END], 'uint16')
                 files[part].write(tokens)
                 size, foreign = len(text.encode()), pieces.count_foreign(tokens)
-                about[part].update(documents=1, tokens=len(tokens), bytes=size)
-                about[part].update(byte_or_unknown=foreign)
+                counts = dict(tokens=len(tokens), documents=1, bytes=size, byte_or_unknown=foreign)
+                about[part].update(counts)
                 progress.update(size)
     marks = {part: fingerprint(folder / f'{part}.bin') for part in PARTS}
     return {part: dict(about[part], fingerprint=marks[part]) for part in PARTS}
@@ -142,10 +141,10 @@ def make(folder, settings):
                 model.write_bytes(Tokenizer.train(learnt, vocab_size))
         except ConfigError as error:  # what has arrived may be too little
             raise ConfigError(notes.get('incomplete', str(error))) from None
-        about = write_shards(itertools.chain(first, texts), part_of, folder)
+        shards = write_shards(itertools.chain(first, texts), part_of, folder)
     made = Tokenizer(model)
-    about |= dict(tokenizer=dict(pieces=made.size, sha256=made.hash), **notes)
-    about |= dict(corpus=corpus, settings=settings)
+    pieces = dict(pieces=made.size, sha256=made.hash)
+    about = dict(corpus=corpus, settings=settings, **shards, tokenizer=pieces, **notes)
     write_json(folder / 'corpus.json', about)
     return about
 

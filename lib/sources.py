@@ -88,7 +88,8 @@ def _read(open_file, name, field, notes, of_text):
     with readable(name), open_file() as file:
         kind, file = opened(file, str(name))
         if kind == 'text':
-            notes['is_one_text'] = of_text is formats.pieces
+            if of_text is formats.pieces:
+                notes['is_one_text'] = True
             yield from of_text(file, name)
         elif kind in ('rows', 'parquet'):
             for place, row in formats.rows(file, kind, name):

@@ -40,13 +40,13 @@ class Tokenizer:
         self.size, self.hash = len(self.model), sha256(path)
         fits = DOCUMENT_END < self.size < 1 << 16
         require(fits, f'{path} has {self.size:,} pieces; 3 to 65,535 fit into 16 bits')
-        special = self.model.unk_id() == UNKNOWN and all(
+        special = all(
             self.model.is_control(token) or re.fullmatch('<.*>', self.spelling(token))
             for token in (PAD, DOCUMENT_END)
         )
-        ids = 'padding at id 0, unknown at 1 and end of document at 2'
+        ids = 'padding, unknown and end of document at 0, 1 and 2'
         advice = 'train it with pad_id=0, unk_id=1, eos_id=2'
-        require(special, f'{path} does not have {ids}; {advice}')
+        require(special and self.model.unk_id() == UNKNOWN, f'{path} lacks {ids}; {advice}')
 
     def encode(self, text):
         """Token ids of a text (list of int), or of each text of a list, which all cores share."""
@@ -59,8 +59,7 @@ class Tokenizer:
         at spaces if no piece spans a space and the tokeniser keeps all spaces."""
         parts = [_parts(text, PART) if self._has_words else [text] for text in texts]
         ids = iter(self.encode(list(itertools.chain(*parts))))
-        for own in parts:
-            yield itertools.chain(*itertools.islice(ids, len(own)))
+        return (itertools.chain(*itertools.islice(ids, len(own))) for own in parts)
 
     @functools.cached_property
     def _has_words(self):
