@@ -113,7 +113,7 @@ def write_shards(texts, part_of, folder):
         progress = stack.enter_context(tqdm(desc='encoding', unit='B', unit_scale=True))
         places = itertools.count()
         for batch in batches(texts, BATCH_BYTES):
-            for text, ids in zip(batch, pieces.encode_long(batch)):
+            for text, ids in zip(batch, pieces.encode(batch)):
                 part, tokens = part_of(next(places), text), np.array([*ids, DOCUMENT_END], 'uint16')
                 files[part].write(tokens)
                 size, foreign = len(text.encode()), pieces.count_foreign(tokens)

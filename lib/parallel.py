@@ -67,7 +67,8 @@ def _tmx_pairs(file, source, names):
                 language = version.get(LANGUAGE) or version.get('lang') or ''
                 text = ''.join(''.join(segment.itertext()) for segment in version.iter('seg'))
                 texts.setdefault(_code(language), ' '.join(text.split()))
-            codes = codes or _codes(list(texts), names, source)
+            if len(texts) > 1 and not codes:
+                codes = _codes(list(texts), names, source)
             yield tuple(texts.get(code, '') for code in codes or [None] * len(names))
             unit.clear()
     require(codes, f'{source} has no translation unit (<tu>) of two languages')
@@ -78,13 +79,11 @@ def _code(name):
 
 
 def _codes(found, names, source):
-    """The codes of the languages `names` among those of a translation unit; [] if it has one.
+    """The codes of the languages `names` among those of a translation unit.
 
     A name begins with the code (en, en1); other languages follow in the order of the file."""
     codes = [code if code in found else '' for code in map(_code, names)]
     others = [code for code in found if code not in codes]
-    if len(found) < 2:
-        return []
     if len(names) == 1 or codes.count('') == len(others):
         codes = [code or others.pop(0) for code in codes]
     distinct = all(codes) and len(set(codes)) == len(names)

@@ -49,23 +49,21 @@ class Tokenizer:
         require(special and self.model.unk_id() == UNKNOWN, f'{path} lacks {ids}; {advice}')
 
     def encode(self, text):
-        """Token ids of a text (list of int), or of each text of a list, which all cores share."""
-        return self.model.encode(text, num_threads=cores())
+        """Token ids of a text (list of int), or of each text of a list, which all cores share.
 
-    def encode_long(self, texts):
-        """As `encode`, for long texts: an iterator of the token ids of each.
-
-        SentencePiece is slow there and needs 100 bytes a character, so it gets parts. These are cut
-        at spaces if no piece spans a space and the tokeniser keeps all spaces."""
-        parts = [_parts(text, PART) if self._has_words else [text] for text in texts]
-        ids = iter(self.encode(list(itertools.chain(*parts))))
-        return (itertools.chain(*itertools.islice(ids, len(own))) for own in parts)
+        SentencePiece is slow with long texts and needs 100 bytes a character, so it gets parts of
+        them: cut at spaces, if no piece spans a space and the tokeniser keeps all spaces."""
+        if isinstance(text, str):
+            return self.encode([text])[0]
+        parts = [_parts(one, PART) if self._has_words else [one] for one in text]
+        ids = iter(self.model.encode(list(itertools.chain(*parts)), num_threads=cores()))
+        return [list(itertools.chain(*itertools.islice(ids, len(of_one)))) for of_one in parts]
 
     @functools.cached_property
     def _has_words(self):
         spans = any(' ' in spelled or '\u2581' in spelled[1:] for spelled in self.spellings())
-        parts = itertools.chain(*self.encode(_parts(PROBE, 1)))
-        return not spans and list(parts) == self.encode(PROBE)
+        parts = itertools.chain(*self.model.encode(_parts(PROBE, 1)))
+        return not spans and list(parts) == self.model.encode(PROBE)
 
     def decode(self, tokens):
         """Text of token ids, without a space in front."""

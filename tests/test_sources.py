@@ -423,8 +423,6 @@ DOCUMENTED = '''"""This module is about zebras and where they may be found.
     >>> zebra()
     this is the output of the code and not prose at all
 
-    Too short.
-
     ==== ====
     one  two of a table that is no prose either for sure
     ==== ====
@@ -434,10 +432,7 @@ class Zebra:
     over the wide plains of its continent."""
     def f(self):
         """A paragraph that stands in two of the packages is read once."""
-template = """int of_another_language_that_is_written_here(void) {
-    return the_first_of_all_the_lines_that_are_here;
-"""
-add_docstr(f, """A documentation string that is passed to a function, an unusual way of it""")
+code = """int of_another_language_that_is_written_here(void) {"""
 print("A text that is passed to a function which does not document anything, so it is left out")
 '''
 
@@ -465,8 +460,7 @@ def test_docs_are_the_prose_of_the_required_packages_in_a_fixed_order_and_once(
         'A paragraph that stands in two of the packages is read once.\n',
         'The first module of the package comes before the second one.\n',
         'This module is about zebras and where they may be found.\n\n'
-        'An animal that has many stripes and runs over the wide plains of its continent.\n\n'
-        'A documentation string that is passed to a function, an unusual way of it\n',
+        'An animal that has many stripes and runs over the wide plains of its continent.\n',
     ]
 
 
