@@ -48,7 +48,7 @@ def documents(source, notes=None, of_text=formats.pieces):
     if kind == 'hf':
         return hugging_face(rest, notes)
     path, field = path_of(source)
-    if path.is_dir():
+    if path.is_dir() and of_text is not formats.lines:
         return _read_all(formats.folder(path), path, field, notes)
     return _read(partial(open, path, 'rb'), path, field, notes, of_text)
 
@@ -122,9 +122,9 @@ def docs(requirements=REQUIREMENTS):
 
 def _prose(text):
     """The paragraphs of a text that are prose: no code, no tables, no mark-up."""
+    code = re.compile(r'^\s*(>>>|\.\.\.|\$ |\.\. (code|math|plot)|\+--|===)|[;{}]$', re.M)
     for paragraph in re.split(r'\n[ \t]*\n', text):
-        code = r'^\s*(>>>|\.\.\.|\$ |\.\. (code|math|plot)|\+--|===)|[;{}]$'
-        if re.search(code, paragraph, re.M):
+        if code.search(paragraph):
             continue
         joined = re.sub(r'^\s*([-=~^*#+| \t.:]*|\.\. .*|:[a-z]+:)$', '', paragraph, flags=re.M)
         joined = re.sub(r':[\w:]+:`~?([^`<]*)[^`]*`', r'\1', joined)

@@ -94,6 +94,7 @@ THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
         (['missing'], 'missing'),
         (['two', 'archive.zip'], 'archive.zip'),
         (['two', 'archive.tar'], 'archive.tar'),
+        (['.', 'two'], 'directory'),
         (['two', 'two.tsv'], 'two.tsv'),
         (['two', 'three.tmx'], 'three.tmx'),
         (['two'], 'two, line 1, has 1 column'),
