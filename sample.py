@@ -34,15 +34,15 @@ device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 
 @torch.no_grad()
-def generate(model, idx, count, rows):
-    """Appends `count` samples from the embedding rows `rows` to idx (B, T) int64, on the CPU. The
-    model sees the last block_size tokens."""
-    for _ in trange(count, desc='sampling', unit=' tokens', leave=False):
+def generate(model, idx, rows):
+    """Appends max_new_tokens samples from the embedding rows `rows` to idx (B, T) int64, on the
+    CPU. The model sees the last block_size tokens."""
+    kept = min((top_k or len(rows)) if temperature else 1, len(rows))
+    for _ in trange(max_new_tokens, desc='sampling', unit=' tokens', leave=False):
         window = idx[:, -model.config.block_size :].to(model.head.weight.device)
-        logits = model(window, last_n=1)[:, 0].float().cpu()[:, rows]
-        kept = logits.topk(min(top_k if temperature else 1, len(rows)) or len(rows))
-        new = torch.multinomial((kept.values / (temperature or 1)).softmax(1), 1)
-        idx = torch.cat([idx, rows[kept.indices.gather(1, new)]], 1)
+        logits, rank = model(window, last_n=1)[:, 0].float().cpu()[:, rows].topk(kept)
+        new = torch.multinomial((logits / (temperature or 1)).softmax(1), 1)
+        idx = torch.cat([idx, rows[rank.gather(1, new)]], 1)
     return idx
 
 
@@ -86,7 +86,7 @@ def main():
     rows = torch.from_numpy(np.setdiff1d(np.concatenate([x.table for x in languages]), PAD))
     torch.manual_seed(seed)
     with memory_advice('lower num_samples'):
-        samples = generate(model.to(pick_device(device)), idx, max_new_tokens, rows).tolist()
+        samples = generate(model.to(pick_device(device)), idx, rows).tolist()
     spoke = [list(spoken(sample, languages, first)) for sample in samples]
     for pairs in spoke:
         print(marked(pairs, names, tokenizers, first), '-' * 20, sep='\n')

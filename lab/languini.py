@@ -44,8 +44,7 @@ def main():
     out, width = train.out_dir, train.head_dim or 64
     require(out and not checkpoint_paths(out), f'out_dir must be a new folder, not {out!r}')
     stored = read_checkpoint(checkpoint)
-    for key in ('model', 'model_state_dict', 'state_dict'):
-        stored = stored.get(key, stored) if isinstance(stored, dict) else {}
+    stored = stored.get('model', stored)
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in renamed(stored).items()}
         (V, C), (T, _) = shapes['wte.weight'], shapes['wpe.weight']
