@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from lib.configurator import ConfigError, read_settings, run_name
+from lib.configurator import ConfigError, read_settings, run_name, settings_of
 
 import pytest
 from conftest import REPO, environment, refused, script
@@ -283,7 +283,8 @@ def test_help_of_a_script_needs_no_torch_and_every_setting_has_a_comment(tmp_pat
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     named = [number for number, line in enumerate(lines) if line.startswith('  --')]
-    assert named and all(len(lines[number + 1].strip()) > 3 for number in named), lines
+    assert len(named) == len(settings_of(REPO / f'{name.replace(".", "/")}.py'))
+    assert all(len(lines[number + 1].strip()) > 3 for number in named), lines
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != '_'] == [without.name]
 
 
