@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lib.configurator import ConfigError, require, run
 
+import jinja2
 import torch
 import torch.nn.functional as F
 
@@ -111,23 +112,6 @@ def exported_tokenizer(language):
     return exported
 
 
-def model_card(out, languages, state):
-    """README.md of a model: its languages, what they read, their perplexities, its settings."""
-    path, lines = out / 'results.json', []
-    results = json.loads(path.read_text())['languages'] if path.exists() else {}
-    for language in languages:
-        cells, found = ['-', '-'], results.get(language.name)
-        if found:
-            error = f' ± {found["ppl_se"]:.2f}' if found['ppl_se'] else ''
-            cells = f'{found["tokens_seen"]:,}', f'{found["ppl"]:.2f}{error}'
-        cells = language.name, language.corpus.name, language.order or 'text', *cells
-        lines.append(f'| {" | ".join(cells)} |')
-    settings = '\n'.join(f'    {name} = {value!r}' for name, value in state['settings'].items())
-    about = dict(name=out.name, out=out, first=languages[0].name, step=state['step'])
-    form = (Path(__file__).parent / 'lib/model_card.md').read_text()
-    return form.format(**about, table='\n'.join(lines), settings=settings)
-
-
 def main():
     require(out_dir, 'say which run to export: --out_dir=out/RUN')
     require(Tokenizer, 'export.py needs two more packages: pip install safetensors tokenizers')
@@ -136,12 +120,16 @@ def main():
     ends = [int(language.table[DOCUMENT_END]) for language in languages]
     special = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))
     tensors = safetensors.torch.save(gpt2_tensors(model, config['n_head']), dict(format='pt'))
+    path, card = out / 'results.json', Path(__file__).parent / 'lib/model_card.md'
+    results = json.loads(path.read_text())['languages'] if path.exists() else {}
+    card = jinja2.Template(card.read_text(encoding='utf-8'), trim_blocks=True)
+    card = card.render(out=out, languages=languages, state=state, results=results)
     files = {'hf/config.json': config | special, 'hf/generation_config.json': special}
-    files |= {'hf/README.md': model_card(out, languages, state), 'hf/model.safetensors': tensors}
+    files |= {'hf/README.md': card.encode(), 'hf/model.safetensors': tensors}
     for language in languages:
         folder = f'hf-{language.name}'
         try:
-            files[f'{folder}/tokenizer.json'] = exported_tokenizer(language).to_str()
+            files[f'{folder}/tokenizer.json'] = exported_tokenizer(language).to_str().encode()
         except ConfigError as reason:
             print(f'{language.name} has no tokeniser folder: {reason}')
             continue
@@ -152,8 +140,7 @@ def main():
         files[f'{folder}/tokenizer_config.json'] = about
     for name, content in files.items():
         (out / name).parent.mkdir(exist_ok=True)
-        content = json.dumps(content, indent=2) if isinstance(content, dict) else content
-        content = content.encode() if isinstance(content, str) else content
+        content = json.dumps(content, indent=2).encode() if type(content) is dict else content
         write_file(out / name, lambda file, content=content: file.write(content))
     print('\n'.join(f'wrote {out / name}' for name in files))
 

@@ -5,13 +5,12 @@ Figure 1 right).
     python finetune.py --out_dir=out/RUN --glue_dir=FOLDER --tasks=cola,sst2 --seeds=[0,1,2]
 
 A classification head on the last token is trained together with the model on the tasks of
-lib/tasks.py. A clone reads the same tokens through its own lookup table, so it is tested on a task
-that it never trained on. Training stops early by the training language's accuracy on the dev set,
-which is also the test set: this accuracy is optimistic. The other languages are scored once, at the
-step that the training language chose.
+lib/tasks.py. A clone reads the same tokens through its own lookup table. Training stops early by
+the training language's accuracy on the dev set, which is also the test set: this accuracy is
+optimistic. The other languages are scored once, at the step that the training language chose.
 
-Results go to out/RUN/finetune.json after each task and seed; rerun to add what is missing. The 90%
-intervals are over examples and seeds, with one seed over the examples alone.
+Results go to out/RUN/finetune.json after each task and seed, with every prediction; rerun to add
+what is missing. The 90% intervals are over examples and seeds, with one seed over examples alone.
 """
 
 import copy
@@ -35,7 +34,7 @@ from lib.files import lock, write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import differing
 from lib.tables import align
-from lib.tasks import METRICS, TASKS, chosen_tasks, mean_over_tasks, outcomes, read_task
+from lib.tasks import TASKS, chosen_tasks, mean_over_tasks, read_task
 from lib.tokenizer import DOCUMENT_END, PAD
 from model import make_optimizer
 
@@ -65,8 +64,8 @@ def check_settings():
     whole = seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
     require(whole, f'seeds must be whole numbers from 0 to 4,294,967,295, not {seeds}')
     require(learning_rate > 0 <= dropout < 1, 'learning_rate must be above 0, dropout 0 to below 1')
-    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_tokens=4)
-    for name, minimum in dict(least, max_examples=0).items():
+    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_examples=0)
+    for name, minimum in dict(least, max_tokens=4).items():  # a pair of a token each, and ends
         require(globals()[name] >= minimum, f'{name} must be at least {minimum}')
 
 
@@ -84,21 +83,21 @@ def encode(tokenizer, texts, limit):
 
 
 def load_task(name, tokenizer, limit):
-    """(training set, dev set, the entry of a task in the results before its first seed). A set is
-    (token ids, classes); dev examples with one first text (passage, premise) are one group."""
-    sets, digest, number = [], hashlib.sha256(), {}
-    for is_dev in (False, True):
-        texts, classes = read_task(name, glue_dir, is_dev)
-        if not is_dev and 0 < max_examples < len(classes):
+    """(training set, dev set, the task's entry in the results before its first seed). A set is
+    (token ids, classes). Dev examples with the same first text (passage, premise) are one group."""
+    sets, digest = [], hashlib.sha256()
+    for part in ('train', 'dev'):
+        texts, classes = read_task(name, glue_dir, part)
+        if part == 'train' and max_examples:
             rows = np.random.default_rng(0).permutation(len(classes))[:max_examples]
             texts, classes = [texts[row] for row in rows], classes[rows]
         digest.update(json.dumps([texts, classes.tolist()]).encode())
         sets.append((encode(tokenizer, texts, limit), classes))
-    groups = [number.setdefault(first, len(number)) for first, *_ in texts]
-    require(len(number) > 1, f'{name}: all dev examples have one first text: no interval is known')
-    entry = dict(metric=TASKS[name].metric, majority=np.bincount(classes).max() / len(classes))
-    entry |= dict(train_examples=len(sets[0][1]), dev_examples=len(classes), groups=groups)
-    return *sets, entry | dict(truth=''.join(map(str, classes)), data=digest.hexdigest(), runs={})
+    _, groups = np.unique([first for first, *_ in texts], return_inverse=True)
+    require(groups.any(), f'{name}: all dev examples have one first text: no interval is known')
+    entry = dict(train_examples=len(sets[0][1]), dev_examples=len(classes), groups=groups.tolist())
+    entry |= dict(majority=np.bincount(classes).max() / len(classes), data=digest.hexdigest())
+    return *sets, entry | dict(truth=''.join(map(str, classes)), runs={})
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -124,29 +123,25 @@ def classify(model, tokens, language):
     return logits[torch.arange(len(rows)), [len(row) - 1 for row in rows]].float()
 
 
-def batches_of(lengths, epochs, rng, pool=16):
+def batches_of(lengths, epochs, rng):
     """Generator of batches (arrays of rows): some epochs of examples of these lengths, shuffled.
 
-    A batch is padded to its longest example. To keep padding low, every `pool` random batches are
-    sorted by length before they are cut into batches."""
+    A batch is padded to its longest example, so it has examples of nearly the same length."""
     for _ in range(epochs):
-        order, batches = rng.permutation(len(lengths)), []
-        for rows in np.split(order, range(pool * batch_size, len(order), pool * batch_size)):
-            rows = rows[np.argsort(lengths[rows], kind='stable')]
-            batches += np.split(rows, range(batch_size, len(rows), batch_size))
+        order = np.argsort(lengths * rng.uniform(0.8, 1.2, len(lengths)))
+        batches = np.split(order, range(batch_size, len(order), batch_size))
         yield from (batches[i] for i in rng.permutation(len(batches)))
 
 
+@torch.no_grad()
 def predict(model, tokens, language, context):
     """Logits (N, classes) float32 of all examples in a language, without dropout."""
-    order, logits = np.argsort([-len(ids) for ids in tokens]), []  # memory errors first
-    tokens_at_once = 4096 if model.wte.weight.device.type == 'cpu' else 65536
-    count = max(1, tokens_at_once // len(tokens[order[0]]))
     model.eval()
-    for rows in np.split(order, range(count, len(order), count)):
-        with torch.no_grad(), context:
-            logits.append(classify(model, [tokens[row] for row in rows], language).cpu())
-    return torch.cat(logits).numpy()[order.argsort()]
+    order = np.argsort([-len(ids) for ids in tokens])  # memory errors first
+    batches = np.split(order, range(batch_size, len(order), batch_size))
+    with context:
+        logits = [classify(model, [tokens[row] for row in rows], language) for rows in batches]
+    return torch.cat(logits).cpu().numpy()[order.argsort()]
 
 
 def fine_tune(gpt, name, train, dev, language, tested, seed, place, compute_dtype):
@@ -200,39 +195,33 @@ def summary(estimate):
 
 def summarise(entry, trained):
     """Adds the results in each language to a task's entry, from the predictions of its seeds: the
-    `summary` of the accuracy; of its difference to the language `trained`, over paired examples;
-    and of the task's own metric. Whole groups of dev examples are resampled."""
-    entry['runs'] = dict(sorted(entry['runs'].items(), key=lambda item: int(item[0])))
-    found, truth = [run['predictions'] for run in entry['runs'].values()], list(entry['truth'])
-    predicted = [[list(answers[name]) for answers in found] for name in found[0]]
-    counted = outcomes(np.array(truth, int), np.array(predicted, int))  # (languages, S, N, 4)
-    accuracy, own = (
-        Estimate.of(np.moveaxis(counted, 2, 0), entry['groups'], METRICS[metric])
-        for metric in ('accuracy', entry['metric'])
-    )
-    base = accuracy[list(found[0]).index(trained)]
+    `summary` of the accuracy, and of its difference to the language `trained`, over paired
+    examples. Whole groups of dev examples are resampled."""
+    found = [entry['runs'][seed]['predictions'] for seed in sorted(entry['runs'], key=int)]
+    truth, accuracy = list(entry['truth']), {}
+    for name in found[0]:
+        right = np.array([list(predictions[name]) for predictions in found]) == truth  # (S, N)
+        accuracy[name] = Estimate.of(right.T, entry['groups'])
     entry['languages'] = {
-        name: summary(here) | dict(difference=summary(here - base), own=summary(score))
-        for name, here, score in zip(found[0], accuracy, own)
+        name: summary(here) | dict(difference=summary(here - accuracy[trained]))
+        for name, here in accuracy.items()
     }
 
 
 def table(results, names):
     """The tasks `names` as text, and the mean accuracy over them."""
     trained, entries = results['train_language'], [results['tasks'][name] for name in names]
-    lines = [('task', 'metric', 'language', 'mean [90%]', 'majority', f'minus {trained}', 'seeds')]
+    lines = [('task', 'language', 'accuracy [90%]', 'majority', f'minus {trained}', 'seeds')]
     cell = '{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]'.format_map
     for name, entry in zip(names, entries):
-        metric, constant, count = entry['metric'], f'{entry["majority"]:.3f}', len(entry['runs'])
         for language, found in entry['languages'].items():
             gap = '' if language == trained else cell(found['difference'])
-            lines.append((name, 'accuracy', language, cell(found), constant, gap, str(count)))
-            if metric != 'accuracy':
-                lines.append((name, metric, language, cell(found['own']), '', '', str(count)))
+            numbers = f'{entry["majority"]:.3f}', gap, str(len(entry['runs']))
+            lines.append((name, language, cell(found), *numbers))
     for language in entries[0]['languages'] if len(names) > 1 else ():
         found = mean_over_tasks(entries, language)
-        lines.append(('mean', '', language, cell(found), f'{found["majority"]:.3f}', '', ''))
-    return align(lines, left=3)
+        lines.append(('mean', language, cell(found), f'{found["majority"]:.3f}', '', ''))
+    return align(lines, left=2)
 
 
 def open_results(path, about):
@@ -254,37 +243,36 @@ def open_results(path, about):
 
 def main():
     check_settings()
-    names = chosen_tasks(tasks, glue_dir)
+    names, out = chosen_tasks(tasks, glue_dir), Path(out_dir)
     gpt, languages, state = load_run(out_dir, data_dir)
     by_name = {language.name: language for language in languages}
     trained = by_name.get(train_language or languages[0].name)
     require(trained, f'train_language={train_language!r} is none of {", ".join(by_name)}')
     tested = [language for language in languages if language.corpus is trained.corpus]
     limit, tokenizer = min(max_tokens, gpt.config.block_size), trained.corpus.load_tokenizer()
-    machine = pick_device(device), pick_dtype(dtype, pick_device(device))
-    path, weights = Path(out_dir) / 'finetune.json', hashlib.sha256()
+    place, weights = pick_device(device), hashlib.sha256()
+    compute_dtype = pick_dtype(dtype, place)
     for name, tensor in sorted(gpt.state_dict().items()):
         weights.update(name.encode() + tensor.contiguous().numpy().tobytes())
     fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
-    about = dict(run=Path(out_dir).name, train_language=trained.name, step=state['step'])
+    about = dict(run=out.name, train_language=trained.name, step=state['step'])
     about |= dict(weights=weights.hexdigest(), settings=fixed)
-    with lock(out_dir), memory_advice('lower batch_size or max_tokens'):
-        results, jobs = open_results(path, about), []
-        for name in names:  # a broken file is found before hours of work on the others
-            entry = results['tasks'].get(name, dict(runs={}))
-            missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in entry['runs']]
-            if missing:
-                train, dev, new = load_task(name, tokenizer, limit)
-                entry = new | entry
-                same = entry['data'] == new['data']
-                require(same, f'the data of {name} in {glue_dir} is not that of {path}')
-                jobs += [(entry, name, train, dev, trained, tested, seed) for seed in missing]
-        for entry, name, *job, seed in jobs:
-            results['tasks'][name] = entry
-            entry['runs'][str(seed)] = fine_tune(gpt, name, *job, seed, *machine)
-            summarise(entry, trained.name)
-            write_json(path, results)
-            print(f'{name}: seed {seed} is finished')
+    with lock(out), memory_advice('lower batch_size or max_tokens'):
+        results = open_results(out / 'finetune.json', about)
+        # Reads all files first: a broken one is found before hours of work on the others.
+        for name, (train, dev, new) in [(n, load_task(n, tokenizer, limit)) for n in names]:
+            entry = results['tasks'].get(name, new)
+            same = entry['data'] == new['data']
+            require(same, f'the data of {name} in {glue_dir} is not that of {out}/finetune.json')
+            for seed in seeds:
+                if str(seed) in entry['runs']:
+                    continue
+                job = gpt, name, train, dev, trained, tested, seed, place, compute_dtype
+                entry['runs'][str(seed)] = fine_tune(*job)
+                summarise(entry, trained.name)
+                results['tasks'][name] = entry
+                write_json(out / 'finetune.json', results)
+                print(f'{name}: seed {seed} is finished')
     print(table(results, names))
 
 

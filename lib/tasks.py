@@ -1,4 +1,4 @@
-"""The classification tasks of Figure 1 (right), from GLUE and SuperGLUE: files, columns, metrics.
+"""The classification tasks of Figure 1 (right), from GLUE and SuperGLUE: files and columns.
 
 FOLDER       the tasks as GLUE and SuperGLUE distribute them: CoLA/train.tsv, BoolQ/val.jsonl; each
              may be JSON lines instead
@@ -31,7 +31,6 @@ class Task:
     folder: str  # its name in GLUE or SuperGLUE
     texts: tuple  # the column of each of one or two texts; that of the class is `label`
     labels: tuple  # the classes; JSON lines and Hugging Face may give the index instead
-    metric: str = 'accuracy'  # the task's own; f1 is of the second class
     dev: tuple = ('dev', 'val', 'validation')  # names of the dev set's file, or split
     header: tuple = ()  # the columns of a .tsv file that does not name them
     unfold: Callable = lambda row: [row]  # a row of the file -> its examples
@@ -60,20 +59,19 @@ def wsc_pair(row):
 
 ONE, PAIR = ('sentence',), ('sentence1', 'sentence2')
 BINARY, BOOLEAN, NLI = ('0', '1'), ('false', 'true'), ('entailment', 'not_entailment')
-MNLI = ('MNLI', PAIR, ('entailment', 'neutral', 'contradiction'), 'accuracy')
-COLA = ('source', 'label', 'mark', 'sentence')
+MNLI = ('MNLI', PAIR, ('entailment', 'neutral', 'contradiction'))
 
 TASKS = {
-    'cola': Task('CoLA', ONE, BINARY, 'matthews', header=COLA),
+    'cola': Task('CoLA', ONE, BINARY, header=('source', 'label', 'mark', 'sentence')),
     'sst2': Task('SST-2', ONE, BINARY),
-    'mrpc': Task('MRPC', PAIR, BINARY, 'f1'),
-    'qqp': Task('QQP', ('question1', 'question2'), BINARY, 'f1', has_torn_rows=True),
+    'mrpc': Task('MRPC', PAIR, BINARY),
+    'qqp': Task('QQP', ('question1', 'question2'), BINARY, has_torn_rows=True),
     'mnli': Task(*MNLI, ('dev_matched', 'validation_matched')),
     'mnli_mm': Task(*MNLI, ('dev_mismatched', 'validation_mismatched')),
     'qnli': Task('QNLI', ('question', 'sentence'), NLI),
     'rte': Task('RTE', PAIR, NLI),
     'boolq': Task('BoolQ', ('passage', 'question'), BOOLEAN),
-    'multirc': Task('MultiRC', ('passage', 'answer'), BINARY, 'f1', unfold=multirc_answers),
+    'multirc': Task('MultiRC', ('passage', 'answer'), BINARY, unfold=multirc_answers),
     'wsc': Task('WSC', ('text', 'noun'), BOOLEAN, unfold=wsc_pair),
 }
 ADVICE = "give the folder of GLUE's own files"  # when a dataset cannot be loaded
@@ -98,15 +96,15 @@ def chosen_tasks(names, source):
     return found
 
 
-def read_task(name, source, dev=False):
-    """The training set of a task, or its dev set: (list of tuples of one or two texts, (N,) int64
+def read_task(name, source, part):
+    """One part of a task, 'train' or 'dev': (list of tuples of one or two texts, (N,) int64
     classes).
 
     Surrounding spaces are stripped. Raises ConfigError with the file and line of a bad row."""
     task, texts, classes = TASKS[name], [], []
     known = {key: i for i, label in enumerate(task.labels) for key in (label, i)}  # true is 1
     read = hub_rows if source.startswith('hf:') else file_rows
-    for place, row in read(name, source, task.dev if dev else ('train',)):
+    for place, row in read(name, source, task.dev if part == 'dev' else (part,)):
         try:
             for example in task.unfold(row):
                 example = {SAME.get(column, column): value for column, value in example.items()}
@@ -114,11 +112,10 @@ def read_task(name, source, dev=False):
                 require(all(map(is_text, parts)), f'{place}: expected text, found {parts}')
                 there = f'the labels are {", ".join(task.labels)}; a test set has none'
                 require(label in known, f'{place}: the label is {label!r}, {there}')
-                texts.append(tuple(part.strip() for part in parts))
+                texts.append(tuple(text.strip() for text in parts))
                 classes.append(known[label])
         except (LookupError, TypeError, AttributeError) as error:
             raise ConfigError(f'{place}: not a row of {task.folder} ({error!r})') from None
-    part = 'dev' if dev else 'training'
     require(classes, f'the {part} set of {task.folder} in {source} is empty')
     return texts, np.array(classes)
 
@@ -168,35 +165,9 @@ def file_rows(name, source, parts):
         print(f'warning: skipped {len(torn)} short rows from {torn[0]} on', file=sys.stderr)
 
 
-# --- metrics --------------------------------------------------------------------------------------
-
-
-def outcomes(truth, predicted):
-    """What the metrics need of each example, (..., 4) float: 1 if it is right, of class 1,
-    predicted 1, both. METRICS take the means over the examples."""
-    positive, marked = np.broadcast_arrays(truth == 1, predicted == 1)
-    return np.stack([truth == predicted, positive, marked, positive & marked], -1).astype(float)
-
-
-def f1(means):
-    """F1 of class 1: 2 TP / (2 TP + FP + FN); 0 where class 1 neither occurs nor is predicted."""
-    _, positive, marked, both = np.moveaxis(means, -1, 0)
-    return 2 * both / np.where(positive + marked, positive + marked, 1)
-
-
-def matthews(means):
-    """Matthews correlation of two classes; 0 where the truth or the prediction is constant."""
-    _, positive, marked, both = np.moveaxis(means, -1, 0)
-    spread = positive * (1 - positive) * marked * (1 - marked)
-    return ((both - positive * marked) / np.sqrt(np.where(spread, spread, 1))).clip(-1, 1)
-
-
-METRICS = dict(accuracy=lambda means: means[..., 0], f1=f1, matthews=matthews)
-
-
 def mean_over_tasks(entries, language):
-    """The mean accuracy of a language over the entries of tasks, whose errors are independent:
-    dict(mean, interval, majority)."""
+    """The mean accuracy of a language over the tasks, whose errors are independent: dict(mean,
+    interval, majority). entries: of finetune.json."""
     found = [entry['languages'][language] for entry in entries]
     values = np.array([(one['mean'], *one['interval']) for one in found])
     mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)
