@@ -253,26 +253,25 @@ def main():
     place, weights = pick_device(device), hashlib.sha256()
     compute_dtype = pick_dtype(dtype, place)
     for name, tensor in sorted(gpt.state_dict().items()):
-        weights.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        weights.update(name.encode() + tensor.numpy().tobytes())
     fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
     about = dict(run=out.name, train_language=trained.name, step=state['step'])
     about |= dict(weights=weights.hexdigest(), settings=fixed)
     with lock(out), memory_advice('lower batch_size or max_tokens'):
-        results = open_results(out / 'finetune.json', about)
-        # Reads all files first: a broken one is found before hours of work on the others.
-        for name, (train, dev, new) in [(n, load_task(n, tokenizer, limit)) for n in names]:
+        results, jobs = open_results(out / 'finetune.json', about), []
+        for name in names:  # a broken file is found before hours of work on the others
+            train, dev, new = load_task(name, tokenizer, limit)
             entry = results['tasks'].get(name, new)
             same = entry['data'] == new['data']
             require(same, f'the data of {name} in {glue_dir} is not that of {out}/finetune.json')
-            for seed in seeds:
-                if str(seed) in entry['runs']:
-                    continue
-                job = gpt, name, train, dev, trained, tested, seed, place, compute_dtype
-                entry['runs'][str(seed)] = fine_tune(*job)
-                summarise(entry, trained.name)
-                results['tasks'][name] = entry
-                write_json(out / 'finetune.json', results)
-                print(f'{name}: seed {seed} is finished')
+            missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in entry['runs']]
+            jobs += [(entry, name, train, dev, trained, tested, seed) for seed in missing]
+        for entry, name, *job, seed in jobs:
+            found = fine_tune(gpt, name, *job, seed, place, compute_dtype)
+            entry['runs'][str(seed)], results['tasks'][name] = found, entry
+            summarise(entry, trained.name)
+            write_json(out / 'finetune.json', results)
+            print(f'{name}: seed {seed} is finished')
     print(table(results, names))
 
 
