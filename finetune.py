@@ -128,7 +128,7 @@ def batches_of(lengths, epochs, rng):
 
     A batch is padded to its longest example, so it has examples of nearly the same length."""
     for _ in range(epochs):
-        order = np.argsort(lengths * rng.uniform(0.8, 1.2, len(lengths)))
+        order = np.argsort(lengths * rng.uniform(0.9, 1.1, len(lengths)))
         batches = np.split(order, range(batch_size, len(order), batch_size))
         yield from (batches[i] for i in rng.permutation(len(batches)))
 

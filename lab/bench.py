@@ -14,7 +14,6 @@ import torch
 from torch.utils.benchmark import Timer
 
 from lib import machine
-from lib.tables import align
 from model import GPT, SIZES, GPTConfig, make_optimizer
 
 size = 'mini'  # mini, small or medium
@@ -51,16 +50,11 @@ def main():
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = torch.cuda.max_memory_allocated(place) if place.type == 'cuda' else memory
     peak = machine.measure_peak(place, compute_dtype, seconds=1.0)
-    speed = tokens[:, 1:].numel() / median
-    figures = {
-        'tokens/s': speed,
-        'MFU': speed * config.flops_per_token() / peak,
-        'peak of matrix products, GFLOP/s': peak / 1e9,
-        'memory, GiB': memory / 2**30,
-    }
-    print(f'{machine.describe(place)}, torch {torch.__version__}, median of {seconds:g} s')
-    lines = [(name, f'{value:,.3f}') for name, value in figures.items()]
-    print(align([(f'{size}, {compute_dtype}', ''), *lines]))
+    speed = micro_batch_size * block_size / median
+    mfu = speed * config.flops_per_token() / peak
+    print(f'{machine.describe(place)}, torch {torch.__version__}, {compute_dtype}, {size}')
+    print(f'{speed:,.0f} tokens/s, median of {seconds:g} s; {memory / 2**30:.2f} GiB')
+    print(f'MFU {mfu:.4f} of {peak / 1e9:,.1f} GFLOP/s')
 
 
 if __name__ == '__main__':
