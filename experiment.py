@@ -197,8 +197,13 @@ def print_plan(jobs, left_out, hours_of, parameters):
 def start_worker(environment):
     os.environ.update(environment)
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
+    reset_signals()
     end_with_parent()
+
+
+def reset_signals():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a run in training stops by itself
 
 
 def train_one(arguments):
@@ -212,6 +217,8 @@ def train_one(arguments):
             train.main(stems, overrides)
         except BaseException as error:  # SystemExit, too: the process takes the next run
             return ' '.join(str(error).split()) or type(error).__name__
+        finally:
+            reset_signals()
     return ''
 
 
