@@ -15,7 +15,6 @@ from lib.paper import kind_of, load_paper_runs, paper_rows
 from lib.runs import load_runs
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
-FIVE = [0.05, *FOUR]
 SIX = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0]
 SIXTEEN = [0.05, *np.arange(1, 9) / 10, 0.85, 0.9, 0.95, 1, 1.5, 2, 3]  # the paper's own
 EN = PowerLaw(0.0386839, 0.20725333, 0.08406525)
@@ -200,28 +199,21 @@ def test_few_budgets_over_a_transition_give_no_interval_but_say_what_to_add():
     assert closed['transfer_interval'] and not closed['holes']
 
 
-def test_the_budgets_from_which_a_power_law_holds_are_proposed():
-    law = law_of_transition(budgets=(*TWELVE, 1.5, 2.0, 3.0))
-    assert 0.3 * UNIT < law.holds_from <= UNIT
-    assert f'--least_tokens={law.holds_from:.0f}' in fit_scaling.describe(law)
-    assert law_with_noise(SIX, 0.001).holds_from == 0
-
-
 # --- the runs of a folder -------------------------------------------------------------------------
 
 NINETY, DOCUMENTS = [[0.9, 0.1]], (0.1, -0.1, 0.2, -0.2)
 
 
-def write_mono(folder, fractions, corpus='books_en', law=EN, noise=0.01, **more):
+def write_mono(folder, fractions, corpus='books_en', law=EN.ppl, noise=0.01, **more):
     for i, fraction in enumerate(fractions):
         about = dict(corpora=[corpus], languages=[corpus[-2:]], max_steps=round(18265 * fraction))
         ppl = equivalent(1, math.log(1 + noise * (-1) ** i), law)
         write_run(folder, f'mono_{corpus}_{i}', [[1.0]], ppl, **about | more)
 
 
-def equivalent(teff, error=0.0, law=EN):
+def equivalent(teff, error=0.0, law=EN.ppl):
     """Perplexity of a run whose languages have this token efficiency."""
-    return lambda seen, i: law.ppl(seen * teff) * math.exp(error)
+    return lambda seen, i: law(seen * teff) * math.exp(error)
 
 
 def write_mix(folder, name='mix', teff=2.0, stages=NINETY, **more):
@@ -242,7 +234,7 @@ def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
     out = tmp_path / 'out'
     write_mix(out, 'alone', 1, [[0.0, 1.0]], max_steps=9132)  # en1 is never seen
     write_mono(out, SIX, noise=1e-4)
-    write_mono(out, [0.1, 0.5], corpus='books_fr', law=FR)
+    write_mono(out, [0.1, 0.5], corpus='books_fr', law=FR.ppl)
     write_run(out, 'row05', NINETY, lambda seen, i: EN.ppl(seen * (1.0, 2.0)[i]))
     write_run(out, 'great', [[0.1, 0.9]], lambda seen, i: (EN.ppl(0.9 * seen), 10.0)[i])
     write_run(out, 'frfr', [[0.5, 0.5]], lambda seen, i: 20.0, corpora=['books_fr'] * 2)
@@ -310,81 +302,72 @@ def test_transfer_is_that_over_the_best_control_that_reads_once(tmp_path):
     assert first['control'] == '' and first['transfer'] is row['gain'] is None  # nothing re-reads
 
 
-def test_the_law_is_the_control_where_the_step_matched_one_is_weaker(tmp_path):
-    write_mono(tmp_path, SIX, noise=1e-3)
-    write_mix(tmp_path, teff=0.97)
-    write_control(tmp_path, 'alone', 0.8)
-    row = rows_of(tmp_path)[0]['mix', 'en2']
-    assert row['transfer'] == row['teff'] == pytest.approx(0.97, rel=0.01)
-    assert row['control'] == 'the law' and row['control_ppl'] == row['mlpe']
-    assert row['control_teff'] == pytest.approx(0.8, rel=0.01)
-    assert row['transfer_nats'] == pytest.approx(math.log(row['mlpe'] / row['ppl']))
-
-
-def test_gain_is_over_re_reading_of_at_most_the_compute_of_the_mixture(tmp_path):
+def test_gain_is_over_re_reading_and_the_law_may_be_the_control(tmp_path):
     write_mono(tmp_path, SIX, noise=1e-3)
     write_mix(tmp_path)
-    for epochs, teff in ((0, 1.2), (4, 3.0), (10, 4.0), (20, 5.0)):  # the last costs two mixtures
+    for epochs, teff in ((0, 1.2), (4, 3.0), (10, 4.0), (20, 5.0)):  # 20 costs more than the mix
         write_control(tmp_path, f'x{epochs}', teff, epochs=epochs)
-    row = rows_of(tmp_path)[0]['mix', 'en2']
+    write_mix(tmp_path, 'weak', 0.97, [[0.8, 0.2]])
+    write_control(tmp_path, 'weaker', 0.8, [[0.8, 0.2]])
+    rows, _ = rows_of(tmp_path)
+    row, weak = rows['mix', 'en2'], rows['weak', 'en2']
     assert (row['control'], row['reread_control']) == ('x0', 'x10')
     assert row['gain'] == pytest.approx(0.5, rel=0.02) and row['gain_nats'] < 0
     assert row['transfer'] == pytest.approx(2 / 1.2, rel=0.02)
+    # a monolingual run on as many tokens is a control, and better than the step-matched one
+    assert weak['control'] == 'the law' and weak['control_ppl'] == weak['mlpe']
+    assert weak['transfer'] == weak['teff'] == pytest.approx(0.97, rel=0.01)
+    assert weak['control_teff'] == pytest.approx(0.8, rel=0.01)
+    assert weak['transfer_nats'] == pytest.approx(math.log(weak['mlpe'] / weak['ppl']))
 
 
-OTHER = [  # ways to train or score that no law and no control shares with a run
-    dict(more=dict(test='ab')),
-    dict(more=dict(windows=64)),
-    dict(more=dict(last_n=8)),
-    dict(more=dict(tokenizer='ff')),
-    dict(batch_size=64),
-    dict(lr_schedule='wsd'),
-    dict(warmup_steps=50),
-    dict(model=SMALL | dict(n_embd=512)),
-    dict(weight_decay=0.1),
-]
-STEPS = [dict(max_steps=9132), dict(stages=[[0.8, 0.2]]), dict(only='en1')]
+APART = [dict(more=dict(test='ab')), dict(more=dict(windows=64)), dict(more=dict(last_n=8))]
+APART += [dict(more=dict(tokenizer='ff')), dict(model=SMALL | dict(n_embd=512))]
+APART += [dict(batch_size=64), dict(lr_schedule='wsd'), dict(warmup_steps=50)]
 
 
-@pytest.mark.parametrize('change', OTHER + STEPS)
-def test_a_run_that_saw_other_sequences_is_no_control(tmp_path, change):
-    write_mix(tmp_path)
-    write_control(tmp_path, 'alone', 1.6, **change)
-    assert rows_of(tmp_path)[0]['mix', 'en2']['control'] == ''
-
-
-@pytest.mark.parametrize('change', [*OTHER, dict(learning_rate=1e-3)])
-def test_runs_that_were_made_or_scored_in_another_way_share_no_law(tmp_path, change):
-    write_mono(tmp_path, FIVE)
+@pytest.mark.parametrize(
+    'change, has_law, controls',
+    [
+        *((change, False, 1) for change in (*APART, dict(weight_decay=0.1))),
+        (dict(learning_rate=1e-3), False, 2),  # controls have rates of their own
+        (dict(max_steps=9132), True, 1),
+        (dict(stages=[[0.8, 0.2]]), True, 1),
+    ],
+)
+def test_runs_that_were_made_or_scored_in_another_way_are_not_compared(
+    tmp_path, change, has_law, controls
+):
+    write_mono(tmp_path, SIX)
     write_mix(tmp_path, **change)
-    write_control(tmp_path, 'mix-only_en2', 1.6, **change)
-    rows, laws = rows_of(tmp_path)
-    assert sorted(len(law.runs) for law in laws) == [0, 5]
-    assert rows['mix', 'en2']['teff'] is None and rows['mix', 'en2']['note']
-    assert rows['mix', 'en2']['control'] == 'mix-only_en2'  # what changed alike is compared
+    write_control(tmp_path, 'own', 1.6, **change)
+    write_control(tmp_path, 'other', 1.4)
+    row = rows_of(tmp_path)[0]['mix', 'en2']
+    assert (row['teff'] is not None) == has_law and (row['note'] or has_law)
+    assert (row['control'], row['controls_tried']) == ('own', controls)
 
 
-@pytest.mark.parametrize('best, noise_from', [(3e-4, 'residuals'), (2e-3, 'replicates')])
+@pytest.mark.parametrize('best, noise_from', [(0.8, 'residuals'), (1.6, 'replicates')])
 def test_only_the_best_control_counts_for_the_noise(tmp_path, best, noise_from):
     write_mono(tmp_path, SIX)
     write_mix(tmp_path)
     write_control(tmp_path, 'one_seed', 1.2, learning_rate=3e-4)
     for seed, error in enumerate((0.9, 1.0, 1.1)):
-        teff = error * (1.6 if best == 2e-3 else 0.8)
-        write_control(tmp_path, f'seed_{seed}', teff, seed=seed, learning_rate=2e-3)
+        about = dict(seed=seed, learning_rate=2e-3)
+        write_control(tmp_path, f'three_{seed}', best * error, **about)
     rows, [law] = rows_of(tmp_path)
-    assert rows['mix', 'en2']['control'] == ('one_seed' if best == 3e-4 else 'seed_0')
+    assert rows['mix', 'en2']['control'] == ('one_seed' if best < 1.2 else 'three_0')
     assert law.noise_from == noise_from
 
 
 def test_an_order_of_text_has_a_law_and_controls_of_its_own(tmp_path):
-    write_mono(tmp_path, FIVE)
+    write_mono(tmp_path, SIX)
     reverse = dict(orders=['', 'reversed'])
     write_mix(tmp_path, **reverse)
     write_control(tmp_path, 'first', 1.5, only='en1')
     write_control(tmp_path, 'second', 1.5)
     rows, laws = rows_of(tmp_path)
-    assert sorted(len(law.runs) for law in laws) == [0, 5]
+    assert sorted(len(law.runs) for law in laws) == [0, 6]
     assert rows['mix', 'en1']['control'] == 'first'  # whose order is that of the mixture's en1
     assert rows['mix', 'en2']['control'] == '' and rows['mix', 'en2']['teff'] is None
     write_control(tmp_path, 'reverse', 1.2, **reverse)
@@ -392,18 +375,18 @@ def test_an_order_of_text_has_a_law_and_controls_of_its_own(tmp_path):
 
 
 def test_a_language_added_to_a_trained_model_is_no_monolingual_run(tmp_path):
-    write_mono(tmp_path, FIVE)
+    write_mono(tmp_path, SIX)
     for name, teff in (('one', 2.0), ('other', 1.5)):
         added = dict(train_only='en2', init_from=f'out/{name}', max_steps=1826)
         write_mix(tmp_path, name, teff, [[0.0, 1.0]], **added)
     rows, [law] = rows_of(tmp_path)
-    assert len(law.runs) == 5
+    assert len(law.runs) == 6
     assert rows['one', 'en2']['teff'] == pytest.approx(2, rel=0.1)
     assert rows['other', 'en2']['teff'] == pytest.approx(1.5, rel=0.1)
 
 
 def test_runs_that_differ_in_their_seed_are_pooled(tmp_path):
-    write_mono(tmp_path, FIVE, noise=0, documents=DOCUMENTS)
+    write_mono(tmp_path, SIX, noise=0, documents=DOCUMENTS)
     errors = 0.03, -0.01, -0.02
     for seed, error in enumerate(errors):
         about = dict(seed=seed, documents=DOCUMENTS)
@@ -414,7 +397,7 @@ def test_runs_that_differ_in_their_seed_are_pooled(tmp_path):
     assert math.log(pooled['ppl']) == pytest.approx(pooled['document_loss'].sum() / 40)
     rows, [law] = rows_of(tmp_path)
     row = rows['mix_0', 'en2']
-    assert row['seeds'] == 3 and len(rows) == 7
+    assert row['seeds'] == 3 and len(rows) == 8
     assert (law.noise_from, law.dof) == ('replicates', 2)
     assert law.noise == pytest.approx(np.std(errors, ddof=1))
     assert row['teff_interval'][0] < 2 < row['teff_interval'][1]
@@ -422,6 +405,10 @@ def test_runs_that_differ_in_their_seed_are_pooled(tmp_path):
 
 OLD = dict(start_entries='', start_noise=0.3, trainable='all', parallel_epochs=False)
 OLD |= dict(only='', orders=[], loss_weights=[], warmup_fraction=0.0, decay_fraction=0.2)
+SAME = [*({name: value} for name, value in OLD.items()), OLD, dict(orders=['', '']), dict(size='x')]
+OTHER = [dict(weight_decay=0.1), dict(parallel_epochs=True), dict(orders=['', 'reversed'])]
+OTHER += [dict(loss_weights=[0.5, 0.5]), dict(init_embeddings='spelling')]
+OTHER += [dict(start_entries='clones'), dict(trainable='en2', init_from='a')]
 ADDED = dict(start_entries='clones', start_noise=0.1, trainable='en2', init_from='a')
 RENAMED = dict(init_embeddings='spelling', init_noise=0.1, train_only='en2', init_from='a')
 DECAY = dict(lr_schedule='wsd', decay_fraction=0.1)
@@ -430,18 +417,9 @@ DECAY = dict(lr_schedule='wsd', decay_fraction=0.1)
 @pytest.mark.parametrize(
     'first, second, count',
     [
-        *(({}, {name: value}, 1) for name, value in OLD.items()),  # without effect, or the default
-        ({}, OLD, 1),
-        ({}, dict(orders=['', '']), 1),
-        ({}, dict(size='x'), 1),
+        *(({}, change, 1) for change in SAME),  # of no effect, or the default
+        *(({}, change, 2) for change in OTHER),
         (ADDED, RENAMED, 1),
-        ({}, dict(orders=['', 'reversed']), 2),
-        ({}, dict(loss_weights=[0.5, 0.5]), 2),
-        ({}, dict(start_entries='clones'), 2),
-        ({}, dict(init_embeddings='spelling'), 2),
-        ({}, dict(trainable='en2', init_from='a'), 2),
-        ({}, dict(parallel_epochs=True), 2),
-        ({}, dict(weight_decay=0.1), 2),
         (DECAY, DECAY | dict(decay_fraction=0.3), 2),
     ],
 )
@@ -452,20 +430,17 @@ def test_settings_keep_runs_apart_by_their_effect(tmp_path, first, second, count
 
 
 def test_copies_of_runs_change_nothing(tmp_path, capsys):
-    def write(folder):
-        write_mono(folder, SIX, out_dir='a', device='cpu')
-        write_mix(folder)
-        write_control(folder, 'mix-only_en2', 1.5)
-        return folder
-
-    once, [law] = rows_of(write(tmp_path / 'once'))
+    write_mono(tmp_path, SIX, out_dir='a', device='cpu')
+    write_mix(tmp_path)
+    write_control(tmp_path, 'mix-only_en2', 1.5)
+    once, [law] = rows_of(tmp_path)
     assert 'copies' not in capsys.readouterr().out
     about = dict(corpora=['books_en'], languages=['en'], out_dir='b', device='cuda')
-    copied = write(tmp_path / 'copied')
-    write_run(copied, 'again', [[1]], equivalent(1, math.log(0.99)), final_windows=7, **about)
-    write_mix(copied, 'zz_mix', out_dir='c', init_from='trunk')
-    write_control(copied, 'zz_alone', 1.5, cloned_fraction=0.5)
-    copied, [same_law] = rows_of(copied)
+    again = equivalent(1, math.log(0.99))
+    write_run(tmp_path, 'again', [[1]], again, final_windows=7, **about)
+    write_mix(tmp_path, 'zz_mix', out_dir='c', init_from='trunk')
+    write_control(tmp_path, 'zz_alone', 1.5, cloned_fraction=0.5)
+    copied, [same_law] = rows_of(tmp_path)
     assert 'zz_mix (of mix)' in capsys.readouterr().out
     assert law.dof == same_law.dof == 3
     apart = dict(run='', settings='', controls_tried='')
@@ -489,12 +464,17 @@ def test_runs_of_one_test_document_or_of_older_versions_are_read(tmp_path):
     assert rows['single', 'en2']['ppl_se'] is None
 
 
-def test_least_tokens_leaves_smaller_budgets_out(tmp_path, monkeypatch):
-    write_mono(tmp_path, SIX, noise=1e-3)
+def test_least_tokens_is_proposed_where_it_leaves_a_power_law(tmp_path, monkeypatch):
+    budgets = *TWELVE, 1.5, 2.0, 3.0
+    write_mono(tmp_path, budgets, law=transition, noise=0)
     write_mix(tmp_path)
-    monkeypatch.setattr(fit_scaling, 'least_tokens', round(0.08 * UNIT))
     rows, [law] = rows_of(tmp_path)
-    assert len(law.runs) == 5 == rows['mix', 'en2']['budgets']
+    assert 0.3 * UNIT < law.holds_from <= UNIT and rows['mix', 'en2']['budgets'] == len(budgets)
+    assert f'--least_tokens={law.holds_from:.0f}' in fit_scaling.describe(law)
+    monkeypatch.setattr(fit_scaling, 'least_tokens', round(law.holds_from))
+    rows, [law] = rows_of(tmp_path)
+    assert isinstance(law.curve, PowerLaw) and law.misfit < 0.01 and law.holds_from == 0
+    assert 5 <= rows['mix', 'en2']['budgets'] == len(law.runs) < len(budgets)
     assert rows['mono_books_en_0', 'en']['teff'] == 1  # still a row
 
 
@@ -506,19 +486,14 @@ def test_runs_of_the_paper_are_recognised_by_their_setup(tmp_path):
     anchored, reversed_ = dict(fr, vocabulary='anchored'), [[0.9, 0.1], [0.1, 0.9]]
     ten = dict(corpora=['books_en'] * 10, languages=[f'en{i + 1}' for i in range(10)])
     both = ['Table 1 row 1', 'Table 3 row 1']
+    changes = [dict(vocabulary='anchored'), dict(cloned_fraction=0.9), dict(lr_schedule='wsd')]
+    changes += [dict(model=SMALL | dict(n_layer=4, n_embd=512)), *OTHER]
     for number, (stages, more, expected) in enumerate(
         (
             (NINETY, {}, ['Table 1 row 5']),
-            (NINETY, dict(max_steps=36530), ['Figure 2 2x']),
-            (NINETY, dict(vocabulary='anchored'), []),
-            (NINETY, dict(cloned_fraction=0.9), []),
-            (NINETY, dict(lr_schedule='wsd'), []),
-            (NINETY, dict(weight_decay=0.1), []),
-            (NINETY, dict(loss_weights=[0.5, 0.5]), []),
-            (NINETY, dict(parallel_epochs=True), []),
-            (NINETY, dict(orders=['', 'reversed']), []),
-            (NINETY, dict(model=SMALL | dict(n_layer=4, n_embd=512)), []),
+            *((NINETY, change, []) for change in changes),
             ([[0.85, 0.15]], {}, []),
+            (NINETY, dict(max_steps=36530), ['Figure 2 2x']),
             (reversed_, {}, ['Table 1 row 9']),
             ([[0.1] * 10], ten, ['Table 1 row 6']),
             ([[0.5] + [0.5 / 9] * 9], ten, ['Table 1 row 7']),
