@@ -11,7 +11,7 @@
             learning rates and batch sizes, and the monolingual run on as many tokens (TEff 1).
   gain      TEff / TEff of the best control of at most the mixture's compute, which may re-read its
             text (train.py --only=LANGUAGE --epochs=4): whether the other languages pay off
-  nats      log perplexity of that control minus that of the run
+  nats      log perplexity of the control minus that of the run, for transfer and for gain
   tau       (transfer - 1) * own / other tokens: own tokens that a token of the others replaces
 Intervals are 90% intervals. A row without one says why, and which runs would give it.
 """
@@ -32,7 +32,7 @@ from lib.bootstrap import interval
 from lib.files import write_json
 from lib.laws import B_MIN, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_rows, read_csv
-from lib.plots import COLORS, TITLES, log_ticks, panel, stitch
+from lib.plots import COLORS, log_ticks, picture
 from lib.runs import controls_of, group_of, is_monolingual, label_of, load_runs, trained
 from lib.tables import align, ppl_text, short, with_interval
 
@@ -42,19 +42,19 @@ wide = False  # print every column; else what fits 100 columns
 
 # --- the measures of a result ---------------------------------------------------------------------
 
-# Each measure, and the results whose token equivalents it compares.
+# Each measure, and the results whose token equivalents it compares
 MEASURES = dict(mlpe='', mlte='run', teff='run', control_teff='control', transfer='run control')
 MEASURES |= dict(transfer_nats='', tau='run control', reread_teff='reread', gain='run reread')
 MEASURES |= dict(gain_nats='')
 
 
 def measure(law, result, control=None, reread=None, others=0.0):
-    """MEASURES of a result, {name: value, name_interval: (low, high)}, None where unknown; and
-    control_is_law: the monolingual run on as many tokens beats the control, and replaces it;
-    holes: pairs of budgets between which the law is too uncertain for intervals.
+    """The MEASURES of a result, {name: value, name_interval: (low, high)}, None where unknown.
 
-    control: result of the best control that reads once, or None. reread: of the best of at most the
-    mixture's compute. others: tokens of the other languages."""
+    control: result of the best control that reads its tokens once, or None; reread: of the best
+    control of at most the mixture's compute; others: tokens of the other languages. Beside the
+    MEASURES: control_is_law, whether the monolingual run on as many tokens is the better control;
+    holes, pairs of budgets between which the law is too uncertain for an interval."""
     results = {'run': result, 'control': control, 'reread': reread}
     results = {role: one for role, one in results.items() if one}
     seen, by_law = result['tokens_seen'], False
@@ -145,11 +145,10 @@ def law_of_group(members, controls):
 
 
 def row_of(run, name, laws, controls):
-    """One language of a run, as scaling.json and scaling.csv have it; None is unknown.
+    """A row of scaling.json and scaling.csv: a language of a run; None is unknown.
 
-    What was trained: run, settings, steps, shares by stage, ...; scores: tokens_seen, ppl, ...;
-    MEASURES with their intervals; `comparison`; and the figures of the paper's run that the run
-    repeats."""
+    It has what was trained (run, settings, steps, shares by stage), scores (tokens_seen, ppl), the
+    `comparison` with law and controls, and the numbers of the paper's run that this run repeats."""
     languages, stages = list(run['languages']), run['settings']['stages']
     result, seen = run['languages'][name], trained(run)
     group = group_of(run, name) if name in seen else ''
@@ -176,9 +175,10 @@ def row_of(run, name, laws, controls):
 
 
 def comparison(run, name, law, every, once, reread):
-    """The MEASURES of a language of a run, and what they rest on: the controls, how many were
-    tried, `reading` (power law, interpolation, extrapolated), budgets and trunks of the law,
-    add_budgets (tokens) and a note on what is missing."""
+    """The MEASURES of a language of a run, and the controls and the law behind them.
+
+    reading: power law, interpolation or extrapolated; add_budgets: tokens of monolingual runs that
+    would close holes of the law; note: what is missing, and why."""
     result, *compared = (one and one['languages'][name] for one in (run, once, reread))
     tokens = sum(other['tokens_seen'] for other in run['languages'].values())
     row = measure(law, result, *compared, others=tokens - result['tokens_seen'])
@@ -235,12 +235,10 @@ def cell(row, key):
     return with_interval(value, row[f'{key}_interval'], write)
 
 
-COLUMNS = dict(teff='TEff', transfer='transfer [90%]', gain='gain over re-reading')
-
-
 def table_text(rows, every=False):
-    """The table of rows: perplexity, TEff, transfer, gain; with `every` all measures, too."""
-    titles = {key: key.replace('_', ' ') for key in MEASURES} if every else COLUMNS
+    """The table of rows: perplexity, TEff, transfer and gain; or `every` measure."""
+    titles = dict(teff='TEff', transfer='transfer [90%]', gain='gain over re-reading')
+    titles = {key: key.replace('_', ' ') for key in MEASURES} if every else titles
     titles = {k: title for k, title in titles.items() if any(row[k] is not None for row in rows)}
     notes = list(dict.fromkeys(row['note'] for row in rows if row['note']))
     lines = [('run', 'language', 'tokens', 'PPL', *titles.values(), '')]
@@ -279,8 +277,9 @@ def describe(law):
         text += f' that lie {law.misfit:.1%} off' if count > 3 else ''
         text += '; b at its lower bound: no levelling off' if b < 1.01 * B_MIN else ''
     text += f'; {law.trunks} trunks' if law.trunks > 1 else ''
-    noise = f'{law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
-    text += f'; run noise {noise if law.dof else "unknown"}'
+    if law.dof:
+        text += f'; run noise {law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
+    text += f'; no interval: {law.problem}' if law.problem else ''
     if law.holds_from:
         tokens = round(law.holds_from)
         text += f'; a power law holds from {short(tokens)} on: --least_tokens={tokens}'
@@ -320,7 +319,7 @@ def write_csv(path, rows):
                 line[key] = value
         lines.append({k: f'{v:.5g}' if isinstance(v, float) else v for k, v in line.items()})
     with Path(path).open('w', newline='') as file:
-        writer = csv.DictWriter(file, lines[0])
+        writer = csv.DictWriter(file, lines[0] if lines else ())  # controls have no rows
         writer.writeheader()
         writer.writerows(lines)
 
@@ -353,26 +352,25 @@ def scale(folder):
     return entries, rows
 
 
-def draw_laws(laws, path):
-    """Figure 5 as a PNG of all texts."""
-    panels = []
-    law_panels(panels, laws)
-    if panels:
-        Path(path).write_bytes(stitch(panels))
-
-
-def law_panels(panels, laws):
-    """Figure 5: the monolingual runs of each text, and the law of each model with its 90% band."""
+def draw_laws(laws, file):
+    """Figure 5: the monolingual runs of each text, and the law of each model with its 90% band.
+    Returns whether there are any."""
     texts = {}
     for law in laws:
         if law['runs']:
             texts.setdefault(law['label'].partition(', ')[0], []).append(law)
-    for text, members in texts.items():
-        with panel(panels, text, xlabel=TITLES['tokens'], ylabel=TITLES['ppl']) as axes:
-            for color, law in zip(itertools.cycle(COLORS), members):
-                draw_law(axes, law, color)
-            log_ticks(axes.xaxis, short)
-            log_ticks(axes.yaxis)
+    if texts:
+        grid = dict(nrows=-(-len(texts) // 2), ncols=min(2, len(texts)))
+        with picture(file, '', (5.2 * grid['ncols'], 4 * grid['nrows']), **grid) as axes:
+            for ax, (text, members) in zip(axes.flat, texts.items()):
+                for color, law in zip(itertools.cycle(COLORS), members):
+                    draw_law(ax, law, color)
+                ax.set(title=text, xlabel='tokens', ylabel='perplexity')
+                log_ticks(ax.xaxis, short)
+                log_ticks(ax.yaxis)
+            for ax in axes.flat[len(texts) :]:
+                ax.axis('off')
+    return bool(texts)
 
 
 def draw_law(axes, law, color):
