@@ -38,7 +38,7 @@ from lib.tables import align, ppl_text, short, with_interval
 
 out = 'out'  # folder of the runs; the tables and the picture are written here too
 least_tokens = 0  # fit the laws to budgets of at least so many tokens; 0: all
-wide = False  # print every column; else what fits 100 columns
+wide = False  # print all rows and measures; else what fits 100 columns
 
 # --- the measures of a result ---------------------------------------------------------------------
 
@@ -46,6 +46,7 @@ wide = False  # print every column; else what fits 100 columns
 MEASURES = dict(mlpe='', mlte='run', teff='run', control_teff='control', transfer='run control')
 MEASURES |= dict(transfer_nats='', tau='run control', reread_teff='reread', gain='run reread')
 MEASURES |= dict(gain_nats='')
+UNKNOWN = {key: None for name in MEASURES for key in (name, f'{name}_interval')}
 
 
 def measure(law, result, control=None, reread=None, others=0.0):
@@ -57,7 +58,7 @@ def measure(law, result, control=None, reread=None, others=0.0):
     holes, pairs of budgets between which the law is too uncertain for an interval."""
     results = {'run': result, 'control': control, 'reread': reread}
     results = {role: one for role, one in results.items() if one}
-    seen, by_law = result['tokens_seen'], False
+    own, by_law = result['tokens_seen'], False
     if control and law.curve:
         by_law = bool(law.curve.tokens(control['ppl'])[0] < control['tokens_seen'])
     baselines = dict(transfer='law' if by_law else 'control', gain='reread')
@@ -69,8 +70,8 @@ def measure(law, result, control=None, reread=None, others=0.0):
         if curve:
             mlte = {role: curve.tokens(np.exp(x)) for role, x in log_ppl.items()}
             teff = {role: mlte[role] / results[role]['tokens_seen'] for role in mlte}
-            values = {f'{role}_teff': x for role, x in teff.items()}
-            values |= dict(mlpe=curve.ppl(seen), mlte=mlte['run'], teff=values.pop('run_teff'))
+            values = dict(mlpe=curve.ppl(own), mlte=mlte['run'], teff=teff['run'])
+            values |= {f'{role}_teff': teff[role] for role in teff if role != 'run'}
             log_ppl, teff = log_ppl | {'law': np.log(values['mlpe'])}, teff | {'law': 1.0}
         for name, baseline in baselines.items():
             if baseline in log_ppl:
@@ -78,12 +79,11 @@ def measure(law, result, control=None, reread=None, others=0.0):
             if baseline in teff:
                 values[name] = teff['run'] / teff[baseline]
         if others and 'transfer' in values:
-            values['tau'] = (values['transfer'] - 1) * seen / others
+            values['tau'] = (values['transfer'] - 1) * own / others
         return values
 
     log_ppl = {role: np.log([one['ppl']]) for role, one in results.items()}
-    found = {key: None for name in MEASURES for key in (name, f'{name}_interval')}
-    found |= {name: float(value[0]) for name, value in values_of(log_ppl, law.curve).items()}
+    found = {name: float(value[0]) for name, value in values_of(log_ppl, law.curve).items()}
     holes = {role: law.curve and law.curve.hole(one['ppl']) for role, one in results.items()}
     holes = {role: hole for role, hole in holes.items() if hole}
     if law.noises is not None:
@@ -93,7 +93,7 @@ def measure(law, result, control=None, reread=None, others=0.0):
             if not holes.keys() & MEASURES[name].split():
                 least = -math.inf if name.endswith('nats') or name == 'tau' else 0.0
                 found[f'{name}_interval'] = tuple(map(float, interval(values, least)))
-    return found | dict(control_is_law=by_law, holes=list(holes.values()))
+    return UNKNOWN | found | dict(control_is_law=by_law, holes=list(holes.values()))
 
 
 # --- all runs -------------------------------------------------------------------------------------
@@ -156,9 +156,8 @@ def row_of(run, name, laws, controls):
     row |= dict(order=result['order'], seeds=len(run['seeds']), steps=run.get('steps'))
     row['shares'] = [stage[languages.index(name)] for stage in stages]
     row['monolingual'] = name in seen and is_monolingual(run)
-    for key in ('tokens_seen', 'ppl', 'ppl_se', 'loss', 'bits_per_byte', 'epochs'):
-        row[key] = result.get(key)
-    row |= {key: None for measure in MEASURES for key in (measure, f'{measure}_interval')}
+    scores = ('tokens_seen', 'ppl', 'ppl_se', 'loss', 'bits_per_byte', 'epochs')
+    row |= {key: result.get(key) for key in scores} | UNKNOWN
     row |= dict(control='', reread_control='', controls_tried=0, rates_tried=0)
     row |= dict(reading='', budgets=0, trunks=0, largest_budget=None, add_budgets=[])
     row |= dict(note='the run never saw this language', control_ppl=None, reread_control_ppl=None)
@@ -288,10 +287,9 @@ def describe(law):
 
 def law_entry(group, law):
     """A law as scaling.json has it, with its points and curve, so that no figure needs a refit."""
-    entry = dict(group=group, kind=law.curve.kind if law.curve else '', curve=None)
-    for key, value in vars(law).items():
-        if key not in ('curve', 'resampled', 'noises'):
-            entry[key] = np.asarray(value).tolist()
+    left_out = 'curve', 'resampled', 'noises'
+    entry = {k: np.asarray(v).tolist() for k, v in vars(law).items() if k not in left_out}
+    entry |= dict(group=group, kind=law.curve.kind if law.curve else '', curve=None)
     if isinstance(law.curve, PowerLaw):
         entry |= {key: float(value[0]) for key, value in vars(law.curve).items()}
     if law.curve:

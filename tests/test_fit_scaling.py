@@ -508,16 +508,6 @@ def test_runs_of_the_paper_are_recognised_by_their_setup(tmp_path):
         assert [row['name'] for row in paper_rows(written)] == expected
 
 
-def test_a_scheduled_run_counts_the_tokens_it_saw_of_a_language():
-    seen = {
-        row['name']: [language['tokens_seen'] / UNIT for language in row['languages']]
-        for row in load_paper_runs()
-    }
-    assert seen['Table 1 row 8'] == seen['Table 3 row 16'] == pytest.approx([0.5, 0.5])
-    assert seen['Table 1 row 7'] == pytest.approx([0.5, 1 / 18], rel=1e-5)
-    assert seen['Figure 2 2x'] == pytest.approx([1.8, 0.2])
-
-
 def test_a_language_is_known_by_whole_words():
     names = [('en1', 'docs'), ('l1', 'eltec_eng'), ('a', 'french'), ('trench', 'docs')]
     assert [kind_of(*words) for words in names] == ['en', 'en', 'fr', '']
