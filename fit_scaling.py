@@ -102,8 +102,8 @@ MARGIN = 1.02  # languages are sampled, so tokens may deviate by 2% from their s
 
 
 def analyse(runs):
-    """The law of each group of runs, {group: Law}, and the rows: a dict for each language of each
-    run that is not a control, see `row_of`."""
+    """({group: Law}, rows) of runs as load_runs gives them: a row, see `row_of`, for each language
+    of each run that is not a control."""
     mixes = [run for run in runs if not run['settings']['only']]
     groups, controls = {}, {}
     for run in mixes:
@@ -117,7 +117,7 @@ def analyse(runs):
 
 def best_controls(run, name, runs):
     """(all controls of a language of a run, the best that reads once, the best of at most the
-    mixture's compute); the latter are None where there is none, or none that re-reads."""
+    mixture's compute). The second is None without a control, the third unless one re-reads."""
     every = controls_of(run, name, runs) if len(trained(run)) > 1 else []
     once = [control for control in every if control['settings']['epochs'] <= 1]
     budget = MARGIN * sum(result['tokens_seen'] for result in run['languages'].values())
@@ -130,8 +130,8 @@ def best_controls(run, name, runs):
 
 
 def law_of_group(members, controls):
-    """The Law of a group [(run, language)]: of its monolingual runs, with the noise of what is
-    compared. Controls that lost are noisier, so they do not count."""
+    """The Law of a group, [(run, language)], through its monolingual runs. Run noise comes from the
+    mixtures and their best controls; worse controls are noisier."""
     results, replicates, branches = {}, {}, False
     for run, name in members:
         result = run['languages'][name]
@@ -193,7 +193,7 @@ def comparison(run, name, law, every, once, reread):
     row['add_budgets'] = sorted(holes)
     for budget, ends in holes.items():
         ends = ' and '.join(map(short, ends))
-        notes.append(f'the law is open between the budgets {ends}: add {short(budget)}')
+        notes.append(f'the law is too uncertain between the budgets {ends}: add {short(budget)}')
     if law.curve:
         row |= dict(budgets=len(set(law.tokens)), trunks=law.trunks)
         row |= dict(reading=law.curve.kind, largest_budget=float(law.tokens.max()))
