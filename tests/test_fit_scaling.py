@@ -71,11 +71,10 @@ def test_every_teff_of_the_paper_follows_from_its_perplexity():
 
 def result(ppl, fraction, errors=(0.0,), seeds=(0.0,)):
     """A result after a fraction of UNIT; errors in log perplexity of each document and seed."""
-    log_ppl = [math.log(ppl) + np.mean(errors) + error for error in seeds]
-    mean = np.mean(log_ppl)
-    documents = dict(document_loss=mean - np.mean(errors) + np.array(errors))
-    documents['document_tokens'] = np.ones(len(errors))
-    return dict(tokens_seen=fraction * UNIT, ppl=math.exp(mean), log_ppl=log_ppl) | documents
+    log_ppl = math.log(ppl) + np.mean(errors) + np.array(seeds)
+    loss = log_ppl.mean() - np.mean(errors) + np.array(errors)
+    about = dict(tokens_seen=fraction * UNIT, document_tokens=np.ones(len(errors)))
+    return about | dict(ppl=math.exp(log_ppl.mean()), log_ppl=log_ppl, document_loss=loss)
 
 
 def reached(fraction, law=EN.ppl, seen=0.1, **more):
@@ -174,11 +173,9 @@ def law_of_transition(budgets=TWELVE, replicates=([0.001, -0.001],) * 3):
 def test_runs_with_a_transition_are_interpolated():
     law = law_of_transition()
     assert isinstance(law.curve, Interpolation) and law.misfit > 0.05
-    power = fit(np.log(law.tokens), np.log(law.ppl)[None])
     for fraction in (0.04, 0.1, 0.21, 0.28, 0.33, 0.6, 1.2):  # at, between and beyond budgets
         ppl = transition(fraction * UNIT)
         assert law.curve.tokens(ppl)[0] == pytest.approx(fraction * UNIT, rel=0.06)
-    assert abs(math.log(power.tokens(transition(0.28 * UNIT))[0] / (0.28 * UNIT))) > 0.1
     values = measure(law, reached(0.27, transition), reached(0.22, transition))
     low, high = values['transfer_interval']
     assert low < 0.27 / 0.22 < high < 1.3 * low
@@ -187,9 +184,7 @@ def test_runs_with_a_transition_are_interpolated():
     assert once.resampled is None and once.problem
 
 
-def test_few_budgets_over_a_transition_give_no_interval_but_say_what_to_add():
-    law = law_of_transition(budgets=(0.1, 0.25, 0.5, 1.0))
-    assert isinstance(law.curve, Interpolation) and law.resampled is None and law.problem
+def test_a_reading_in_a_hole_of_the_law_has_no_interval_but_what_to_add():
     law = law_of_transition(budgets=(0.05, 0.1, 0.2, 0.4, 0.7, 0.85, 1.0))
     inside, beside = reached(0.28, transition), reached(0.8, transition)
     open_, closed = measure(law, inside, beside), measure(law, beside, beside)
@@ -271,8 +266,10 @@ def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
     assert (out / 'figure5.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_a_folder_without_runs_is_refused(tmp_path):
+def test_a_folder_without_runs_is_refused_and_one_of_controls_has_no_rows(tmp_path):
     refused(in_process('fit_scaling', cwd=tmp_path), 'out/')
+    write_control(tmp_path / 'out', 'alone', 1.0)
+    assert fit_scaling.scale(tmp_path / 'out') == ([], [])
 
 
 def test_stored_laws_and_rows_are_read_until_a_run_is_newer(tmp_path, monkeypatch):
@@ -335,9 +332,7 @@ APART += [dict(batch_size=64), dict(lr_schedule='wsd'), dict(warmup_steps=50)]
         (dict(stages=[[0.8, 0.2]]), True, 1),
     ],
 )
-def test_runs_that_were_made_or_scored_in_another_way_are_not_compared(
-    tmp_path, change, has_law, controls
-):
+def test_runs_made_or_scored_in_another_way_are_not_compared(tmp_path, change, has_law, controls):
     write_mono(tmp_path, SIX)
     write_mix(tmp_path, **change)
     write_control(tmp_path, 'own', 1.6, **change)
