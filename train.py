@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import schedule
-from data import Control, LanguageMix, build_languages, monolingual
+from data import LanguageMix, build_languages, monolingual
 from evaluate import corpora_identity, find_corpora, load_run, perplexities, table
 from lib import interventions, machine, runs
 from lib.checkpoint import last_checkpoint, load_state, save_checkpoint
@@ -111,19 +111,19 @@ def check_settings():
     """Raises ConfigError for settings that contradict each other or the paper's definitions."""
     positive = 'block_size batch_size max_steps checkpoint_interval log_interval'.split()
     for name in SETTINGS:
-        value, least = globals()[name], 1 if name in positive else 0
+        value, least = globals()[name], int(name in positive)
         valid = not isinstance(value, (int, float)) or value >= least
         require(valid, f'{name} must be at least {least}, not {value}')
     choices = dict(lr_schedule=('cosine', 'wsd'), init_embeddings=('', 'spelling'))
     choices |= dict(size=('', *SIZES), only=('', *languages), train_only=('', *languages))
     for name, allowed in choices.items():
-        value, text = globals()[name], ', '.join(map(repr, allowed))
-        require(value in allowed, f'{name} must be one of {text}, not {value!r}')
+        value = globals()[name]
+        require(value in allowed, f'{name} must be one of {allowed}, not {value!r}')
     for row in stages or [[]]:
         valid = all(isinstance(p, (int, float)) and p >= 0 for p in row)
         valid = valid and len(row) == len(languages) and abs(sum(row) - 1) <= 1e-6
-        text = f'for each of the {len(languages)} languages that add up to 1'
-        require(valid, f'a row of stages must have a probability {text}, not {row}')
+        text = f'must have a probability for each of the {len(languages)} languages, which add up'
+        require(valid, f'a row of stages {text} to 1, not {row}')
     rates = 0 <= min_learning_rate <= learning_rate > 0
     require(rates, 'learning_rate must be above 0 and min_learning_rate 0 to learning_rate')
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
@@ -160,66 +160,54 @@ class Training:
         """Builds everything, or loads it from the last checkpoint. Raises ConfigError."""
         self.settings, self.out, self.processes = settings, out, processes
         self.signals, self.notes = machine.Signals(), []  # notes are printed at the start
-        self.commit, self.dirty = machine.code_version()
+        self.version = machine.code_version()
         self.compute_dtype = machine.pick_dtype(dtype, processes.device)
         self.context = machine.autocast(processes.device, self.compute_dtype)
-        self.state = self.stored_state()
-        self.open_languages()
-        self.open_model()
-        self.open_optimizer()
-        self.state = None
-
-    def stored_state(self):
-        """The checkpoint to resume, of this run or of the trunk that it branches off, or None."""
-        state = last_checkpoint(self.out)
-        if state is not None:
-            refuse(state['settings'], self.settings, self.out)
+        state = last_checkpoint(out)
+        if state:
+            refuse(state['settings'], settings, out)
         elif init_from and not train_only:
-            state = branch_point(self.settings)
+            state = branch_point(settings)
             self.notes.append(f'branches off {init_from} at step {state["step"]}')
-        return state
+        self.open_languages(state)
+        self.open_model(state)
+        self.open_optimizer(state)
 
-    def open_languages(self):
-        """trained: the languages of the model; source: the batches; steps: how many."""
-        root = find_corpora(self.state, self.out, data_dir) if self.state else data_dir
+    def open_languages(self, state):
+        """trained: the languages of the model; mix: the batches; steps: how many."""
+        root = find_corpora(state, self.out, data_dir) if state else data_dir
         of_languages = corpora, languages, vocabulary, cloned_fraction, seed, orders
         self.trained, self.rows = build_languages(*of_languages, root)
         self.mix = LanguageMix(self.trained, stages, max_steps, batch_size, block_size, seed)
-        self.source = self.mix
         if only:
             self.trained, self.rows = monolingual(self.trained, only)
-            about = languages.index(only), self.trained[0], epochs, control_batch or batch_size
-            self.source = Control(self.mix, *about)
-        self.steps, world = len(self.source.counts), self.processes.world
-        self.share = slice(self.processes.rank, None, world)  # of a step's sequences
-        require(self.source.counts.any(), f'only={only}: the run never draws it')
+            self.mix = self.mix.control(self.trained[0], epochs, control_batch or batch_size)
+        self.steps = len(self.mix.counts)
+        require(self.mix.counts.any(), f'only={only}: the run never draws it')
         require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
         short = [lang.name for lang in self.trained if len(lang.corpus.test) <= block_size]
         text = f'block_size {block_size} is longer than the test set of {", ".join(short)}'
         require(not short, text)
 
-    def open_model(self):
+    def open_model(self, state):
         """The model on the device: new, or of the last checkpoint, or of the run in init_from."""
-        self.config = GPTConfig(**model_shape(), vocab_size=self.rows)
+        self.config, place = GPTConfig(**model_shape(), vocab_size=self.rows), self.processes.device
         torch.manual_seed(seed)
         self.model = GPT(self.config)
-        if self.state:
-            same = GPTConfig(**self.state['model_config']) == self.config
-            require(same, f'the model in {self.out} has another shape')
-            load_state(self.model, self.state['model'], f'the model in {self.out}')
+        if state:
+            load_state(self.model, state['model'], f'the model in {self.out}')
         elif not only:
             self.intervene()
-        device_ = self.processes.device
-        self.model.to(device_)
+        self.model.to(place)
         self.restore = self.weights = None
+        if train_only and not only:
+            self.restore = interventions.freeze_body(self.model, self.trained, train_only)
         if not only:
-            if train_only:
-                self.restore = interventions.freeze_body(self.model, self.trained, train_only)
             self.weights = interventions.scaled_loss_weights(loss_weights, stages, languages)
         self.evaluate = partial(perplexities, self.model, self.trained, context=self.context)
         self.parallel = self.model
-        machine.make_deterministic(device_)
-        if compile and machine.can_compile(device_):
+        machine.make_deterministic(place)
+        if compile and machine.can_compile(place):
             self.parallel = torch.compile(self.model)
             self.notes.append('the first step compiles, for up to a minute')
         if self.processes.distributed:
@@ -240,24 +228,24 @@ class Training:
             interventions.init_embeddings(self.model, pairs, init_noise)
             self.notes.append(f'{len(pairs):,} embeddings are initialised by {init_embeddings}')
 
-    def open_optimizer(self):
+    def open_optimizer(self, state):
         """The optimiser and the scaler of gradients, and the micro-batch size."""
         self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
         # a group may have a rate of its own, which follows the schedule
         self.rates = [group['lr'] / learning_rate for group in self.optimizer.param_groups]
         half = self.compute_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=half)
-        self.step, self.elapsed, given = 0, 0.0, micro_batch_size
-        if self.state:
-            self.step, self.elapsed = self.state['step'], self.state['wall_time_s']
-            given = given or self.state['micro_batch_size']  # others round differently
-        if self.state and self.step < self.steps:
+        self.step, self.elapsed, micro = 0, 0.0, 0
+        if state:  # the micro-batch size, too, since others round differently
+            self.step, self.elapsed = state['step'], state['wall_time_s']
+            micro = state['micro_batch_size']
+        if 0 < self.step < self.steps:
             for name, part in (('optimizer', self.optimizer), ('scaler', self.scaler)):
-                load_state(part, self.state[name], f'the {name} in {self.out}')
+                load_state(part, state[name], f'the {name} in {self.out}')
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        counts = -(-self.source.counts // self.processes.world)  # of the first process
+        counts = -(-self.mix.counts // self.processes.world)  # of the first process
         about = self.config, self.compute_dtype, self.processes.device, self.parameters
-        self.micro = given or machine.micro_batch_of(counts, machine.largest_micro_batch(*about))
+        self.micro = micro_batch_size or micro or machine.micro_batch_of(counts, *about)
 
     def save(self):
         """Writes a checkpoint; the last one is without optimiser unless it is to be kept."""
@@ -283,14 +271,15 @@ class Training:
         sys.exit(128 + (self.signals.number or signal.SIGTERM))
 
     def batches(self):
-        """Generator of the batches of the steps to come: [inputs, targets], and the languages of
-        the sequences."""
+        """Generator of the batches of the steps to come, this process's part: [inputs, targets],
+        and the languages of the sequences."""
+        share = slice(self.processes.rank, None, self.processes.world)
 
         def make(step):
-            *arrays, drawn = self.source.batch(step, self.share)
+            *arrays, drawn = self.mix.batch(step, share)
+            tensors = [torch.from_numpy(array) for array in arrays]
             pinned = self.processes.device.type == 'cuda'
-            tensors = map(torch.from_numpy, arrays)
-            return [t.pin_memory() if pinned else t for t in tensors], drawn
+            return [t.pin_memory() for t in tensors] if pinned else tensors, drawn
 
         return machine.prefetch(make, range(self.step, self.steps))
 
@@ -332,7 +321,7 @@ class Training:
         rate = schedule.learning_rate(self.step, self.steps, *curve)
         for group, own in zip(self.optimizer.param_groups, self.rates):
             group['lr'] = rate * own
-        losses = self.compute_gradients(batch, drawn, int(self.source.counts[self.step]))
+        losses = self.compute_gradients(batch, drawn, int(self.mix.counts[self.step]))
         self.scaler.unscale_(self.optimizer)  # from here on gradients have their true size
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -343,11 +332,11 @@ class Training:
 
     def describe(self):
         """Prints what is about to be trained."""
-        body, read = self.model.non_embedding_parameters(), self.mix.epochs(max_steps)
+        body = self.model.non_embedding_parameters()
         print(f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows,', end=' ')
         print(f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}')
-        epochs_ = ', '.join(f'{lang.name} {read[lang.name]:.2f}' for lang in self.trained)
-        print(f'epochs of its text: {epochs_}', *self.notes, sep='\n')
+        read = ', '.join(f'{lang.name} {self.mix.epochs[lang.name]:.2f}' for lang in self.trained)
+        print(f'epochs of its text: {read}', *self.notes, sep='\n')
 
     def train(self):
         """Takes the steps that are left: log, quick perplexities, checkpoints, signals."""
@@ -361,7 +350,7 @@ class Training:
         bar = dict(unit=' steps', disable=processes.rank > 0, dynamic_ncols=True)
         with tqdm(total=self.steps, initial=self.step, **bar) as progress:
             for batch, drawn in self.batches():
-                if self.source.counts[self.step]:  # else a control has nothing to train on
+                if self.mix.counts[self.step]:  # else a control has nothing to train on
                     self.take_step(batch, drawn)
                 self.step = step = self.step + 1
                 progress.update(1)
@@ -390,32 +379,40 @@ class Training:
 
     def results(self):
         """Evaluates; returns what results.json holds."""
-        wall_time, read = self.wall_time(), self.mix.epochs(max_steps)
+        wall_time = self.wall_time()
         for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing is lost
             signal.signal(number, signal.default_int_handler)
         scores = self.evaluate(max_windows=final_windows, quiet=self.processes.rank > 0)
-        of_language = {}
         for language in self.trained:
             name, corpus = language.name, language.corpus
             seen = int(self.mix.before[max_steps, languages.index(name)])
-            sequences = int(self.source.counts.sum()) if only else seen
-            about = dict(corpus=corpus.name, tokenizer=corpus.tokenizer_hash, epochs=read[name])
-            about |= dict(sequences_seen=seen, tokens_seen=seen * block_size)
-            about |= dict(tokens_read=sequences * block_size)  # more if a control re-reads
-            about |= dict(test=corpus.info['test']['fingerprint'])
-            of_language[name] = about | scores[name]
-        tokens = sum(about['tokens_read'] for about in of_language.values())
+            read = int(self.mix.counts.sum()) if only else seen  # more if a control re-reads
+            about = dict(corpus=corpus.name, tokenizer=corpus.tokenizer_hash)
+            about |= dict(epochs=self.mix.epochs[name], sequences_seen=seen)
+            about |= dict(tokens_seen=seen * block_size, tokens_read=read * block_size)
+            scores[name] = about | dict(test=corpus.info['test']['fingerprint']) | scores[name]
+        tokens, body = (
+            sum(score['tokens_read'] for score in scores.values()),
+            self.model.non_embedding_parameters(),
+        )
+        shape = dict(parameters=self.parameters, non_embedding_parameters=body)
         versions = dict(python=platform.python_version(), torch=torch.__version__)
-        body = self.model.non_embedding_parameters()
-        about = dict(parameters=self.parameters, non_embedding_parameters=body)
-        results = dict(run=self.out.name, settings=self.settings, model=vars(self.config) | about)
-        results |= dict(languages=of_language, steps=self.steps, tokens=tokens)
-        results |= dict(wall_time_s=wall_time, tokens_per_second=tokens / wall_time)
-        results |= dict(versions=versions | dict(numpy=np.__version__))
-        results |= dict(device=machine.describe(self.processes.device))
-        results |= dict(dtype=str(self.compute_dtype).removeprefix('torch.'))
-        results |= dict(processes=self.processes.world, commit=self.commit, dirty=self.dirty)
-        return results
+        return dict(
+            run=self.out.name,
+            settings=self.settings,
+            model=vars(self.config) | shape,
+            languages=scores,
+            steps=self.steps,
+            tokens=tokens,
+            wall_time_s=wall_time,
+            tokens_per_second=tokens / wall_time,
+            versions=versions | dict(numpy=np.__version__),
+            device=machine.describe(self.processes.device),
+            dtype=str(self.compute_dtype).removeprefix('torch.'),
+            processes=self.processes.world,
+            commit=self.commit,
+            dirty=self.dirty,
+        )
 
 
 def branch_point(settings):
@@ -437,11 +434,9 @@ def branch_point(settings):
 
 def show(results, out):
     """Prints the results of a finished run."""
-    print(table(results['languages']))
-    scores = results['languages'].items()
-    tokens = (
-        f'{name} {score.get("tokens_read", score["tokens_seen"]):,}' for name, score in scores
-    )
+    scores = results['languages']
+    print(table(scores))
+    tokens = (f'{name} {s.get("tokens_read", s["tokens_seen"]):,}' for name, s in scores.items())
     print(f'{out}: tokens read: {", ".join(tokens)}; {results["wall_time_s"]:,.0f} s')
 
 
