@@ -185,6 +185,9 @@ def draw_training(panels, folder, runs):
         series = [(run.name, name, '', '-') for name in shown]
         for row in run.asked[:3]:
             kinds = ('control', ' control', '--'), ('reread_control', ' re-reading', ':')
+            kinds = kinds[
+                : 1 + (row['reread_control'] != row['control'])
+            ]  # one control can be both
             series += [(row[key], row['language'], *look) for key, *look in kinds if row[key]]
         logs = {name: log_of(folder / name / 'log.jsonl') for name, *_ in series}
         if not logs[run.name][0]:

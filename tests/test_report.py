@@ -359,10 +359,9 @@ def test_laws_end_at_their_budgets_and_training_stands_beside_its_control(made, 
 
 
 def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn):
-    *_, page, done = made
-    assert '50_50/finetune.json' in done.stderr and 'torn/results.json' in done.stderr
+    assert all(f'{name}.json' in made[4].stderr for name in ('50_50/finetune', 'torn/results'))
     errors = (-0.02 / 2**0.5, 0.22 / 2**0.5), (-0.02 / 2**0.5, 0.42 / 2**0.5)  # of two tasks
-    for line, mean, (low, high) in zip(page.lines('majority class')[1:], (0.7, 0.5), errors):
+    for line, mean, (low, high) in zip(made[3].lines('majority class')[1:], (0.7, 0.5), errors):
         assert line[2:] == [f'{mean:.3f} [{mean + low:.3f}, {mean + high:.3f}]', '0.500']
     [axes] = drawn(made[0], 'glue')
     assert [*points(axes, 'o'), *points(axes, 's')] == [[pytest.approx(0.7)], [pytest.approx(0.5)]]
