@@ -32,8 +32,7 @@ ROWS = (5, 4, 9, 7, 6, 8, 1, 2, 3, 11, 10, 13, 12)  # of Table 1, the most impor
 
 
 def night():
-    """Command lines of experiment.py, one for each size: clones at two ratios on 26.6M tokens, three
-    seeds, controls that re-read."""
+    """Command lines of experiment.py, one for each size: two ratios, three seeds, 26.6M tokens."""
     for (layers, width), rate in GRID.items():
         shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
         shape |= dict(learning_rate=rate, min_learning_rate=rate / 100, max_steps=13000)
