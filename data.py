@@ -205,11 +205,9 @@ class LanguageMix:
 
         Raises ConfigError when a language is drawn that has no chunk to read."""
         for language in languages:
-            require(
-                block_size % language.window == 0 == max(1, block_size // 4) % language.window,
-                f'the order {language.order} of {language.name} needs a block_size whose quarter '
-                f'is divisible by {language.window}, not {block_size}',
-            )
+            text = f'the order {language.order} of {language.name} needs a block_size whose quarter'
+            fits = block_size % language.window == 0 == max(1, block_size // 4) % language.window
+            require(fits, f'{text} is divisible by {language.window}, not {block_size}')
         self.languages, self.block_size, self.seed = languages, block_size, seed
         probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
         bounds = np.cumsum(probabilities, axis=1)
@@ -227,9 +225,12 @@ class LanguageMix:
             enough = len(own) or not read
             require(enough, f'{text} sequence: use more text or a smaller block_size')
             self.epochs[name] = read / max(1, len(own))
-            seeds = [(seed, place, epoch) for epoch in range(1, math.ceil(self.epochs[name]))]
-            again = [np.random.default_rng(seed_).permutation(own) for seed_ in seeds]
-            self.chunks[self.drawn == index] = np.concatenate([own[:read], *again])[:read]
+            again = range(1, math.ceil(self.epochs[name]))
+            epochs = [own] + [self._rng(place, epoch).permutation(own) for epoch in again]
+            self.chunks[self.drawn == index] = np.concatenate(epochs)[:read]
+
+    def _rng(self, *place):
+        return np.random.default_rng((self.seed, *place))
 
     def _assigned(self, shares):
         """Generator of a language (index) and its chunks (n,) uint32 in the order of its first
@@ -238,7 +239,7 @@ class LanguageMix:
         for number, corpus in enumerate(corpora):
             members = [i for i, lang in enumerate(self.languages) if lang.corpus is corpus]
             order = np.arange((len(corpus.train) - 1) // self.block_size, dtype=np.uint32)
-            np.random.default_rng((self.seed, number)).shuffle(order)
+            self._rng(number).shuffle(order)
             sizes = shares[members]
             ends = np.round(np.cumsum(sizes) / max(sizes.sum(), 1e-9) * len(order)).astype(int)
             yield from zip(members, np.split(order, ends[:-1]))
@@ -274,9 +275,9 @@ class LanguageMix:
         own, control = self.drawn == index, copy.copy(self)
         control.chunks = [chunks[rows] for chunks, rows in zip(self.chunks, own)]
         if epochs:
-            seeds = [(self.seed, index, epoch) for epoch in range(1, epochs)]
-            again = [np.random.default_rng(seed).permutation(self.chunks[own]) for seed in seeds]
-            read = np.concatenate([self.chunks[own], *again])
+            once = self.chunks[own]
+            again = [self._rng(index, epoch).permutation(once) for epoch in range(1, epochs)]
+            read = np.concatenate([once, *again])
             control.chunks = np.split(read, range(batch_size, len(read), batch_size))
         control.counts = np.array([len(chunks) for chunks in control.chunks])
         control.drawn = [np.full(count, index) for count in control.counts]

@@ -15,7 +15,7 @@ checkpoints, results.json.
 import contextlib
 import json
 import os
-import platform
+import shutil
 import signal
 import sys
 import time
@@ -99,8 +99,7 @@ def keep_alone():
     """Turns the settings into those of a monolingual run of the language `alone`."""
     require(alone in languages, f'alone={alone!r} is none of the languages {", ".join(languages)}')
     require(not only, 'alone and only exclude each other')
-    index = languages.index(alone)
-    mixed = {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
+    index, mixed = languages.index(alone), {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
     mixed |= {'init_from'} if train_only else set()
     kept = dict(languages=[alone], corpora=corpora[index : index + 1], stages=[[1.0]])
     kept |= dict(orders=[order for order in orders[index : index + 1] if order])
@@ -122,8 +121,7 @@ def check_settings():
     for row in stages or [[]]:
         valid = all(isinstance(p, (int, float)) and p >= 0 for p in row)
         valid = valid and len(row) == len(languages) and abs(sum(row) - 1) <= 1e-6
-        text = f'must have a probability for each of the {len(languages)} languages, which add up'
-        require(valid, f'a row of stages {text} to 1, not {row}')
+        require(valid, f'stages: {row} must be {len(languages)} probabilities that add up to 1')
     rates = 0 <= min_learning_rate <= learning_rate > 0
     require(rates, 'learning_rate must be above 0 and min_learning_rate 0 to learning_rate')
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
@@ -137,17 +135,7 @@ def check_settings():
 def model_shape():
     """The settings that GPTConfig has, with the numbers of `size` where they are 0."""
     settings = {f.name: globals()[f.name] for f in fields(GPTConfig) if f.name in SETTINGS}
-    named = SIZES.get(size, {})
-    return {name: value or named.get(name, value) for name, value in settings.items()}
-
-
-def refuse(stored, settings, out):
-    """Raises ConfigError when the run in `out` was made with other settings."""
-    others = runs.full_settings(stored)
-    longer = runs.differing(others, settings, runs.FREE) == ['max_steps'] and lr_schedule == 'wsd'
-    text = f'{out} has max_steps={others["max_steps"]}: to branch off it, set init_from={out}'
-    require(not longer, f'{text} and another out_dir')
-    runs.refuse_other_settings(stored, settings, out)
+    return {name: value or SIZES.get(size, {}).get(name, value) for name, value in settings.items()}
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -159,19 +147,22 @@ class Training:
     def __init__(self, settings, out, processes):
         """Builds everything, or loads it from the last checkpoint. Raises ConfigError."""
         self.settings, self.out, self.processes = settings, out, processes
-        self.signals, self.notes = machine.Signals(), []  # notes are printed at the start
-        self.version = machine.code_version()
+        self.signals, self.version = machine.Signals(), machine.code_version()
         self.compute_dtype = machine.pick_dtype(dtype, processes.device)
         self.context = machine.autocast(processes.device, self.compute_dtype)
         state = last_checkpoint(out)
         if state:
-            refuse(state['settings'], settings, out)
+            runs.refuse_other_settings(state['settings'], settings, out)
         elif init_from and not train_only:
             state = branch_point(settings)
-            self.notes.append(f'branches off {init_from} at step {state["step"]}')
+            self.say(f'branches off {init_from} at step {state["step"]}')
         self.open_languages(state)
         self.open_model(state)
         self.open_optimizer(state)
+
+    def say(self, text):
+        if self.processes.rank == 0:
+            print(text)
 
     def open_languages(self, state):
         """trained: the languages of the model; mix: the batches; steps: how many."""
@@ -185,9 +176,8 @@ class Training:
         self.steps = len(self.mix.counts)
         require(self.mix.counts.any(), f'only={only}: the run never draws it')
         require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
-        short = [lang.name for lang in self.trained if len(lang.corpus.test) <= block_size]
-        text = f'block_size {block_size} is longer than the test set of {", ".join(short)}'
-        require(not short, text)
+        short = ', '.join(lang.name for lang in self.trained if len(lang.corpus.test) <= block_size)
+        require(not short, f'block_size {block_size} is longer than the test set of {short}')
 
     def open_model(self, state):
         """The model on the device: new, or of the last checkpoint, or of the run in init_from."""
@@ -199,6 +189,7 @@ class Training:
         elif not only:
             self.intervene()
         self.model.to(place)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
         self.restore = self.weights = None
         if train_only and not only:
             self.restore = interventions.freeze_body(self.model, self.trained, train_only)
@@ -209,7 +200,7 @@ class Training:
         machine.make_deterministic(place)
         if compile and machine.can_compile(place):
             self.parallel = torch.compile(self.model)
-            self.notes.append('the first step compiles, for up to a minute')
+            self.say('the first step compiles, for up to a minute')
         if self.processes.distributed:
             self.parallel = DistributedDataParallel(self.parallel)
 
@@ -219,33 +210,29 @@ class Training:
             source, known, _ = load_run(init_from, data_dir)
             about = self.model, self.trained, train_only, source, known, init_from
             names = ', '.join(interventions.copy_known(*about))
-            self.notes.append(f'body and embeddings of {names} are copied from {init_from}')
+            self.say(f'body and embeddings of {names} are copied from {init_from}')
         if init_embeddings:
-            pairs = interventions.row_pairs(self.trained)
-            if train_only:
-                own = interventions.own_rows(self.trained, train_only)
-                pairs = pairs[np.isin(pairs[:, 0], own)]
+            pairs = interventions.row_pairs(self.trained, train_only)
             interventions.init_embeddings(self.model, pairs, init_noise)
-            self.notes.append(f'{len(pairs):,} embeddings are initialised by {init_embeddings}')
+            self.say(f'{len(pairs):,} embeddings are initialised by {init_embeddings}')
 
     def open_optimizer(self, state):
-        """The optimiser and the scaler of gradients, and the micro-batch size."""
+        """The optimiser, the scaler of gradients, the micro-batch size, and the step reached."""
         self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
         # a group may have a rate of its own, which follows the schedule
         self.rates = [group['lr'] / learning_rate for group in self.optimizer.param_groups]
         half = self.compute_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=half)
-        self.step, self.elapsed, micro = 0, 0.0, 0
-        if state:  # the micro-batch size, too, since others round differently
-            self.step, self.elapsed = state['step'], state['wall_time_s']
-            micro = state['micro_batch_size']
+        self.step, self.elapsed = (state['step'], state['wall_time_s']) if state else (0, 0.0)
         if 0 < self.step < self.steps:
             for name, part in (('optimizer', self.optimizer), ('scaler', self.scaler)):
                 load_state(part, state[name], f'the {name} in {self.out}')
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-        counts = -(-self.mix.counts // self.processes.world)  # of the first process
-        about = self.config, self.compute_dtype, self.processes.device, self.parameters
-        self.micro = micro_batch_size or micro or machine.micro_batch_of(counts, *about)
+        # of the checkpoint where it has one, since another size rounds differently
+        self.micro = micro_batch_size or (state['micro_batch_size'] if state else 0)
+        if not self.micro:
+            about = self.config, self.compute_dtype, self.processes.device, self.parameters
+            counts = -(-self.mix.counts // self.processes.world)  # of the first process
+            self.micro = machine.micro_batch_of(counts, machine.largest_micro_batch(*about))
 
     def save(self):
         """Writes a checkpoint; the last one is without optimiser unless it is to be kept."""
@@ -266,8 +253,7 @@ class Training:
         """Ends the process after a signal; an unfinished step will be repeated."""
         self.log.flush()
         self.save()
-        if self.processes.rank == 0:
-            print(f'stopped by a signal after step {self.step}; rerun to resume')
+        self.say(f'stopped by a signal after step {self.step}; rerun to resume')
         sys.exit(128 + (self.signals.number or signal.SIGTERM))
 
     def batches(self):
@@ -330,25 +316,19 @@ class Training:
             self.restore()
         self.log.add(self.step, losses, drawn, learning_rate=rate)
 
-    def describe(self):
-        """Prints what is about to be trained."""
-        body = self.model.non_embedding_parameters()
-        print(f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows,', end=' ')
-        print(f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}')
-        read = ', '.join(f'{lang.name} {self.mix.epochs[lang.name]:.2f}' for lang in self.trained)
-        print(f'epochs of its text: {read}', *self.notes, sep='\n')
-
     def train(self):
         """Takes the steps that are left: log, quick perplexities, checkpoints, signals."""
         processes = self.processes
-        peak = machine.measure_peak(processes.device, self.compute_dtype) * processes.world
+        place, body = processes.device, self.model.non_embedding_parameters()
+        peak = machine.measure_peak(place, self.compute_dtype) * processes.world
         self.started = time.perf_counter()
-        self.signals.listen()
         self.log = log = Log(self.settings, self.out, processes, self.step)
-        if processes.rank == 0:
-            self.describe()
+        read = ', '.join(f'{lang.name} {self.mix.epochs[lang.name]:.2f}' for lang in self.trained)
+        text = f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows, {place} in'
+        self.say(f'{text} {self.compute_dtype}, micro-batches of {self.micro}')
+        self.say(f'epochs of its text: {read}')
         bar = dict(unit=' steps', disable=processes.rank > 0, dynamic_ncols=True)
-        with tqdm(total=self.steps, initial=self.step, **bar) as progress:
+        with self.signals, tqdm(total=self.steps, initial=self.step, **bar) as progress:
             for batch, drawn in self.batches():
                 if self.mix.counts[self.step]:  # else a control has nothing to train on
                     self.take_step(batch, drawn)
@@ -358,14 +338,14 @@ class Training:
                 evaluates = eval_interval and step % eval_interval == 0 and not ends
                 saves = step % checkpoint_interval == 0 or step in keep_checkpoints or ends
                 stop = processes.sum(np.array([float(self.signals.number)]))[0]
-                reads = processes.device.type == 'cpu' or step % log_interval == 0
+                reads = place.type == 'cpu' or step % log_interval == 0
                 if not (reads or evaluates or saves or stop):
                     continue
                 log.flush()
                 efficiency = log.speed * self.config.flops_per_token() / peak
                 text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
                 progress.set_postfix_str(text, refresh=False)
-                if stop and not ends:
+                if stop:
                     self.stop()
                 if evaluates:
                     scores = self.evaluate(max_windows=eval_windows, quiet=True)
@@ -380,8 +360,6 @@ class Training:
     def results(self):
         """Evaluates; returns what results.json holds."""
         wall_time = self.wall_time()
-        for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing is lost
-            signal.signal(number, signal.default_int_handler)
         scores = self.evaluate(max_windows=final_windows, quiet=self.processes.rank > 0)
         for language in self.trained:
             name, corpus = language.name, language.corpus
@@ -391,28 +369,17 @@ class Training:
             about |= dict(epochs=self.mix.epochs[name], sequences_seen=seen)
             about |= dict(tokens_seen=seen * block_size, tokens_read=read * block_size)
             scores[name] = about | dict(test=corpus.info['test']['fingerprint']) | scores[name]
-        tokens, body = (
-            sum(score['tokens_read'] for score in scores.values()),
-            self.model.non_embedding_parameters(),
-        )
-        shape = dict(parameters=self.parameters, non_embedding_parameters=body)
-        versions = dict(python=platform.python_version(), torch=torch.__version__)
-        return dict(
-            run=self.out.name,
-            settings=self.settings,
-            model=vars(self.config) | shape,
-            languages=scores,
-            steps=self.steps,
-            tokens=tokens,
-            wall_time_s=wall_time,
-            tokens_per_second=tokens / wall_time,
-            versions=versions | dict(numpy=np.__version__),
-            device=machine.describe(self.processes.device),
-            dtype=str(self.compute_dtype).removeprefix('torch.'),
-            processes=self.processes.world,
-            commit=self.commit,
-            dirty=self.dirty,
-        )
+        tokens = sum(score['tokens_read'] for score in scores.values())
+        shape = dict(non_embedding_parameters=self.model.non_embedding_parameters())
+        shape |= vars(self.config) | dict(parameters=self.parameters)
+        found = dict(run=self.out.name, settings=self.settings, model=shape, languages=scores)
+        found |= dict(steps=self.steps, tokens=tokens, wall_time_s=wall_time)
+        found |= dict(tokens_per_second=tokens / wall_time, processes=self.processes.world)
+        found |= dict(device=machine.describe(self.processes.device))
+        found |= dict(dtype=str(self.compute_dtype).removeprefix('torch.'))
+        versions = dict(python=sys.version.split()[0], torch=torch.__version__)
+        found |= dict(versions=versions | dict(numpy=np.__version__))
+        return found | dict(zip(('commit', 'dirty'), self.version))
 
 
 def branch_point(settings):
@@ -450,17 +417,16 @@ def main(stems, overrides):
     is_first = int(os.environ.get('RANK', 0)) == 0
     if (out / 'results.json').exists():
         results = json.loads((out / 'results.json').read_text())
-        refuse(results['settings'], settings, out)
+        runs.refuse_other_settings(results['settings'], settings, out)
         if is_first:
             print(f'{out} is finished; delete it to train again')
             show(results, out)
         return
     if wandb_project and is_first:
         open_wandb()
-    processes = machine.Processes(device)
+    processes, training = machine.Processes(device), None
     out.mkdir(parents=True, exist_ok=True)
     held = lock(out) if is_first else None
-    training = None
     try:
         with machine.memory_advice('lower micro_batch_size (0: what fits), or the model'):
             training = Training(settings, out, processes)
@@ -475,10 +441,9 @@ def main(stems, overrides):
             training.parallel = None  # before the process group: DDP may wait for it forever
         processes.close()
         if held:
+            if os.listdir(out) == ['.lock']:  # refused before it began
+                shutil.rmtree(out, ignore_errors=True)
             held.close()
-            if [path.name for path in out.iterdir()] == ['.lock']:  # refused before it began
-                (out / '.lock').unlink()
-                out.rmdir()
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 
-from data import Control, Language, LanguageMix, build_languages, monolingual
+from data import Language, LanguageMix, build_languages, monolingual
 
 VOCAB = 500  # pieces of each of the corpora en and fr
 
@@ -315,7 +315,7 @@ def test_sequences_before_a_step_and_epochs_equal_counting():
         assert (mix.before[step] == counts).all()
         counts += np.bincount(mix.batch(step)[2], minlength=3)
     epochs = dict(zip(('language 0', 'language 1', 'language 2'), counts / [50, 375, 74]))
-    assert mix.epochs(30) == epochs and set(mix.epochs(0).values()) == {0}
+    assert mix_of(**THREE, steps=30).epochs == epochs
 
 
 def test_the_order_of_a_large_corpus_takes_a_few_bytes_a_sequence():
@@ -383,7 +383,7 @@ def test_a_control_has_the_very_sequences_of_the_mix_at_the_same_steps(
     (alone,), rows = monolingual(languages, names[-1])
     assert rows == VOCAB and (alone.table == np.arange(VOCAB)).all()
     mix, index = LanguageMix(languages, stages, 30, 8, 32, 0), len(names) - 1
-    control = Control(mix, index, alone)
+    control = mix.control(alone)
     for step in range(30):
         inputs, targets, drawn = mix.batch(step)
         own, batch = drawn == index, control.batch(step)
@@ -395,7 +395,7 @@ def test_a_control_has_the_very_sequences_of_the_mix_at_the_same_steps(
 def test_a_control_re_reads_the_sequences_of_the_mix_in_new_orders():
     mix = mix_of(**THREE, steps=12)
     of_mix = chunks_read(mix, range(12))[2]
-    control = Control(mix, 2, mix.languages[2], epochs=3, batch_size=11)
+    control = mix.control(mix.languages[2], epochs=3, batch_size=11)
     steps = range(len(control.counts))
     read, count = chunks_read(control, steps)[2], len(of_mix)
     assert set(control.counts[:-1]) == {11} and count % 11  # an epoch ends within a batch
@@ -404,7 +404,7 @@ def test_a_control_re_reads_the_sequences_of_the_mix_in_new_orders():
     epochs = [read[i : i + count] for i in range(0, len(read), count)]
     assert all(sorted(epoch) == sorted(of_mix) for epoch in epochs)
     assert all(np.mean(np.equal(epochs[a], epochs[b])) < 0.3 for a, b in ((0, 1), (0, 2), (1, 2)))
-    again = Control(mix_of(**THREE, steps=12), 2, mix.languages[2], epochs=3, batch_size=11)
+    again = mix_of(**THREE, steps=12).control(mix.languages[2], epochs=3, batch_size=11)
     for step in reversed(steps):  # a pure function of the step
         part = again.batch(step, slice(1, None, 2))
         assert all((a == b[1::2]).all() for a, b in zip(part, control.batch(step)))
