@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, in_process, refused, tiny_model
+from conftest import TINY, in_process, refused, tiny_model, works
 
 from data import build_languages
 from evaluate import load_run, perplexity, table, window_losses
@@ -111,8 +111,7 @@ def test_a_short_evaluation_has_a_file_of_its_own_and_other_checkpoints_are_igno
     out = shutil.copytree(tiny_run, workplace / 'out/tiny')
     (out / 'checkpoint_best.pt').write_bytes(b'a file of the user')
     for args in ([], ['--max_windows=5']):
-        done = in_process('evaluate', '--out_dir=out/tiny', *args, cwd=workplace)
-        assert done.returncode == 0, done.stderr
+        works('evaluate', '--out_dir=out/tiny', *args, cwd=workplace)
     found = [json.loads((out / f'evaluation{part}.json').read_text()) for part in ('', '_5')]
     assert [scores['en1']['windows'] for scores in found] == [found[0]['en1']['windows'], 5]
 
@@ -156,10 +155,8 @@ def test_data_dir_is_where_the_corpora_are(workplace):
     args = [*TINY, '--max_steps=5', '--out_dir=out/r']
     refused(in_process('train', *args, cwd=workplace), workplace / 'data')
     for script, more in (('train', args), ('evaluate', ['--out_dir=out/r', '--device=cpu'])):
-        done = in_process(script, *more, '--data_dir=corpora', cwd=workplace)
-        assert done.returncode == 0, done.stderr
-    done = in_process('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)
-    assert done.returncode == 0, done.stderr  # the run remembers its own
+        works(script, *more, '--data_dir=corpora', cwd=workplace)
+    works('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)  # the run remembers its own
 
 
 def test_a_model_of_other_code_is_refused(tiny_run, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, TINY, TINY_CONFIG, in_process, refused
+from conftest import REPO, TINY, TINY_CONFIG, in_process, refused, works
 
 from data import build_languages
 from lib.checkpoint import checkpoint_paths, read_checkpoint
@@ -152,8 +152,7 @@ def test_a_language_of_another_order_is_learnt_and_evaluated_in_that_order(workp
     args = dict(orders=['', 'reversed'], stages=[[0.5, 0.5]], max_steps=40)
     for out, more in (('r', {}), ('c', dict(only='en2'))):
         trained(workplace, out, **args, **more)
-        done = in_process('evaluate', f'--out_dir=out/{out}', '--device=cpu', cwd=workplace)
-        assert done.returncode == 0, done.stderr
+        works('evaluate', f'--out_dir=out/{out}', '--device=cpu', cwd=workplace)
         read = [workplace / 'out' / out / f'{name}.json' for name in ('evaluation', 'results')]
         evaluation, results = (json.loads(path.read_text()) for path in read)
         for name, score in evaluation.items():
@@ -170,5 +169,4 @@ def test_the_config_of_each_intervention_is_listed_after_another(workplace, conf
     if config == 'add_language':
         trained(workplace, 'old', languages=['en1'], corpora=['en'], stages=[[1]], max_steps=5)
         more = ['--init_from=out/old']
-    done = in_process('train', 'two.py', f'{REPO}/config/{config}.py', *more, cwd=workplace)
-    assert done.returncode == 0, done.stderr
+    works('train', 'two.py', f'{REPO}/config/{config}.py', *more, cwd=workplace)
