@@ -265,7 +265,7 @@ class Training:
             *arrays, drawn = self.mix.batch(step, share)
             tensors = [torch.from_numpy(array) for array in arrays]
             pinned = self.processes.device.type == 'cuda'
-            return [t.pin_memory() for t in tensors] if pinned else tensors, drawn
+            return [t.contiguous().pin_memory() for t in tensors] if pinned else tensors, drawn
 
         return machine.prefetch(make, range(self.step, self.steps))
 

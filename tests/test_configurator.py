@@ -249,12 +249,6 @@ def test_help_of_a_script_needs_no_torch_and_every_setting_has_a_comment(tmp_pat
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != '_'] == [without.name]
 
 
-def test_help_of_a_script_shows_what_the_command_line_changes_and_refuses_what_is_wrong(tmp_path):
-    done = script('prepare', '--vocab_size=777', '--help', cwd=tmp_path)
-    assert done.returncode == 0 and '--vocab_size=777' in done.stdout
-    refused(script('prepare', '--vocab_size=x', '--help', cwd=tmp_path), 'vocab_size')
-
-
 def test_importing_a_script_runs_nothing(tmp_path):
     code, output = 'import prepare, schedule', dict(text=True, capture_output=True)
     command = [sys.executable, '-c', code, '--help']
