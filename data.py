@@ -151,7 +151,10 @@ def build_languages(
         (names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages'),
         (len(set(names)) == count, f'two languages have the same name: {names}'),
         (ordered, f'orders must have {known} for each of the {count} languages, not {orders}'),
-        (vocabulary in ('disjoint', 'anchored'), f'there is no vocabulary {vocabulary!r}'),
+        (
+            vocabulary in ('disjoint', 'anchored'),
+            f'vocabulary is disjoint or anchored, not {vocabulary}',
+        ),
         (0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}'),
         (joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction'),
     ):
