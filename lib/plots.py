@@ -124,17 +124,6 @@ def panel(into, title, **settings):
     into.append(Panel(buffer.getvalue(), alt))
 
 
-def stitch(panels):
-    """One PNG (bytes) of a figure's panels, two beside each other."""
-    pictures = [plt.imread(io.BytesIO(panel.png))[:, :, :3] for panel in panels]
-    if len(pictures) % 2 and len(pictures) > 1:
-        pictures.append(np.ones_like(pictures[0]))
-    rows = [np.hstack(pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
-    buffer = io.BytesIO()
-    plt.imsave(buffer, np.vstack(rows), format='png')
-    return buffer.getvalue()
-
-
 def draw_points(axes, lines, what):
     """Markers, 90% bars and lines through the means; a bar that leaves the picture is an arrow."""
     lines = [line for line in lines if line.points]
