@@ -1,21 +1,30 @@
-# `make` alone says what there is. Python and make are all that is needed before: the targets set up
-# a virtual environment of their own.
+# `make` lists the targets. Requires Python and make: each target sets up a virtual environment.
 PYTHON ?= python3
 BIN = .venv/bin
+DEMO = config/demo_clones.py --ratios=[90_10,50_50] --asked=[en2] --out=out/demo --seeds=2 --budgets=9
 
-.PHONY: help demo lab test clean
+.PHONY: help demo lab night table1 test clean
 
 help:
-	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (15 minutes)'
-	@echo 'make lab     the runs of FINDINGS.md that are not finished yet (hours; it may be stopped)'
-	@echo 'make test    format, lint and tests (10 minutes)'
+	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (DEMO_MINUTES minutes)'
+	@echo 'make lab     the runs of FINDINGS.md that are not finished yet (days of two cores; resumes)'
+	@echo 'make night   the question at four sizes of model, on one GPU (45 minutes of an H100)'
+	@echo 'make table1  the rows of Table 1 of the paper at full size, with controls (weeks of a GPU)'
+	@echo 'make test    format, lint and tests (5 minutes)'
 	@echo 'make clean   remove the virtual environment'
 
 demo: .venv/ready
-	$(BIN)/python demo.py
+	$(BIN)/python prepare.py config/demo_data.py
+	$(BIN)/python experiment.py $(DEMO)
 
 lab: .venv/ready
-	$(BIN)/python lab.py
+	$(BIN)/python -m lab.lab
+
+night: .venv/ready
+	$(BIN)/python -m lab.night
+
+table1: .venv/ready
+	$(BIN)/python -m lab.night --table1=True
 
 test: .venv/ready-test
 	$(BIN)/ruff check .

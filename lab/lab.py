@@ -195,8 +195,9 @@ def summarise():
     print(f'wrote {RESULTS.parent}/lab.csv and the pictures lab_*.png')
 
 
-def make_corpora():
-    for corpus, source in (('novels_en', source_en), ('novels_fr', source_fr)):
+def make_corpora(sources):
+    """Makes the corpora (name, source) that are not there yet, as all runs of the lab read them."""
+    for corpus, source in sources:
         if not Path('data', corpus).exists():
             how = [f'--corpus={corpus}', f'--source={source}', '--vocab_size=512']
             command = [sys.executable, str(HERE / 'prepare.py'), *how, '--test_fraction=0.1']
@@ -223,7 +224,7 @@ def main():
     print(f'{len(jobs)} runs, {len(missing)} to train, {tokens} tokens')
     if plan:
         return
-    make_corpora()
+    make_corpora([('novels_en', source_en), ('novels_fr', source_fr)])
     queue = experiment.Queue(OUT, 2)
     try:
         failed = queue.train(missing, lambda one: one.tokens / 1e4)

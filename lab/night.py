@@ -1,0 +1,102 @@
+"""Runs for one GPU, ready: each list prints its plan and its hours on this machine, then trains.
+
+    python -m lab.night                  # make night: past the transition, at four sizes of model
+    python -m lab.night --table1=True    # make table1: the paper's Table 1, with controls
+    python -m lab.night --plan=True      # prints the plan and trains nothing
+
+The night fits 45 minutes of an H100, several runs at once, since so small steps wait for launches
+of kernels. Table 1 takes weeks on one card; the most important rows come first. Rerun to resume.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from lib.configurator import ConfigError, defaults_of, read_settings, run
+
+import torch
+
+import experiment
+import train
+from lab.lab import HERE, make_corpora
+from lib.paper import read_csv
+
+table1 = False  # train the rows of Table 1 instead
+plan = False  # print the plan and train nothing
+at_once = 8  # runs of the night at a time on a GPU
+source_en = 'eltec:eng'  # where prepare.py finds English novels; or a folder of text files
+
+# (layers, width): peak learning rate
+GRID = {(2, 256): 1e-3, (4, 256): 1e-3, (2, 512): 7e-4, (4, 512): 7e-4}
+ROWS = (5, 4, 9, 7, 6, 8, 1, 2, 3, 11, 10, 13, 12)  # of Table 1, the most important first
+
+
+def night():
+    """Command lines of experiment.py, one for each size: clones at two ratios on 26.6M tokens, three
+    seeds, controls that re-read."""
+    for (layers, width), rate in GRID.items():
+        shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
+        shape |= dict(learning_rate=rate, min_learning_rate=rate / 100, max_steps=13000)
+        given = [f'--{name}={value}' for name, value in shape.items()]
+        given += ['--ratios=[90_10,50_50]', '--asked=[en2]', '--seeds=3', '--epochs=[4,10]']
+        given += [f'--at_once={at_once}', f'--out=out/night/{layers}_layers_{width}']
+        yield [sys.executable, str(HERE / 'experiment.py'), str(HERE / 'config/lab.py'), *given]
+
+
+def rows_of_table1():
+    """Jobs of the rows of Table 1, each followed by the control runs of its second language."""
+    rows = {int(row['row']): row for row in read_csv('paper_runs.csv') if row['table'] == '1'}
+    for number in ROWS:
+        config, *more = (
+            str(HERE / a) if a[0] != '-' else a for a in rows[number]['config'].split()
+        )
+        name = f'row_{number:02}'
+        found = {name: [config, *more]}
+        if rows[number]['setup'].startswith('clones'):
+            slow = experiment.rate_arguments(3e-4, 3e-6)
+            kinds = {'': [], '-rate_0.0003': slow, '-x4': ['--epochs=4']}
+            for kind, extra in kinds.items():
+                found[f'{name}-only_en2{kind}'] = [config, *more, '--only=en2', *extra]
+        for run_name, arguments in found.items():
+            yield experiment.job(run_name, arguments, 'out/table1')
+
+
+def main():
+    if not table1:
+        make_corpora([('novels_en', source_en)])
+        commands = list(night())
+        for command in commands:
+            subprocess.run([*command, '--plan=True'])
+        failed = [c for c in commands if not plan and subprocess.run(c).returncode]
+        if failed:
+            raise ConfigError(f'{len(failed)} of {len(commands)} experiments failed, see above')
+        return
+    jobs, gpus = list(rows_of_table1()), torch.cuda.device_count()
+    base, *_ = read_settings(
+        experiment.TRAIN, defaults_of(experiment.TRAIN), [str(HERE / 'config/clones_90_10.py')]
+    )
+    vars(train).update(base)
+    speed, parameters = experiment.measured(base)
+    count = max(1, gpus)
+
+    def seconds(one):
+        return one.tokens / speed
+
+    def hours(one):
+        return seconds(one) / count / 3600
+
+    experiment.print_plan(jobs, [], hours, Path('out/table1'), len(jobs) * parameters * 4 / 1e9)
+    if plan:
+        return
+    queue = experiment.Queue('out/table1', count, gpus)
+    try:
+        failed = queue.train(jobs, seconds)
+    finally:
+        queue.stop()
+    experiment.answer(Path('out/table1'))
+    if failed:
+        raise ConfigError(f'{len(failed)} runs failed: {", ".join(failed)}')
+
+
+if __name__ == '__main__':
+    run(globals(), main)

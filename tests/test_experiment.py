@@ -1,0 +1,172 @@
+"""experiment.py and the lab: which runs are trained, in which order, and what survives a kill."""
+
+import json
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+from lib.configurator import ConfigError, defaults_of, read_settings
+
+import pytest
+from conftest import REPO, TINY, environment, refused, script
+
+import experiment
+from experiment import Experiment, Queue, finished, fitting, job, law, mix
+from lab import lab
+
+SMALL = [*TINY, '--max_steps=60', '--final_windows=8', '--checkpoint_interval=5']
+SMALL += ['--stages=[[0.75,0.25]]', '--min_learning_rate=1e-4']
+QUICK = ['--seeds=2', '--rates=[1.0]', '--epochs=[2]', '--budgets=6']
+
+
+def planned(monkeypatch, *arguments, **settings):
+    """The Experiment of some arguments of train.py, with settings of its own."""
+    for name, value in settings.items():
+        monkeypatch.setattr(experiment, name, value)
+    base, *_ = read_settings(experiment.TRAIN, defaults_of(experiment.TRAIN), arguments)
+    return Experiment(base, arguments, 'out/e')
+
+
+def test_a_mixture_has_seeds_controls_and_a_law_around_its_tokens(monkeypatch):
+    plan = planned(monkeypatch, *SMALL, seeds=2, rates=[1.0, 0.5], epochs=[2, 4], budgets=6)
+    names = [one.name for one in plan.jobs]
+    laws = [one for one in plan.jobs if one.name.startswith('law_en2_')]
+    assert len(laws) == 6 and plan.asked == ['en2']
+    rest = [name for name in names if 'law_' not in name]
+    kinds = ['mix', 'mix-only_en2', 'mix-only_en2-x2', 'mix-only_en2-x4', 'mix-only_en2-rate_0.005']
+    assert rest == kinds + [f'{name}-seed_1' for name in kinds]  # the most important first
+    by_name = {one.name: one for one in plan.jobs}
+    total = by_name['mix'].tokens
+    assert by_name['mix-only_en2'].tokens == total / 4
+    assert by_name['mix-only_en2-x4'].tokens == total  # at most the compute of the mixture
+    assert by_name['mix-only_en2-x4'].steps == 60
+    lengths = sorted(one.steps for one in laws)
+    assert lengths[0] < 15 < 60 <= lengths[-1]  # EN2 has 15 steps of tokens
+    trunk = next(one for one in laws if not one.needs)
+    for one in laws:
+        assert one is trunk or one.needs == trunk.name
+        assert one is trunk or one.tokens < 0.3 * one.steps * plan.step_tokens
+
+
+def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
+    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
+    ratios = dict(ratios=['60_30_10', '20_20_60'], seeds=1)
+    plan = planned(monkeypatch, *SMALL, *names, **ratios)
+    assert plan.asked == ['en1', 'en2', 'fr']
+    assert plan.shares['60_30_10'] == pytest.approx(dict(en1=0.6, en2=0.3, fr=0.1))
+    laws = {one.name.split('_')[1] for one in plan.jobs if one.name.startswith('law_')}
+    assert laws == {'en1', 'fr'}  # en1 and en2 are clones
+    one = planned(monkeypatch, *SMALL, '--stages=[[0.5,0.5]]', ratios=[])
+    assert one.asked == ['en2']
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(ratios=['90']), dict(ratios=['90/10']), dict(asked=['de'])]
+)
+def test_bad_ratios_and_languages_are_refused(monkeypatch, settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        planned(monkeypatch, *SMALL, **settings)
+
+
+def test_a_budget_of_hours_leaves_out_what_is_least_important(monkeypatch):
+    jobs = planned(monkeypatch, *SMALL, seeds=2, budgets=6).jobs
+    for hours in (1, 4, 8, 100):
+        kept = fitting(jobs, lambda one: 1.0, hours)
+        assert len(kept) == min(hours, len(jobs)) and kept[0].name == 'mix'
+        assert all(not one.needs or one.needs in [k.name for k in kept] for one in kept)
+    assert not any('-seed_' in one.name for one in fitting(jobs, lambda one: 1.0, 8))
+
+
+def test_printed_commands_are_those_of_train_and_run_in_their_order(tmp_path):
+    done = script('experiment', *SMALL, '--print=True', '--seeds=1', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = set()
+    for line in done.stdout.splitlines():
+        python, path, *arguments = shlex.split(line)
+        chosen, *_ = read_settings(experiment.TRAIN, defaults_of(experiment.TRAIN), arguments)
+        assert (python, path) == ('python', 'train.py') and chosen['lr_schedule'] == 'wsd'
+        assert chosen['init_from'] in made | {''}
+        made.add(chosen['out_dir'])
+    assert len(made) > 12 and not list(tmp_path.iterdir())
+
+
+def scores(folder):
+    return {
+        path.parent.name: json.loads(path.read_text())['languages']
+        for path in folder.glob('*/results.json')
+    }
+
+
+def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
+    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *QUICK]
+
+    def start(out):
+        return subprocess.Popen(
+            [*command, f'--out={out}'], cwd=workplace, env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    whole, error = start('out/whole').communicate(timeout=600)
+    expected = scores(workplace / 'out/whole')
+    assert len(expected) == 12 and 'gain over re-reading' in whole, error
+    assert (workplace / 'out/whole/report/report.html').exists()
+    for _ in range(3):
+        process = start('out/killed')
+        until = time.time() + random.Random().uniform(8, 20)
+        while process.poll() is None and time.time() < until:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    again, error = start('out/killed').communicate(timeout=600)
+    assert scores(workplace / 'out/killed') == expected, error
+    table = [line for line in again.splitlines() if line.startswith('mix x2')]
+    assert table == [line for line in whole.splitlines() if line.startswith('mix x2')] != []
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    alone = [*TINY, '--lr_schedule=wsd', '--alone=en1', '--final_windows=4', '--block_size=4000']
+    runs = law('bad', alone, (10, 20), 'out') | mix('good', [*SMALL, '--max_steps=10'], ())
+    queue = Queue('out', 1)
+    try:
+        failed = queue.train([job(name, a, 'out') for name, a in runs.items()], lambda one: 1)
+    finally:
+        queue.stop()
+    assert set(failed) == {'bad_20', 'bad_10'} and finished('out', 'good')
+    assert 'block_size' in capsys.readouterr().err
+
+
+def test_ctrl_c_answers_with_what_is_finished(workplace):
+    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, '--out=out/e', '--seeds=1']
+    command += ['--checkpoint_interval=1000', '--max_steps=400']
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=workplace, env=environment(), **pipes)
+    while not finished(workplace / 'out/e', 'mix'):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    text, error = process.communicate(timeout=300)
+    assert 'report.html' in text and 'Traceback' not in error, error
+    assert any(line.startswith('mix ') for line in text.splitlines())
+
+
+# --- the lab --------------------------------------------------------------------------------------
+
+
+def test_every_run_of_the_lab_is_one_that_train_accepts():
+    table = {name: a for members in lab.table().values() for name, a in members.items()}
+    assert len(table) == sum(map(len, lab.table().values())) > 200  # no name is used twice
+    jobs = {name: lab.job(name, arguments) for name, arguments in table.items()}
+    assert all(not one.needs or one.needs in jobs for one in jobs.values())
+    for path in (REPO / 'results/lab').glob('*/results.json'):
+        assert json.loads(path.read_text())['run'] == path.parent.name in jobs
+
+
+def test_the_plan_of_the_lab_trains_nothing(tmp_path):
+    done = script('lab.lab', '--plan=True', '--groups=[balance]', cwd=tmp_path)
+    assert done.returncode == 0 and 'clones_90_10' in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
+    refused(script('lab.lab', '--groups=[nothing]', cwd=tmp_path), 'groups')
