@@ -214,7 +214,7 @@ def test_runs_that_differ_in_a_setting_that_nothing_names_are_kept_apart(made):
     [title] = [title for run, title in groups.items() if run.name == 'decay']
     assert title.endswith('weight_decay=0.1') and title in made[3].text
     for view in report.VIEWS.values():
-        assert ['decay'] in [[run.name for run in group] for group in grouped(runs, view)]
+        assert ['decay'] in [[run.name for run in group] for group in grouped(runs, view[0])]
 
 
 def test_settings_machine_samples_and_reasons_are_there(made):
@@ -402,7 +402,7 @@ def test_the_papers_page_has_all_rows_of_its_tables_and_the_readmes_commands(pap
     folder, _, page = paper
     lines, readme = page.lines('the paper:'), (REPO / 'config' / 'README.md').read_text()
     for run in (run for run in load_paper_runs() if run['table'] in '13'):
-        number, command = run['name'].split()[-1], run['command']
+        number, command = run['number'], run['command']
         heads = [line[0] for line in lines if len(line) == 1 and line[0].startswith(f'{number}: ')]
         assert any(head.endswith(command) for head in heads), run['name']
         section = readme.partition(f'\n## Table {run["table"]}\n')[2].partition('\n## ')[0]
