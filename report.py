@@ -32,7 +32,7 @@ from lib.laws import UNIT
 from lib.paper import load_paper_runs, read_csv
 from lib.plots import COLORS, GREY, MARKERS, draw_points, log_ticks, panel
 from lib.rows import caption, grouped, measured, named_groups, natural, ratio_of, runs_of, usual_of
-from lib.runs import DEFAULTS, INTERVENTIONS, LENGTH, RATES
+from lib.runs import LENGTH, RATES
 from lib.tables import ppl_text, short
 from lib.tasks import mean_over_tasks
 
@@ -41,17 +41,18 @@ paper = False  # write the page of the paper's tables and figures instead
 
 # --- findings -------------------------------------------------------------------------------------
 
+UNCLEAR = 'has no clear effect on'
 NO_MIXTURE = 'No mixture of languages is finished: python experiment.py CONFIG trains one.'
 
 
 def findings(rows):
     """What the other languages do for each asked language of each mixture, in words and numbers,
-    and what is missing. Plain mixtures with controls come first, then those of most seeds."""
-    found = []
-    for run in runs_of(rows):
-        special = caption(run.settings, DEFAULTS, run.settings.keys() - INTERVENTIONS)
-        special = bool(special or any(run.settings['orders']) or run.shared)
-        for row in run.asked if run.languages[1:] else ():
+    and what is missing. Mixtures with controls, of usual settings and of most seeds come first."""
+    runs, found = [run for run in runs_of(rows) if run.languages[1:]], []
+    usual = usual_of(runs)
+    for run in runs:
+        special = bool(caption(run.settings, usual))
+        for row in run.asked:
             order = not row['control'], row['transfer'] is None, special, -row['seeds']
             found.append((*order, row['tokens_seen'], run.name, finding(run, row)))
     return [text for *_, text in sorted(found)] or [NO_MIXTURE]
@@ -61,14 +62,9 @@ def finding(run, row):
     """The finding about a row of a mixture, with the commands of the controls that are missing."""
     name, others = row['name'], [other for other in run.languages if other != row['name']]
     source = 'the rest of the mixture' if others[1:] else others[0]
-    start = {
-        'helps': f'{source} helps {name}',
-        'costs': f'{source} costs {name}',
-        'no effect shown': f'No effect of {source} on {name} shown',
-        '': f'{name} beside {source}',
-    }[verdict(row, 'transfer')]
-    seeds = f', {row["seeds"]} seeds' if row['seeds'] > 1 else ''
-    start = f'{start} at {run.ratio} ({run.name}{seeds}): PPL {ppl_text(row["ppl"])}'
+    seeds = f'{row["seeds"]} seeds of ' if row['seeds'] > 1 else ''
+    start = f'{source} {verdict(row, "transfer") or "beside"} {name} at {run.ratio}'
+    start += f' ({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
     numbers, missing = '', []
     epochs = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # in the mixture's compute
     for key, label, control, kind, more in (
@@ -76,10 +72,10 @@ def finding(run, row):
         ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', '--epochs='),
     ):
         if row[control]:
-            known = f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
+            effect, known = verdict(row, key), f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
             known = known if row[key] is None else f'{label} {cell(row, key)}'
             numbers += f'; {known}, {cell(row, f"{key}_nats")} nats'
-            numbers += f': {verdict(row, key)}' if more and verdict(row, key) else ''
+            numbers += f': {effect}' if more and effect in ('helps', 'costs') else ''
         elif not more or epochs > 1:
             more = f' {more}{epochs}' if more else ''
             missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
@@ -96,7 +92,7 @@ def verdict(row, name):
     for key, nothing in ((name, 1), (f'{name}_nats', 0)):
         if row[f'{key}_interval']:
             low, high = row[f'{key}_interval']
-            return 'helps' if low > nothing else 'costs' if high < nothing else 'no effect shown'
+            return 'helps' if low > nothing else 'costs' if high < nothing else UNCLEAR
     return ''
 
 
@@ -141,9 +137,9 @@ def title_of(run, usual, view, without=frozenset()):
     return ', '.join(filter(None, [*parts, caption(run.settings, usual, without)]))
 
 
-def draw_measure(panels, title, runs, what, view, published=False):
+def draw_measure(panels, title, runs, what, view):
     """A panel of a measure: a line for each language, or for each ratio and language. Hollow: the
-    paper's numbers; published: also where there are no others."""
+    paper's numbers."""
     names, ratios, lines = [row['language'] for row in runs[0].rows], {}, []
     (_, xlabel), (ylabel, level, beside) = VIEWS[view], FIGURES[what]
     percent = view in ('share', 'shared')
@@ -155,14 +151,13 @@ def draw_measure(panels, title, runs, what, view, published=False):
             color, own = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
             kinds = {what: (own, MARKERS[i] + '-'), f'paper_{what}': (own, MARKERS[i] + ':')}
             for key, (label, fmt) in (kinds | ({} if ratio else beside)).items():
-                aside = 0.8 * i - 0.4 + 0.4 * (key in beside)  # no language hides the other
                 found = [(getattr(run, view), measured(run.rows[i], key)) for run in ratios[ratio]]
-                points = [(100 * x + aside if percent else x, *y) for x, y in found if y]
+                points = [(100 * x + 0.8 * i if percent else x, *y) for x, y in found if y]  # apart
                 look = dict(color=color, label=label.format(name))
                 if key == f'paper_{what}':
                     look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
                 lines += [(key, points, fmt, look)] if points else []
-    if not {what, f'paper_{what}' if published else what} & {key for key, *_ in lines}:
+    if not {what, f'paper_{what}'} & {key for key, *_ in lines}:
         return
     with panel(panels, title, xlabel=xlabel.format(names[-1]), ylabel=ylabel) as axes:
         ys = [y for _, points, *_ in lines for _, y, *_ in points]
@@ -262,7 +257,7 @@ def matrices(runs):
     """[(title, sources, targets, {(source, target): [(share of the target, row)]})] where there are
     three languages or more. In a mixture of three or more the source is all others."""
     found, usual = [], usual_of(runs)
-    for group in grouped(runs, {'corpora', 'languages', 'orders', 'stages'}, same_text=False):
+    for group in grouped(runs, {'corpora', 'languages', 'orders', 'stages'}):
         cells, names = {}, set()
         pairs = [(row, run.languages) for run in group for row in run.rows]
         for row, languages in sorted(pairs, key=lambda pair: pair[0]['shares']):
@@ -309,8 +304,8 @@ def write_page(folder, name, drawings, **values):
             figures.setdefault(kind, []).append(picture_of(path, alt))
     loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= dict(show=show, short=short, verdict=verdict, ppl_text=ppl_text)
-    values |= dict(figures=figures, folder=folder, log=math.log, measures=MEASURES)
+    values |= dict(show=show, short=short, verdict=verdict, ppl_text=ppl_text, log=math.log)
+    values |= dict(figures=figures, folder=folder, measures=MEASURES)
     text = environment.get_template(f'{name}.html').render(**values)
     write_file(target / f'{name}.html', lambda file: file.write(text.encode()))
     return target / f'{name}.html'
@@ -328,13 +323,13 @@ def write(folder, laws, rows):
             samples[name] = path.read_text(encoding='utf-8', errors='replace')
         elif path.name == 'results.json':
             dates[name] = time.strftime('%Y-%m-%d', time.gmtime(path.stat().st_mtime))
-    drawings = {view: partial(draw_view, runs=mixes, view=view) for view in VIEWS if mixes}
+    drawings = {view: partial(draw_view, runs=mixes, view=view) for view in VIEWS}
     drawings |= dict(training=partial(draw_training, folder=folder, runs=mixes))
     drawings |= dict(glue=partial(draw_glue, folder=folder, runs=runs))
     drawings |= dict(laws=partial(draw_texts, laws=laws))
     values = dict(runs=runs, mixes=mixes, laws=laws, samples=samples, studies=studies, dates=dates)
     values |= dict(groups=named_groups(mixes or runs, laws), findings=findings(rows))
-    values |= dict(matrices=matrices(mixes) if mixes else [])
+    values |= dict(matrices=matrices(mixes))
     return write_page(folder, 'report', drawings, **values)
 
 
@@ -375,7 +370,7 @@ def write_paper(folder, laws, rows):
         for vocabulary, what in itertools.product(('disjoint', 'anchored'), ('ppl', 'teff')):
             chosen = [run for theirs, run in shown if theirs.vocabulary == vocabulary]
             if chosen:
-                draw_measure(panels, f'GPT small, {vocabulary}', chosen, what, view, True)
+                draw_measure(panels, f'GPT small, {vocabulary}', chosen, what, view)
 
     drawings = {f'figure{number}': partial(draw, number=number) for number in (1, 2, 3, 4)}
     laws = [*paper_laws(), *(law for law in laws if names & set(law['runs']))]

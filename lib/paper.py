@@ -30,26 +30,21 @@ def load_paper_runs():
 
 
 def paper_run(row):
-    """A published run from its line; 0.055556x9 there is the share of each of nine languages."""
-    first, second = row['setup'].split('-')  # mono-fr, clones-10, en-fr
-    clones = first == 'clones'
-    kinds = ['en'] * int(second) if clones else [second] if first == 'mono' else [first, second]
-    stages = []
-    for stage in row['stages'].split(' > '):
-        shares = [(share + 'x1').split('x')[:2] for share in stage.split('/')]
-        stages.append([float(share) for share, count in shares for _ in range(int(count))])
+    """A published run from its line of the file."""
+    names = row['languages'].split('/')
+    kinds = [name.rstrip('0123456789') for name in names]
+    stages = [list(map(float, stage.split('/'))) for stage in row['stages'].split(' > ')]
     languages, scores = [], [(row[f'ppl_l{i}'], row[f'teff_l{i}']) for i in (1, 2)]
     for i, (ppl, teff) in enumerate(score for score in scores if score[0]):
         seen = int(row['tokens']) * sum(shares[i] for shares in stages) / len(stages)
-        name = f'en{i + 1}' if clones else kinds[i]
-        about = dict(name=name, kind=kinds[i], tokens_seen=seen)
+        about = dict(name=names[i], kind=kinds[i], tokens_seen=seen)
         languages.append(about | dict(ppl=float(ppl), teff=float(teff)))
     table, number = row['table'], row['row']
     place = f'Table {table} row' if table in '13' else f'Figure {table[3:]}'
+    share = stages[0][1] if len(stages) == 1 and len(names) == 2 else None
     run = dict(name=f'{place} {number}', table=table, number=number, kinds=kinds, stages=stages)
-    share = stages[0][1] if len(stages) == 1 and len(stages[0]) == 2 else None
-    run |= dict(ratio=ratio_of(stages), share=share, tokens=int(row['tokens']))
-    run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), languages=languages)
+    run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), tokens=int(row['tokens']))
+    run |= dict(languages=languages, share=share, ratio=ratio_of(stages))
     return run | dict(command=f'python train.py {row["config"]}')
 
 

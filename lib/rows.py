@@ -73,13 +73,13 @@ def ratio_of(stages):
     return ' then '.join(texts)
 
 
-def grouped(runs, may_differ, same_text=True):
+def grouped(runs, may_differ):
     """Lists of runs that differ in their seed and in `may_differ` alone."""
     groups = []
     for run in runs:
         for group in groups:
             differ = differing(run.settings, group[0].settings, FREE | SEED | may_differ)
-            if not differ and (run.text == group[0].text or not same_text):
+            if not differ and ('corpora' in may_differ or run.text == group[0].text):
                 group.append(run)
                 break
         else:
@@ -89,7 +89,8 @@ def grouped(runs, may_differ, same_text=True):
 
 def usual_of(runs):
     """The most frequent value of each setting."""
-    values = {name: [run.settings.get(name) for run in runs] for name in runs[0].settings}
+    names = set().union(*(run.settings for run in runs))
+    values = {name: [run.settings.get(name) for run in runs] for name in names}
     return {name: max(every, key=every.count) for name, every in values.items()}
 
 
@@ -107,9 +108,9 @@ def as_text(value):
 
 def named_groups(runs, laws):
     """[dict(title, common, differing, runs: [(short name, run)])] of the runs of one model and
-    optimisation. A short name has what differs: languages, ratio, settings."""
+    optimisation. A short name has what differs: ratio and settings."""
     labels, found = {law['group']: law['label'].partition(', ')[2] for law in laws}, {}
-    for group in grouped(runs, LAW, same_text=False):
+    for group in grouped(runs, LAW):
         title, usual = labels[group[0].rows[0]['group']], usual_of(group)
         if title in found:  # the label does not name the setting in which they differ
             title += f', {caption(usual, found[title]["usual"], LAW)}'
@@ -118,7 +119,7 @@ def named_groups(runs, laws):
         for run in group:
             named = run.settings['languages'] != usual['languages']
             text = caption(run.settings, usual, {'corpora'} if named else set())
-            about['runs'].append((f'{run.who} {run.ratio} {text}'.strip(), run))
+            about['runs'].append((f'{run.ratio} {text}'.strip(), run))
         found[title] = about | dict(differing=sorted(differ))
     return list(found.values())
 
