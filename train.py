@@ -428,7 +428,7 @@ def branch_point(settings):
     require(trunk, f'init_from: there is no run {init_from}')
     runs.refuse_other_settings(trunk['settings'], settings, init_from, runs.FREE | runs.BRANCH)
     both = settings, runs.full_settings(trunk['settings'])
-    last = min(schedule.decay_start(run['max_steps'], run['decay_fraction']) for run in both)
+    last = min(runs.decay_start(run['max_steps'], run['decay_fraction']) for run in both)
     state = last_checkpoint(init_from, at_most=last)
     needed = f'no checkpoint with an optimiser up to step {last}: keep_checkpoints=[{last}]'
     require(state and 'optimizer' in state, f'{init_from} has {needed}')

@@ -216,3 +216,9 @@ def best_control(run, name, runs):
     """The control run of language `name` of a run with the lowest perplexity, or None."""
     candidates = controls_of(run, name, runs)
     return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
+
+
+def decay_start(max_steps, decay_fraction=0.2):
+    """First step of a wsd run whose learning rate may be below the peak; branches share those
+    before."""
+    return max_steps - round(decay_fraction * max_steps)
