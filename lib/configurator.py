@@ -85,12 +85,14 @@ def _parse(name, text, default):
     """The value that the command line's `text` stands for."""
     if isinstance(default, str):
         return _expanded(text)
+    # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
+    bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
+    words = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
     try:
-        value = ast.literal_eval(text)
+        ratio = bare and '_' in text  # [90_10], which Python takes for numbers
+        value = words if ratio else ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
-        # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
-        bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
-        value = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
+        value = words
     return _checked(name, value, default)
 
 

@@ -100,6 +100,7 @@ CONFIGS['own'] = (  # a config may compute with names of its own
         ('--names=("x","y")', dict(names=['x', 'y'])),
         ('--names=[]', dict(names=[])),
         ('--names=[en,fr-1]', dict(names=['en', 'fr-1'])),  # a shell ate the quotes
+        ('--names=[90_10,5_5]', dict(names=['90_10', '5_5'])),  # no numbers 9010 and 55
         ('--names=[en]', dict(names=['en'])),
         # later files win over earlier ones, and the command line over all
         ('a.py b.py', dict(steps=30, rate=0.25, place='there', stems=['a', 'b'])),
