@@ -22,10 +22,11 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from lib.configurator import ConfigError, defaults_of, read_settings, require, run, run_name
+from lib.configurator import defaults_of, read_settings, require, run, run_name
 
 import numpy as np
 import torch
@@ -36,14 +37,14 @@ import report
 import sample
 import train
 from lib import machine, runs
+from lib.commands import TRAIN, branch, job, law, mix
 from lib.log import Log
 from lib.tables import short
 from lib.workers import cores, end_with_parent
-from schedule import decay_start
 
 ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of the config
 asked = []  # languages to answer for; empty: those with less than half of the tokens
-seeds = 3  # replicates of each mixture and of its best kinds of control
+seeds = 3  # replicates of each mixture and of its controls
 rates = [1.0, 0.5]  # learning rates of the controls, times that of the mixture
 epochs = [4]  # how often the re-reading controls read their text
 budgets = 10  # monolingual runs of a law, before those that the measure asks for
@@ -53,80 +54,10 @@ out = ''  # folder of the experiment; empty: out/ and the names of the configs a
 plan = False  # print the plan and train nothing
 print_ = False  # print the plain train.py commands, in an order that works, and train nothing
 
-TRAIN = Path(__file__).resolve().parent / 'train.py'
 ROUNDS = 2  # times that the measure may ask for more budgets
 
 
 # --- the runs -------------------------------------------------------------------------------------
-
-
-def mix(name, arguments, controls, seeds=(0,), rates=(), again=(), batches=()):
-    """{run: arguments of train.py} of a mixture, its replicates, and its control runs.
-
-    controls: languages that have some; rates: their further learning rates, (peak, end) each;
-    again: epochs of re-reading controls; batches: batch sizes of controls that read once."""
-    kinds = {'': []}
-    kinds |= {f'-rate_{peak:g}': rate_arguments(peak, end) for peak, end in rates}
-    kinds |= {f'-x{count}': [f'--epochs={count}'] for count in again}
-    kinds |= {f'-batch_{n}': ['--epochs=1', f'--control_batch={n}'] for n in batches}
-    found = {}
-    for seed in seeds:
-        end, seeded = (f'-seed_{seed}', [f'--seed={seed}']) if seed else ('', [])
-        found[name + end] = [*arguments, *seeded]
-        for language in controls:
-            only = [*arguments, f'--only={language}', *seeded]
-            for kind, more in kinds.items():
-                found[f'{name}-only_{language}{kind}{end}'] = [*only, *more]
-    return found
-
-
-def rate_arguments(peak, end):
-    return [f'--learning_rate={peak:g}', f'--min_learning_rate={end:g}']
-
-
-def law(name, arguments, lengths, folder, decay_fraction=0.2):
-    """{run: arguments of train.py} of a law: a trunk, the longest run (steps), and branches."""
-    trunk, *branches = sorted(set(lengths), reverse=True)
-    kept = sorted(decay_start(length, decay_fraction) for length in branches)
-    keep = f'--keep_checkpoints={kept}'.replace(' ', '')
-    found = {f'{name}_{trunk}': [*arguments, f'--max_steps={trunk}', keep]}
-    for length in branches:
-        found[f'{name}_{length}'] = branch(arguments, length, Path(folder, f'{name}_{trunk}'))
-    return found
-
-
-def branch(arguments, length, trunk):
-    return [*arguments, f'--max_steps={length}', f'--init_from={trunk}']
-
-
-@dataclass
-class Job:
-    """A run of train.py. tokens: that it trains on, from step `first` to step `steps`; needs: the
-    name of the trunk that it branches off."""
-
-    name: str
-    arguments: list
-    tokens: float
-    steps: int
-    first: int = 0
-    needs: str = ''
-
-
-def job(name, arguments, folder):
-    """The Job of a run in folder/NAME. Raises ConfigError for arguments that train.py refuses."""
-    arguments = [*arguments, f'--out_dir={Path(folder, name)}']
-    chosen, *_ = read_settings(TRAIN, defaults_of(TRAIN), arguments)
-    steps, first, share, needs = chosen['max_steps'], 0, 1.0, ''
-    if chosen['only']:
-        index = chosen['languages'].index(chosen['only'])
-        share = float(np.mean(chosen['stages'], axis=0)[index]) * (chosen['epochs'] or 1)
-    elif chosen['init_from'] and not chosen['train_only']:
-        needs, first = Path(chosen['init_from']).name, decay_start(steps, chosen['decay_fraction'])
-    tokens = (steps - first) * share * chosen['batch_size'] * chosen['block_size']
-    if chosen['epochs']:
-        batch = chosen['control_batch'] or chosen['batch_size']
-        steps = math.ceil(tokens / batch / chosen['block_size'])
-    return Job(name, arguments, tokens, steps, first, needs)
 
 
 def rank(one):
@@ -144,7 +75,6 @@ class Experiment:
     def __init__(self, base, arguments, folder):
         self.base, self.folder = base, Path(folder)
         self.arguments, names = [*arguments, '--lr_schedule=wsd'], base['languages']
-        self.step_tokens = base['batch_size'] * base['block_size']
         stages = {ratio: stages_of(ratio, names) for ratio in ratios} or {'mix': base['stages']}
         self.shares = {r: dict(zip(names, np.mean(s, axis=0).tolist())) for r, s in stages.items()}
         least = {name: min(shares[name] for shares in self.shares.values()) for name in names}
@@ -152,26 +82,28 @@ class Experiment:
         self.asked = list(asked) or rare
         known = set(self.asked) <= set(names)
         require(known, f'asked must be some of {", ".join(names)}, not {self.asked}')
-        found = {}
+        # clones share a law
+        self.laws = {self.text(language): language for language in self.asked[::-1]}
+        peak, end = base['learning_rate'], base['min_learning_rate']
+        tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
         for ratio, shares in self.shares.items():
             text = json.dumps(stages[ratio]).replace(' ', '')
             arguments = [*self.arguments, *([f'--stages={text}'] if ratios else [])]
             controls = [name for name in self.asked if 0 < shares[name] < 1]
             again = [n for n in epochs if all(n * shares[c] <= 1.02 for c in controls)]
-            peak, end = base['learning_rate'], base['min_learning_rate']
-            tuned = [(peak * times, end * times) for times in rates if times != 1]
             found |= mix(ratio, arguments, controls, range(seeds), tuned, again)
-        laws = {self.text(language): language for language in self.asked[::-1]}
-        for language in laws.values():  # clones share a law
-            alone, decay = [*self.arguments, f'--alone={language}'], base['decay_fraction']
-            found |= law(f'law_{language}', alone, self.lengths(language), self.folder, decay)
-        self.jobs = [job(name, arguments, self.folder) for name, arguments in found.items()]
-        self.jobs.sort(key=rank)
+        for language in self.laws.values():
+            lengths, decay = self.lengths(language), base['decay_fraction']
+            found |= law(f'law_{language}', self.alone(language), lengths, self.folder, decay)
+        self.jobs = sorted((job(name, a, self.folder) for name, a in found.items()), key=rank)
 
     def text(self, language):
         """What the law of a language is measured on: its corpus and order."""
         index, orders = self.base['languages'].index(language), self.base['orders']
         return self.base['corpora'][index], orders[index] if orders else ''
+
+    def alone(self, language):
+        return [*self.arguments, f'--alone={language}']
 
     def lengths(self, language):
         """Steps of the runs of a law: around the tokens of every mixture and control."""
@@ -185,15 +117,14 @@ class Experiment:
         """Branches at the budgets that the measure asks for and that are not there yet."""
         _, rows = fit_scaling.analyse(runs.load_runs(self.folder))
         known, found = {one.name for one in self.jobs}, {}
-        for trunk in {one.needs for one in self.jobs if one.needs}:
-            law_name, _, _ = trunk.rpartition('_')
-            language = law_name.removeprefix('law_')
-            alone = [*self.arguments, f'--alone={language}']
-            text = self.text(language)
-            wanted = [r['add_budgets'] for r in rows if self.text(r['language']) == text]
-            for tokens in sum(wanted, []):
-                length = round(tokens / self.step_tokens)
-                found[f'{law_name}_{length}'] = branch(alone, length, self.folder / trunk)
+        for text, language in self.laws.items():
+            name = f'law_{language}'
+            trunk = next(o.needs for o in self.jobs if o.needs.rpartition('_')[0] == name)
+            for row in (row for row in rows if self.text(row['language']) == text):
+                for tokens in row['add_budgets']:
+                    length = round(tokens / self.base['batch_size'] / self.base['block_size'])
+                    arguments = self.alone(language), length, self.folder / trunk
+                    found[f'{name}_{length}'] = branch(*arguments)
         more = [job(name, a, self.folder) for name, a in found.items() if name not in known]
         self.jobs += more
         return more
@@ -241,15 +172,17 @@ def fitting(jobs, hours_of, limit):
     return chosen
 
 
-def print_plan(jobs, left_out, hours_of, folder, gigabytes):
+def print_plan(jobs, left_out, hours_of, parameters):
     """The runs, their hours and disk, and what the answer will lack."""
-    done = [one for one in jobs if finished(folder, one.name)]
-    hours, names = sum(hours_of(one) for one in jobs if one not in done), [j.name for j in jobs]
     for one in jobs:
-        mark = 'finished' if one in done else f'{hours_of(one):.2f} h'
+        mark = 'finished' if one.finished else f'{hours_of(one):.2f} h'
         print(f'{one.name:<40}{short(one.tokens):>8} tokens  {mark}')
-    print(f'{len(jobs)} runs, {len(done)} finished, {short(sum(j.tokens for j in jobs))} tokens')
-    print(f'{hours:.1f} hours on this machine, at most {gigabytes:.1f} GB in {folder}')
+    waiting, names = [one for one in jobs if not one.finished], [one.name for one in jobs]
+    done, tokens = len(jobs) - len(waiting), short(sum(one.tokens for one in jobs))
+    # float32; a trunk keeps optimiser states for its branches
+    gigabytes = sum(4 if one.needs else 1 for one in jobs) * parameters * 4 / 1e9
+    print(f'{len(jobs)} runs, {done} finished, {tokens} tokens')
+    print(f'{sum(map(hours_of, waiting)):.1f} hours on this machine, {gigabytes:.1f} GB of disk')
     if left_out:
         print(f'left out for budget_hours: {", ".join(one.name for one in left_out)}')
     if not any('-seed_' in name for name in names):
@@ -261,19 +194,16 @@ def print_plan(jobs, left_out, hours_of, folder, gigabytes):
 # --- training them --------------------------------------------------------------------------------
 
 
-def finished(folder, name):
-    return Path(folder, name, 'results.json').exists()
-
-
-def work(pipe, environment):
-    """A worker process: trains the runs whose arguments it receives, and sends back why one failed,
-    or ''. Runs of one shape are compiled once."""
+def start_worker(environment):
     os.environ.update(environment)
-    torch.set_num_threads(int(environment['OMP_NUM_THREADS']))
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    reset_signals()
     end_with_parent()
-    with contextlib.suppress(EOFError):
-        while True:
-            pipe.send(train_one(pipe.recv()))
+
+
+def reset_signals():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a run in training stops by itself
 
 
 def train_one(arguments):
@@ -285,90 +215,71 @@ def train_one(arguments):
         try:
             vars(train).update(values)
             train.main(stems, overrides)
-        except Exception as error:  # the other runs go on
+        except BaseException as error:  # SystemExit, too: the process takes the next run
             return ' '.join(str(error).split()) or type(error).__name__
+        finally:
+            reset_signals()
     return ''
 
 
 class Queue:
-    """Worker processes that train the jobs of a folder, one at a time each."""
+    """Processes that train jobs, one at a time each; in each, runs of one shape compile once."""
 
-    def __init__(self, folder, count, gpus=0):
-        context = multiprocessing.get_context('spawn')
-        threads = {'OMP_NUM_THREADS': str(max(1, cores() // count))}
-        os.environ.update(threads)  # read when a process imports torch
-        self.folder, self.workers, self.running = Path(folder), [], {}
-        for number in range(count):
-            gpu = {'CUDA_VISIBLE_DEVICES': str(number % gpus)} if gpus else {}
-            pipe, other = context.Pipe()
-            process = context.Process(target=work, args=(other, threads | gpu), daemon=True)
-            process.start()
-            self.workers.append((process, pipe))
+    def __init__(self, count, gpus=0):
+        os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // count))  # read on import of torch
+        self.gpus, self.running = gpus, {}  # {future: (number of its process, job)}
+        self.pools = [self.process(number) for number in range(count)]
+
+    def process(self, number):
+        gpu = {'CUDA_VISIBLE_DEVICES': str(number % self.gpus)} if self.gpus else {}
+        return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), start_worker, (gpu,))
 
     def train(self, jobs, cost_of):
         """Trains the jobs that are not finished, and prints their perplexities. Returns {name:
         reason} of those that failed. cost_of: seconds of a job, about, for the progress bar."""
-        waiting, failed = [one for one in jobs if not finished(self.folder, one.name)], {}
-        with tqdm(total=round(sum(map(cost_of, jobs))), unit=' s', desc='experiment') as progress:
+        jobs, failed = [one for one in jobs if not one.finished], {}
+        waiting = list(jobs)
+        with tqdm(total=round(sum(map(cost_of, jobs))), unit=' s') as progress:
             while waiting or self.running:
-                self.collect(failed, progress)
-                lost = [one for one in waiting if one.needs in failed]
-                if not any(process.is_alive() for process, _ in self.workers):
-                    lost = waiting
-                failed |= {one.name: one.needs or 'all processes were killed' for one in lost}
-                waiting = [one for one in waiting if one not in lost]
                 self.assign(waiting)
-                share = {one.name: self.share_done(one) for one in self.running.values()}
-                share |= {one.name: 0.0 for one in waiting}
-                done = sum(cost_of(one) * share.get(one.name, 1.0) for one in jobs)
-                names = ' and '.join(one.name for one in self.running.values())
-                progress.set_description(names or 'experiment', refresh=False)
-                progress.update(round(done) - progress.n)
-                time.sleep(0.3)
+                done, _ = wait(self.running, timeout=0.3, return_when='FIRST_COMPLETED')
+                for future in done:
+                    number, one = self.running.pop(future)
+                    try:
+                        reason = future.result()
+                    except BrokenProcessPool:
+                        reason, self.pools[number] = 'its process was killed', self.process(number)
+                    if reason:
+                        lost = [other for other in waiting if other.needs == one.name]
+                        waiting = [other for other in waiting if other not in lost]
+                        failed |= {other.name: reason for other in [one, *lost]}
+                        reason = f'failed: {reason}'
+                    progress.write(f'{one.name}: {reason or one.perplexities()}', file=sys.stderr)
+                active = [one for _, one in self.running.values()]
+                left = [(one, 1 - one.share_done()) for one in active]
+                left += [(one, 1.0) for one in waiting]
+                seconds = sum(cost_of(one) * share for one, share in left)
+                names = ' and '.join(one.name for one in active)
+                progress.set_description(names, refresh=False)
+                progress.update(round(progress.total - seconds) - progress.n)
         return failed
 
-    def collect(self, failed, progress):
-        """Takes back the jobs that workers have ended."""
-        for index, (process, pipe) in enumerate(self.workers):
-            if index in self.running and (pipe.poll() or not process.is_alive()):
-                one, reason = self.running.pop(index), 'its process was killed'
-                with contextlib.suppress(EOFError):
-                    reason = pipe.recv() if pipe.poll() else reason
-                if reason:
-                    failed[one.name] = reason
-                    progress.write(f'{one.name} failed: {reason}', file=sys.stderr)
-                    continue
-                results = json.loads((self.folder / one.name / 'results.json').read_text())
-                scores = results['languages'].items()
-                text = ', '.join(f'{name} {score["ppl"]:.1f}' for name, score in scores)
-                progress.write(f'{one.name}: perplexity {text}')
-
     def assign(self, waiting):
-        """Gives idle workers the first jobs whose trunks are there."""
-        for index, (process, pipe) in enumerate(self.workers):
-            if index not in self.running and process.is_alive():
-                ready = (o for o in waiting if not o.needs or finished(self.folder, o.needs))
-                one = next(ready, None)
-                if one:
-                    waiting.remove(one)
-                    self.running[index] = one
-                    pipe.send(one.arguments)
-
-    def share_done(self, one):
-        """How much of a job is done, by the last line of its log."""
-        log = self.folder / one.name / 'log.jsonl'
-        for line in reversed(log.read_text().splitlines()[-3:] if log.exists() else []):
-            with contextlib.suppress(ValueError, KeyError):
-                done = json.loads(line)['step'] + 1 - one.first
-                return min(1.0, max(0.0, done / (one.steps - one.first)))
-        return 0.0
+        """Gives idle processes the first jobs whose trunks are trained."""
+        busy = {number for number, _ in self.running.values()}
+        for number in set(range(len(self.pools))) - busy:
+            before = {one.name for one in [*waiting, *(one for _, one in self.running.values())]}
+            one = next((one for one in waiting if one.needs not in before), None)
+            if one:
+                waiting.remove(one)
+                self.running[self.pools[number].submit(train_one, one.arguments)] = number, one
 
     def stop(self):
         """Lets the running jobs write a checkpoint, and ends the processes."""
-        for process, _ in self.workers:
+        for process in multiprocessing.active_children():
             process.terminate()
-        for process, _ in self.workers:
-            process.join()
+        for pool in self.pools:
+            pool.shutdown(cancel_futures=True)
 
 
 # --- the answer -----------------------------------------------------------------------------------
@@ -376,7 +287,7 @@ class Queue:
 
 def write_samples(folder, names):
     """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt."""
-    for name in (name for name in names if finished(folder, name)):
+    for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
             for language in results['languages']:
@@ -386,25 +297,12 @@ def write_samples(folder, names):
                 sample.main()
 
 
-def answer(folder):
-    """Prints the table and the findings of what is finished, and writes the report."""
-    laws, rows = fit_scaling.scale(folder)
-    print('\n' + fit_scaling.table_text([row for row in rows if not row['monolingual']]))
-    print(f'\nwrote {report.write(folder, laws, rows)}')
-    for sentence in report.findings(rows):
-        print(sentence)
+def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
+    """Prints the plan of jobs (most important first) and their hours, trains them, and answers.
 
-
-def main():
-    base, stems, overrides = read_settings(TRAIN, defaults_of(TRAIN), train_arguments)
+    base: settings of train.py whose speed is measured; mixtures: names of runs to sample from;
+    more_jobs: called for further jobs after these. Raises ConfigError where some fail."""
     vars(train).update(base)
-    train.check_settings()
-    folder = Path(out or os.path.join('out', run_name(stems, overrides)))
-    planned = Experiment(base, train_arguments, folder)
-    if print_:
-        for one in sorted(planned.jobs, key=lambda one: bool(one.needs)):  # trunks first
-            print(shlex.join(['python', 'train.py', *one.arguments]))
-        return
     gpus = torch.cuda.device_count() if base['device'] in ('auto', 'cuda') else 0
     count = at_once or gpus or min(2, cores())
     torch.set_num_threads(max(1, cores() // count))
@@ -416,18 +314,16 @@ def main():
     def hours_of(one):
         return seconds_of(one) / count / 3600
 
-    kept = fitting(planned.jobs, hours_of, budget_hours or math.inf)
-    left_out = [one for one in planned.jobs if one not in kept]
-    files = len(kept) + 3 * budgets * len({one.needs for one in kept if one.needs})
-    print_plan(kept, left_out, hours_of, folder, files * parameters * 4 / 1e9)
+    kept = fitting(jobs, hours_of, budget_hours or math.inf)
+    print_plan(kept, [one for one in jobs if one not in kept], hours_of, parameters)
     if plan:
         return
-    queue, failed = Queue(folder, count, gpus), {}
+    queue, failed = Queue(count, gpus), {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         failed = queue.train(kept, seconds_of)
         for _ in range(0 if failed or budget_hours else ROUNDS):
-            more = planned.more_jobs()
+            more = more_jobs()
             if more:
                 print(f'the measure asks for {len(more)} more budgets')
                 failed |= queue.train(more, seconds_of)
@@ -435,10 +331,25 @@ def main():
         print('\nstopping: the answer is of the finished runs; rerun to resume', file=sys.stderr)
     finally:
         queue.stop()
-    write_samples(folder, planned.shares)
-    answer(folder)
-    if failed:
-        raise ConfigError(f'{len(failed)} runs failed: {", ".join(failed)}; rerun to try again')
+    write_samples(folder, mixtures)
+    laws, rows = fit_scaling.scale(folder)
+    print('\n' + fit_scaling.table_text([row for row in rows if not row['monolingual']]))
+    print(f'\nwrote {report.write(folder, laws, rows)}')
+    print('\n'.join(report.findings(rows)))
+    require(not failed, f'{len(failed)} runs failed: {", ".join(failed)}; rerun to try again')
+
+
+def main():
+    base, stems, overrides = read_settings(TRAIN, defaults_of(TRAIN), train_arguments)
+    vars(train).update(base)
+    train.check_settings()
+    folder = Path(out or os.path.join('out', run_name(stems, overrides)))
+    planned = Experiment(base, train_arguments, folder)
+    if print_:
+        for one in sorted(planned.jobs, key=lambda one: bool(one.needs)):  # trunks first
+            print(shlex.join(['python', 'train.py', *one.arguments]))
+    else:
+        carry_out(base, planned.jobs, folder, planned.shares, planned.more_jobs)
 
 
 if __name__ == '__main__':

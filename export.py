@@ -14,11 +14,12 @@ from pathlib import Path
 
 from lib.configurator import ConfigError, require, run
 
+import jinja2
 import torch
 import torch.nn.functional as F
 
 from evaluate import load_run
-from lib.files import write_file, write_json
+from lib.files import write_file
 from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
 
 try:
@@ -33,32 +34,26 @@ data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
 SPACE = '\u2581'  # what SentencePiece writes for one
 
 
-def heads_of(config):
-    """Number of heads of the GPT-2, which are n_embd / heads wide: at least our number and width.
-    Raises ConfigError."""
+def gpt2_config(config):
+    """config.json of the GPT-2. Its heads are n_embd / n_head wide, so it may need more heads and
+    wider ones than the run. Raises ConfigError where no number of heads will do."""
     width, least = config.n_embd, config.head_dim
-    heads = (h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least)
-    found, ours = next(heads, None), f'{config.n_head} heads of head_dim {least}'
-    require(found, f'a GPT-2 of width n_embd={width} cannot have {ours}; there is no export')
-    return found
-
-
-def gpt2_config(config, ends):
-    """config.json of the GPT-2. ends: the embedding row of each language's end of document."""
+    heads = [h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least]
+    ours = f'{config.n_head} heads of head_dim {least}'
+    require(heads, f'a GPT-2 of width n_embd={width} cannot have {ours}; there is no export')
     about = dict(architectures=['GPT2LMHeadModel'], model_type='gpt2', vocab_size=config.vocab_size)
-    about |= dict(n_layer=config.n_layer, n_head=heads_of(config), n_embd=config.n_embd)
-    about |= dict(n_inner=config.mlp_dim, n_positions=config.block_size, tie_word_embeddings=False)
-    about |= dict(activation_function='gelu_new', layer_norm_epsilon=1e-5, resid_pdrop=0.0)
-    about |= dict(embd_pdrop=0.0, attn_pdrop=0.0, pad_token_id=PAD)
-    return about | dict(bos_token_id=ends[0], eos_token_id=ends[0])
+    about |= dict(n_layer=config.n_layer, n_head=heads[0], n_embd=width, n_inner=config.mlp_dim)
+    about |= dict(n_positions=config.block_size, tie_word_embeddings=False, layer_norm_epsilon=1e-5)
+    about |= dict(activation_function='gelu_new', resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    return about
 
 
-def gpt2_tensors(model):
-    """{name: tensor} of the GPT-2 that has the logits of `model`.
+def gpt2_tensors(model, heads):
+    """{name: tensor} of the GPT-2 with so many heads that has the logits of `model`.
 
     Zeros fill up narrower heads: the dot product of a query and a key stays, and queries are
     multiplied by what its divisor, the square root of the width of a head, grows by."""
-    config, heads, tensors = model.config, heads_of(model.config), {}
+    config, tensors = model.config, {}
     width = config.n_embd // heads
 
     def padded(weight):  # (n_head * head_dim, ...) -> (heads * width, ...)
@@ -72,8 +67,10 @@ def gpt2_tensors(model):
     for number, block in enumerate(model.blocks):
         name, attn, mlp = f'transformer.h.{number}', block.attn, block.mlp
         qkv = (attn.q, math.sqrt(width / config.head_dim)), (attn.k, 1), (attn.v, 1)
-        weight = torch.cat([padded(part.weight) * factor for part, factor in qkv])
-        bias = torch.cat([padded(part.bias) * factor for part, factor in qkv])
+        weight, bias = (
+            torch.cat([padded(getattr(part, kind)) * factor for part, factor in qkv])
+            for kind in ('weight', 'bias')
+        )
         add(f'{name}.ln_1', block.ln1.weight, block.ln1.bias)
         add(f'{name}.attn.c_attn', weight.T, bias)  # a GPT-2 stores (input, output)
         add(f'{name}.attn.c_proj', padded(attn.o.weight.T), attn.o.bias)
@@ -91,18 +88,18 @@ def exported_tokenizer(language):
     with U+2581 in front and for each space. Merges are the pairs of pieces that make a piece.
     Raises ConfigError for an order and for a tokeniser that has no equal of this kind."""
     require(not language.order, f'its text is in the order {language.order}')
-    own, rows, merges = language.corpus.load_tokenizer(), language.table.tolist(), []
-    spellings = own.spellings()
-    id_of = {text: token for token, text in enumerate(spellings) if not own.is_fallback(token)}
+    own, merges = language.corpus.load_tokenizer(), []
+    pieces = own.spellings()
+    id_of = {text: token for token, text in enumerate(pieces) if not own.is_fallback(token)}
     for text, token in id_of.items():
-        for cut in range(1, len(text)):
-            pair = id_of.get(text[:cut]), id_of.get(text[cut:])
-            if None not in pair:
-                merges.append((-own.model.get_score(token), *pair))
-    merges = [(spellings[left], spellings[right]) for _, left, right in sorted(merges)]
-    special = [spellings[token] for token in (PAD, UNKNOWN, DOCUMENT_END)]
-    bpe = models.BPE(dict(zip(spellings, rows)), merges, unk_token=special[1], byte_fallback=True)
+        for left, right in ((text[:cut], text[cut:]) for cut in range(1, len(text))):
+            if left in id_of and right in id_of:
+                merges.append((-own.model.get_score(token), id_of[left], id_of[right]))
+    merges = [(pieces[left], pieces[right]) for _, left, right in sorted(merges)]
+    rows = dict(zip(pieces, language.table.tolist()))
+    bpe = models.BPE(rows, merges, unk_token=pieces[UNKNOWN], byte_fallback=True)
     exported, spaces = Tokenizer(bpe), [normalizers.Prepend(SPACE), normalizers.Replace(' ', SPACE)]
+    special = [pieces[token] for token in (PAD, UNKNOWN, DOCUMENT_END)]
     exported.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     exported.normalizer = normalizers.Sequence(spaces)
     steps = decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse()
@@ -115,44 +112,24 @@ def exported_tokenizer(language):
     return exported
 
 
-def model_card(out, languages, state):
-    """README.md of a model: its languages, what they read, their perplexities, its settings."""
-    path, table = out / 'results.json', []
-    results = json.loads(path.read_text())['languages'] if path.exists() else {}
-    for language in languages:
-        cells, found = ['-', '-'], results.get(language.name)
-        if found:
-            error = f' ± {found["ppl_se"]:.2f}' if found['ppl_se'] else ''
-            cells = f'{found["tokens_seen"]:,}', f'{found["ppl"]:.2f}{error}'
-        cells = language.name, language.corpus.name, language.order or 'text', *cells
-        table.append(f'| {" | ".join(cells)} |')
-    settings = (f'    {name} = {value!r}' for name, value in state['settings'].items())
-    about = dict(name=out.name, out=out, first=languages[0].name, step=state['step'])
-    form = (Path(__file__).parent / 'lib/model_card.md').read_text()
-    return form.format(**about, table='\n'.join(table), settings='\n'.join(settings))
-
-
-def write(path, content):
-    write_file(path, lambda file: file.write(content))
-
-
 def main():
     require(out_dir, 'say which run to export: --out_dir=out/RUN')
     require(Tokenizer, 'export.py needs two more packages: pip install safetensors tokenizers')
     model, languages, state = load_run(out_dir, data_dir)
-    out, ends = Path(out_dir), [int(language.table[DOCUMENT_END]) for language in languages]
-    config, tensors = gpt2_config(model.config, ends), gpt2_tensors(model)
-    generation = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))
-    (out / 'hf').mkdir(exist_ok=True)
-    write(out / 'hf/model.safetensors', safetensors.torch.save(tensors, dict(format='pt')))
-    write_json(out / 'hf/config.json', config)
-    write_json(out / 'hf/generation_config.json', generation)
-    write(out / 'hf/README.md', model_card(out, languages, state).encode())
-    print(f'{out}/hf: the model')
+    out, config = Path(out_dir), gpt2_config(model.config)
+    ends = [int(language.table[DOCUMENT_END]) for language in languages]
+    special = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))
+    tensors = safetensors.torch.save(gpt2_tensors(model, config['n_head']), dict(format='pt'))
+    path, card = out / 'results.json', Path(__file__).parent / 'lib/model_card.md'
+    results = json.loads(path.read_text())['languages'] if path.exists() else {}
+    card = jinja2.Template(card.read_text(encoding='utf-8'), trim_blocks=True)
+    card = card.render(out=out, languages=languages, state=state, results=results)
+    files = {'hf/config.json': config | special, 'hf/generation_config.json': special}
+    files |= {'hf/README.md': card.encode(), 'hf/model.safetensors': tensors}
     for language in languages:
-        folder = out / f'hf-{language.name}'
+        folder = f'hf-{language.name}'
         try:
-            exported = exported_tokenizer(language).to_str().encode()
+            files[f'{folder}/tokenizer.json'] = exported_tokenizer(language).to_str().encode()
         except ConfigError as reason:
             print(f'{language.name} has no tokeniser folder: {reason}')
             continue
@@ -160,10 +137,12 @@ def main():
         about = dict(tokenizer_class='PreTrainedTokenizerFast', pad_token=pad, unk_token=unknown)
         about |= dict(bos_token=end, eos_token=end, model_max_length=model.config.block_size)
         about |= dict(split_special_tokens=True, clean_up_tokenization_spaces=False)
-        folder.mkdir(exist_ok=True)
-        write(folder / 'tokenizer.json', exported)
-        write_json(folder / 'tokenizer_config.json', about)
-        print(f'{folder}: its tokeniser')
+        files[f'{folder}/tokenizer_config.json'] = about
+    for name, content in files.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        content = json.dumps(content, indent=2).encode() if type(content) is dict else content
+        write_file(out / name, lambda file, content=content: file.write(content))
+    print('\n'.join(f'wrote {out / name}' for name in files))
 
 
 if __name__ == '__main__':

@@ -5,13 +5,12 @@ Figure 1 right).
     python finetune.py --out_dir=out/RUN --glue_dir=FOLDER --tasks=cola,sst2 --seeds=[0,1,2]
 
 A classification head on the last token is trained together with the model on the tasks of
-lib/tasks.py. A clone reads the same tokens through its own lookup table, so it is tested on a task
-that it never trained on. The labels of the test sets are not public, so the dev set is the test
-set, too. Training stops early by the training language's accuracy there, which is therefore
-optimistic; the other languages are scored once, at the step that the training language chose.
+lib/tasks.py. A clone reads the same tokens through its own lookup table. Training stops early by
+the training language's accuracy on the dev set, which is also the test set: this accuracy is
+optimistic. The other languages are scored once, at the step that the training language chose.
 
-Results go to out/RUN/finetune.json after each task and seed; rerun to add what is missing. The 90%
-intervals are over examples and seeds, with one seed over the examples alone.
+Results go to out/RUN/finetune.json after each task and seed, with every prediction; rerun to add
+what is missing. The 90% intervals are over examples and seeds, with one seed over examples alone.
 """
 
 import copy
@@ -35,7 +34,7 @@ from lib.files import lock, write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import differing
 from lib.tables import align
-from lib.tasks import METRICS, TASKS, chosen_tasks, majority, mean_over_tasks, outcomes, read_task
+from lib.tasks import TASKS, chosen_tasks, mean_over_tasks, read_task
 from lib.tokenizer import DOCUMENT_END, PAD
 from model import make_optimizer
 
@@ -64,10 +63,9 @@ def check_settings():
     require(glue_dir, 'say where the tasks are: --glue_dir=FOLDER or --glue_dir=hf:nyu-mll/glue')
     whole = seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
     require(whole, f'seeds must be whole numbers from 0 to 4,294,967,295, not {seeds}')
-    require(learning_rate > 0, f'learning_rate must be positive, not {learning_rate}')
-    require(0 <= dropout < 1, f'dropout must be at least 0 and below 1, not {dropout}')
-    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_tokens=4)
-    for name, minimum in dict(least, max_examples=0).items():
+    require(learning_rate > 0 <= dropout < 1, 'learning_rate must be above 0, dropout 0 to below 1')
+    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_examples=0)
+    for name, minimum in dict(least, max_tokens=4).items():  # a pair of a token each, and ends
         require(globals()[name] >= minimum, f'{name} must be at least {minimum}')
 
 
@@ -80,103 +78,90 @@ def encode(tokenizer, texts, limit):
     for first, *second in zip(*(tokenizer.encode(list(column)) for column in zip(*texts))):
         second = [ids[: max(room - len(first), room // 2)] for ids in second]
         parts = [first[: room - sum(map(len, second))], *second]
-        tokens = [token for ids in parts for token in [*ids, DOCUMENT_END]]
-        encoded.append(np.array(tokens, dtype=np.uint16))
+        encoded.append(np.uint16([token for ids in parts for token in [*ids, DOCUMENT_END]]))
     return encoded
 
 
-def batches_of(lengths, batch_size, epochs, rng, pool=16):
-    """Generator of batches (arrays of rows): some epochs of examples of these lengths, shuffled.
-
-    A batch is padded to its longest example. To keep padding low, every `pool` random batches are
-    sorted by length before they are cut into batches."""
-    for _ in range(epochs):
-        order, batches = rng.permutation(len(lengths)), []
-        for start in range(0, len(order), pool * batch_size):
-            rows = order[start : start + pool * batch_size]
-            rows = rows[np.argsort(lengths[rows], kind='stable')]
-            batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        yield from (batches[i] for i in rng.permutation(len(batches)))
-
-
 def load_task(name, tokenizer, limit):
-    """(training set, dev set, the entry of a task in the results before its first seed). A set is
-    (token ids, classes); dev examples with one first text (passage, premise) are one group."""
-    sets, digest, metric, groups = [], hashlib.sha256(), TASKS[name].metric, {}
-    for is_dev in (False, True):
-        texts, classes = read_task(name, glue_dir, is_dev)
-        if not is_dev and 0 < max_examples < len(classes):
+    """(training set, dev set, the task's entry in the results before its first seed). A set is
+    (token ids, classes). Dev examples with the same first text (passage, premise) are one group."""
+    sets, digest = [], hashlib.sha256()
+    for part in ('train', 'dev'):
+        texts, classes = read_task(name, glue_dir, part)
+        if part == 'train' and max_examples:
             rows = np.random.default_rng(0).permutation(len(classes))[:max_examples]
             texts, classes = [texts[row] for row in rows], classes[rows]
         digest.update(json.dumps([texts, classes.tolist()]).encode())
         sets.append((encode(tokenizer, texts, limit), classes))
-    entry = dict(groups=[groups.setdefault(first, len(groups)) for first, *_ in texts], runs={})
-    require(len(groups) > 1, f'{name}: all dev examples have one first text: no interval is known')
-    entry |= dict(majority=majority('accuracy', classes), data=digest.hexdigest())
-    entry |= dict(majority_score=majority(metric, classes), metric=metric)
-    entry |= dict(train_examples=len(sets[0][1]), dev_examples=len(classes))
-    return *sets, entry | dict(truth=''.join(map(str, classes)))
+    _, groups = np.unique([first for first, *_ in texts], return_inverse=True)
+    require(groups.any(), f'{name}: all dev examples have one first text: no interval is known')
+    entry = dict(train_examples=len(sets[0][1]), dev_examples=len(classes), groups=groups.tolist())
+    entry |= dict(majority=np.bincount(classes).max() / len(classes), data=digest.hexdigest())
+    return *sets, entry | dict(truth=''.join(map(str, classes)), runs={})
 
 
 # --- training -------------------------------------------------------------------------------------
 
 
-class Classifier(nn.Module):
-    """A GPT whose head for tokens is replaced by a head for classes."""
-
-    def __init__(self, gpt, classes, dropout):
-        super().__init__()
-        self.gpt, self.dropout = gpt, nn.Dropout(dropout)
-        self.gpt.head = None
-        self.head = nn.Linear(gpt.config.n_embd, classes)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, tokens, language):
-        """Logits (B, classes) of examples (list of token ids) in a language and its order."""
-        rows = [torch.from_numpy(language.ids(ids).astype(np.int64)) for ids in tokens]
-        idx = pad_sequence(rows, batch_first=True, padding_value=PAD)
-        # Round up to a multiple of 8: every new shape costs memory that a CPU's allocator keeps.
-        idx = F.pad(idx, (0, -idx.shape[1] % 8), value=PAD)[:, : self.gpt.config.block_size]
-        # Attention is causal: the padding behind the last token has no effect on it.
-        *_, x = self.gpt.residual_stream(idx.to(self.head.weight.device))
-        x = x[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
-        return self.head(self.dropout(self.gpt.ln_f(x)))
+def classifier(gpt, classes):
+    """A copy of a GPT whose head for tokens is replaced by a head for classes."""
+    model, head = copy.deepcopy(gpt), nn.Linear(gpt.config.n_embd, classes)
+    nn.init.normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    model.head = nn.Sequential(nn.Dropout(dropout), head)
+    return model
 
 
+def classify(model, tokens, language):
+    """Logits (B, classes) of examples (list of token ids) in a language and its order."""
+    rows = [torch.from_numpy(language.ids(ids).astype(np.int64)) for ids in tokens]
+    idx = pad_sequence(rows, batch_first=True, padding_value=PAD)
+    # Round up to a multiple of 8: every new shape costs memory that a CPU's allocator keeps.
+    idx = F.pad(idx, (0, -idx.shape[1] % 8), value=PAD)[:, : model.config.block_size]
+    # Attention is causal: the padding behind the last token has no effect on it.
+    logits = model(idx.to(model.wte.weight.device))
+    return logits[torch.arange(len(rows)), [len(row) - 1 for row in rows]].float()
+
+
+def batches_of(lengths, epochs, rng):
+    """Generator of batches (arrays of rows): some epochs of examples of these lengths, shuffled.
+
+    A batch is padded to its longest example, so it has examples of nearly the same length."""
+    for _ in range(epochs):
+        order = np.argsort(lengths * rng.uniform(0.9, 1.1, len(lengths)))
+        batches = np.split(order, range(batch_size, len(order), batch_size))
+        yield from (batches[i] for i in rng.permutation(len(batches)))
+
+
+@torch.no_grad()
 def predict(model, tokens, language, context):
     """Logits (N, classes) float32 of all examples in a language, without dropout."""
-    tokens_at_once = 4096 if model.head.weight.device.type == 'cpu' else 65536
-    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))  # memory errors first
-    count = max(1, tokens_at_once // len(tokens[order[0]]))
-    logits = np.empty((len(tokens), model.head.out_features), np.float32)
     model.eval()
-    for start in range(0, len(order), count):
-        rows = order[start : start + count]
-        with torch.no_grad(), context:
-            logits[rows] = model([tokens[row] for row in rows], language).float().cpu()
-    return logits
+    order = np.argsort([-len(ids) for ids in tokens])  # memory errors first
+    batches = np.split(order, range(batch_size, len(order), batch_size))
+    with context:
+        logits = [classify(model, [tokens[row] for row in rows], language) for rows in batches]
+    return torch.cat(logits).cpu().numpy()[order.argsort()]
 
 
-def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, compute_dtype):
+def fine_tune(gpt, name, train, dev, language, tested, seed, place, compute_dtype):
     """Fine-tunes a copy of `gpt` on a task in one language; tests it in each language of `tested`.
 
     Returns dict(steps, best_step, curve: (step, dev accuracy in the training language) of each
     evaluation, predictions: {name: the class of each dev example, a digit}). Raises ConfigError."""
     (tokens, classes), (dev_tokens, truth), curve = train, dev, []
     torch.manual_seed(seed)
-    rng, context = np.random.default_rng(seed), autocast(compute_device, compute_dtype)
-    model = Classifier(copy.deepcopy(gpt), len(TASKS[name].labels), dropout).to(compute_device)
-    optimizer = make_optimizer(model.parameters(), learning_rate)
-    scaler = torch.amp.GradScaler(compute_device.type, enabled=compute_dtype == torch.float16)
-    total, lengths = max_epochs * math.ceil(len(tokens) / batch_size), np.array([*map(len, tokens)])
-    batches = batches_of(lengths, batch_size, max_epochs, rng)
-    with tqdm(batches, total=total, desc=f'{name}, seed {seed}', unit=' steps', leave=False) as bar:
+    context, model = autocast(place, compute_dtype), classifier(gpt, len(TASKS[name].labels))
+    optimizer = make_optimizer(model.to(place).parameters(), learning_rate)
+    scaler = torch.amp.GradScaler(place.type, enabled=compute_dtype == torch.float16)
+    batches = batches_of(np.array([*map(len, tokens)]), max_epochs, np.random.default_rng(seed))
+    total = max_epochs * math.ceil(len(tokens) / batch_size)
+    with tqdm(batches, f'{name}, seed {seed}', total, unit=' steps', leave=False) as bar:
         for step, rows in enumerate(bar, 1):
             model.train()
             with context:  # uncompiled: a CPU would save a tenth of a step; compiling takes 250
-                logits = model([tokens[row] for row in rows], language).float()
-            loss = F.cross_entropy(logits, torch.from_numpy(classes[rows]).to(compute_device))
+                logits = classify(model, [tokens[row] for row in rows], language)
+            loss = F.cross_entropy(logits, torch.from_numpy(classes[rows]).to(place))
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
@@ -184,8 +169,8 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
             if step % eval_interval and step < total:
                 continue
             logits = predict(model, dev_tokens, language, context)
-            failed = f'{name}, seed {seed}: training diverged by step {step}; lower learning_rate'
-            require(np.isfinite(logits).all(), failed)
+            finite = np.isfinite(logits).all()
+            require(finite, f'{name}, seed {seed}: diverged by step {step}; lower learning_rate')
             curve.append((step, float(np.mean(truth == logits.argmax(1)))))
             best_step, best = max(curve, key=lambda point: point[1])  # the first of equals
             if best_step == step:
@@ -202,113 +187,90 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, compute_device, com
 # --- results --------------------------------------------------------------------------------------
 
 
-def estimated(entry, language, metric='accuracy'):
-    """A metric of a task in a language: an Estimate (S,), a value for each finished seed.
-
-    Whole groups of dev examples are resampled, the same ones for all seeds, languages and runs: the
-    difference of two Estimates is one of paired examples."""
-    truth = np.array(list(entry['truth']), int)
-    predictions = [list(result['predictions'][language]) for result in entry['runs'].values()]
-    counts = outcomes(truth, np.array(predictions, int))  # (S, N, 5)
-    return Estimate.of(counts.swapaxes(0, 1), entry['groups'], METRICS[metric])
-
-
-def summary(estimate, lowest=-1):
-    """An Estimate (S,) as JSON: the values of the seeds, their mean and its 90% interval, which is
-    at least `lowest` and at most 1."""
-    values = estimate.value.tolist()
-    ends = over_seeds([estimate[place] for place in range(len(values))]).interval()
-    return dict(values=values, mean=np.mean(values), interval=np.clip(ends, lowest, 1).tolist())
+def summary(estimate):
+    """An Estimate (S,) as JSON: the values of the seeds, their mean and its 90% interval."""
+    ends = np.clip(over_seeds(list(estimate)).interval(), -1, 1).tolist()
+    return dict(values=estimate.value.tolist(), mean=estimate.value.mean(), interval=ends)
 
 
 def summarise(entry, trained):
-    """Adds the results in each language to a task's entry, from the predictions of its seeds.
-
-    difference: the accuracy minus that in the language `trained`; own: the task's own metric."""
-    runs = entry['runs'] = dict(sorted(entry['runs'].items(), key=lambda item: int(item[0])))
-    entry |= dict(seeds=[int(seed) for seed in runs], languages={})
-    base, lowest = estimated(entry, trained), -1 if entry['metric'] == 'matthews' else 0
-    for language in list(runs.values())[0]['predictions']:
-        accuracy, own = (estimated(entry, language, m) for m in ('accuracy', entry['metric']))
-        more = dict(difference=summary(accuracy - base), own=summary(own, lowest))
-        entry['languages'][language] = summary(accuracy, 0) | more
+    """Adds the results in each language to a task's entry, from the predictions of its seeds: the
+    `summary` of the accuracy, and of its difference to the language `trained`, over paired
+    examples. Whole groups of dev examples are resampled."""
+    found = [entry['runs'][seed]['predictions'] for seed in sorted(entry['runs'], key=int)]
+    truth, accuracy = list(entry['truth']), {}
+    for name in found[0]:
+        right = np.array([list(predictions[name]) for predictions in found]) == truth  # (S, N)
+        accuracy[name] = Estimate.of(right.T, entry['groups'])
+    entry['languages'] = {
+        name: summary(here) | dict(difference=summary(here - accuracy[trained]))
+        for name, here in accuracy.items()
+    }
 
 
 def table(results, names):
     """The tasks `names` as text, and the mean accuracy over them."""
     trained, entries = results['train_language'], [results['tasks'][name] for name in names]
-    rows = [('task', 'metric', 'language', 'mean [90%]', 'majority', f'minus {trained}', 'seeds')]
+    lines = [('task', 'language', 'accuracy [90%]', 'majority', f'minus {trained}', 'seeds')]
     cell = '{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]'.format_map
     for name, entry in zip(names, entries):
-        metric, count = entry['metric'], str(len(entry['seeds']))
-        constant, own = (f'{entry[key]:.3f}' for key in ('majority', 'majority_score'))
         for language, found in entry['languages'].items():
             gap = '' if language == trained else cell(found['difference'])
-            rows.append((name, 'accuracy', language, cell(found), constant, gap, count))
-            if metric != 'accuracy':
-                rows.append((name, metric, language, cell(found['own']), own, '', count))
+            numbers = f'{entry["majority"]:.3f}', gap, str(len(entry['runs']))
+            lines.append((name, language, cell(found), *numbers))
     for language in entries[0]['languages'] if len(names) > 1 else ():
         found = mean_over_tasks(entries, language)
-        rows.append(('mean', '', language, cell(found), f'{found["majority"]:.3f}', '', ''))
-    return align(rows, left=3)
+        lines.append(('mean', language, cell(found), f'{found["majority"]:.3f}', '', ''))
+    return align(lines, left=2)
 
 
 def open_results(path, about):
     """The results in `path`, or new ones, of a run that `about` describes. Raises ConfigError when
     the file is damaged, or of other settings or weights."""
+    advice = 'rename it or delete it'
     try:
         results = json.loads(path.read_text()) if path.exists() else dict(about, tasks={})
-        stored, now = results | results['settings'], about | about['settings']
         for entry in results['tasks'].values():
             summarise(entry, results['train_language'])
+        stored, now = (one | one['settings'] for one in (results, about))
     except (ValueError, LookupError, TypeError, AttributeError):
-        text = f'{path} is damaged or of an older version; rename it or delete it'
-        raise ConfigError(text) from None
+        raise ConfigError(f'{path} is damaged or of an older version; {advice}') from None
     names = differing(stored, now, {'run', 'settings', 'tasks'})
     pairs = (f'{name} is {stored.get(name)!r} there and {now.get(name)!r} now' for name in names)
-    require(not names, f'{path} differs: {"; ".join(pairs)}; rename it or delete it')
+    require(not names, f'{path} differs: {"; ".join(pairs)}; {advice}')
     return results
-
-
-def weights_hash(model):
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def main():
     check_settings()
-    names = chosen_tasks(tasks, glue_dir)
+    names, out = chosen_tasks(tasks, glue_dir), Path(out_dir)
     gpt, languages, state = load_run(out_dir, data_dir)
     by_name = {language.name: language for language in languages}
-    trained, known = by_name.get(train_language or languages[0].name), ', '.join(by_name)
-    require(trained, f'{out_dir} has no train_language {train_language!r}; it has {known}')
+    trained = by_name.get(train_language or languages[0].name)
+    require(trained, f'train_language={train_language!r} is none of {", ".join(by_name)}')
     tested = [language for language in languages if language.corpus is trained.corpus]
-    limit = min(max_tokens, gpt.config.block_size)
-    require(limit >= 4, f'the sequences of {out_dir} have {limit} tokens, too few for a pair')
-    machine = pick_device(device), pick_dtype(dtype, pick_device(device))
-    tokenizer, path = trained.corpus.load_tokenizer(), Path(out_dir) / 'finetune.json'
+    limit, tokenizer = min(max_tokens, gpt.config.block_size), trained.corpus.load_tokenizer()
+    place, weights = pick_device(device), hashlib.sha256()
+    compute_dtype = pick_dtype(dtype, place)
+    for name, tensor in sorted(gpt.state_dict().items()):
+        weights.update(name.encode() + tensor.numpy().tobytes())
     fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
-    about = dict(run=Path(out_dir).name, weights=weights_hash(gpt), step=state['step'])
-    about |= dict(train_language=trained.name, settings=fixed)
-    with lock(out_dir), memory_advice('lower batch_size or max_tokens'):
-        results, todo = open_results(path, about), []
+    about = dict(run=out.name, train_language=trained.name, step=state['step'])
+    about |= dict(weights=weights.hexdigest(), settings=fixed)
+    with lock(out), memory_advice('lower batch_size or max_tokens'):
+        results, jobs = open_results(out / 'finetune.json', about), []
         for name in names:  # a broken file is found before hours of work on the others
-            entry = results['tasks'].get(name)
-            missing = [seed for seed in seeds if not entry or str(seed) not in entry['runs']]
-            if missing:
-                train, dev, new = load_task(name, tokenizer, limit)
-                entry, advice = entry or new, f'rename or delete {path}'
-                same = entry['data'] == new['data']
-                require(same, f'the data of {name} in {glue_dir} is not that of {path}; {advice}')
-                todo += [(name, entry, seed, train, dev) for seed in dict.fromkeys(missing)]
-        for name, entry, seed, train, dev in todo:
-            results['tasks'][name] = entry
-            job = gpt, name, train, dev, trained, tested, seed
-            entry['runs'][str(seed)] = fine_tune(*job, *machine)
+            train, dev, new = load_task(name, tokenizer, limit)
+            entry = results['tasks'].get(name, new)
+            same = entry['data'] == new['data']
+            require(same, f'the data of {name} in {glue_dir} is not that of {out}/finetune.json')
+            missing = [seed for seed in dict.fromkeys(seeds) if str(seed) not in entry['runs']]
+            jobs += [(entry, name, train, dev, trained, tested, seed) for seed in missing]
+        for entry, name, *job, seed in jobs:
+            found = fine_tune(gpt, name, *job, seed, place, compute_dtype)
+            entry['runs'][str(seed)], results['tasks'][name] = found, entry
             summarise(entry, trained.name)
-            write_json(path, results)
+            write_json(out / 'finetune.json', results)
             print(f'{name}: seed {seed} is finished')
     print(table(results, names))
 

@@ -1,14 +1,12 @@
 """Continues a text with a trained model, and shows where it switches language.
 
     python sample.py --out_dir=out/RUN --language=en1 --prompt='It was'
-    python sample.py --out_dir=out/RUN --start=FILE --temperature=0.5
 
-Without a text it begins a document. Another language than the prompt's stands in brackets: It was
+Without a prompt it begins a document. Another language than the prompt's stands in brackets: It was
 [en2: the end] of it. An empty line is the end of a document.
 """
 
 from itertools import groupby
-from pathlib import Path
 
 from lib.configurator import require, run
 
@@ -24,7 +22,6 @@ out_dir = ''  # folder of a run of train.py
 data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
 language = ''  # of the prompt; empty: the first one of the run
 prompt = ''  # the text to continue
-start = ''  # instead: a file with the text to continue
 num_samples = 3  # continuations
 max_new_tokens = 500  # tokens of each
 temperature = 0.8  # of the softmax; 0: greedy, always the most likely token
@@ -34,15 +31,15 @@ device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 
 @torch.no_grad()
-def generate(model, idx, count, rows):
-    """Appends `count` samples from the embedding rows `rows` to idx (B, T) int64, on the CPU. The
-    model sees the last block_size tokens."""
-    for _ in trange(count, desc='sampling', unit=' tokens', leave=False):
+def generate(model, idx, rows):
+    """Appends max_new_tokens samples from the embedding rows `rows` to idx (B, T) int64, on the
+    CPU. The model sees the last block_size tokens."""
+    kept = min((top_k or len(rows)) if temperature else 1, len(rows))
+    for _ in trange(max_new_tokens, desc='sampling', unit=' tokens', leave=False):
         window = idx[:, -model.config.block_size :].to(model.head.weight.device)
-        logits = model(window, last_n=1)[:, 0].float().cpu()[:, rows]
-        kept = logits.topk(min(top_k if temperature else 1, len(rows)) or len(rows))
-        new = torch.multinomial((kept.values / (temperature or 1)).softmax(1), 1)
-        idx = torch.cat([idx, rows[kept.indices.gather(1, new)]], 1)
+        logits, rank = model(window, last_n=1)[:, 0].float().cpu()[:, rows].topk(kept)
+        new = torch.multinomial((logits / (temperature or 1)).softmax(1), 1)
+        idx = torch.cat([idx, rows[rank.gather(1, new)]], 1)
     return idx
 
 
@@ -69,7 +66,6 @@ def marked(pairs, names, tokenizers, first):
 
 def main():
     require(out_dir, 'say which run continues the text: --out_dir=out/RUN')
-    require(not (prompt and start), 'give --prompt=TEXT or --start=FILE, not both')
     for name, least in dict(num_samples=1, max_new_tokens=1, temperature=0, top_k=0).items():
         require(globals()[name] >= least, f'{name} must be at least {least}')
     model, languages, _ = load_run(out_dir, data_dir)
@@ -77,8 +73,7 @@ def main():
     require(language in ('', *names), f'language={language!r} is none of {", ".join(names)}')
     first = names.index(language or names[0])
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
-    text = Path(start).read_text('utf-8', 'replace') if start else prompt
-    tokens = tokenizers[first].encode(text.strip())
+    tokens = tokenizers[first].encode(prompt.strip())
     warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))
     tokens = tokens or [DOCUMENT_END]
     require(len(tokens) <= T, f'the prompt has {len(tokens):,} tokens, the model reads {T:,}')
@@ -86,7 +81,7 @@ def main():
     rows = torch.from_numpy(np.setdiff1d(np.concatenate([x.table for x in languages]), PAD))
     torch.manual_seed(seed)
     with memory_advice('lower num_samples'):
-        samples = generate(model.to(pick_device(device)), idx, max_new_tokens, rows).tolist()
+        samples = generate(model.to(pick_device(device)), idx, rows).tolist()
     spoke = [list(spoken(sample, languages, first)) for sample in samples]
     for pairs in spoke:
         print(marked(pairs, names, tokenizers, first), '-' * 20, sep='\n')

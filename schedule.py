@@ -2,6 +2,8 @@
 
 import math
 
+from lib.runs import decay_start
+
 
 def learning_rate(
     step, max_steps, peak=6e-4, floor=6e-6, warmup_steps=500, shape='cosine', decay_fraction=0.2
@@ -20,11 +22,6 @@ def learning_rate(
     if shape == 'cosine':
         done = (1 - math.cos(math.pi * done)) / 2
     return peak + (floor - peak) * done
-
-
-def decay_start(max_steps, decay_fraction=0.2):
-    """First step of a 'wsd' run whose learning rate may be below the peak."""
-    return max_steps - round(decay_fraction * max_steps)
 
 
 def language_probabilities(step, max_steps, stages):

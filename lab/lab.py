@@ -16,12 +16,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.configurator import ConfigError, defaults_of, read_settings, run
+from lib.configurator import defaults_of, read_settings, require, run
 
 import experiment
 import fit_scaling
 from lab import charts
-from lib import runs
+from lib import commands, runs
 
 groups = []  # train these groups of runs only, see --plan=True; empty: all
 plan = False  # print the runs, and train nothing
@@ -52,7 +52,7 @@ EVEN, HIGH, LOW = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
 
 
 def rated(rate):
-    return experiment.rate_arguments(rate, rate / 100)
+    return commands.rate_arguments(rate, rate / 100)
 
 
 def order(of_en2, of_en1=''):
@@ -66,13 +66,13 @@ def table():
     def mix(name, stages, *more, files=LAB, controls=('en2',), rates=(), **options):
         arguments = [*files, f'--stages={json.dumps(stages)}', *more]
         rates = [(rate, rate / 100) for rate in rates]
-        return experiment.mix(name, arguments, controls, rates=rates, **options)
+        return commands.mix(name, arguments, controls, rates=rates, **options)
 
     def add(group, *parts, **options):
         found.setdefault(group, {}).update(mix(*parts, **options))
 
     def add_law(group, name, *arguments, lengths):
-        members = experiment.law(name, arguments, lengths, OUT)
+        members = commands.law(name, arguments, lengths, OUT)
         found.setdefault(group, {}).update(members)
 
     add_law('law', 'en', *LAB, *EN, lengths=LENGTHS)
@@ -167,24 +167,15 @@ def table():
 
 def job(name, arguments):
     arguments = [a if a.startswith('--') else str(HERE / a) for a in arguments]
-    return experiment.job(name, arguments, OUT)
-
-
-def keep(jobs):
-    """Copies results.json of what is finished in out/lab to results/lab."""
-    for one in jobs:
-        if experiment.finished(OUT, one.name):
-            (RESULTS / one.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(OUT / one.name / 'results.json', RESULTS / one.name / 'results.json')
+    return commands.job(name, arguments, OUT)
 
 
 def summarise():
     """Writes results/lab.csv, a row for each language of each run, and the pictures."""
     members = runs.load_runs(RESULTS)
     laws, rows = fit_scaling.analyse(members)
-    base, *_ = read_settings(
-        experiment.TRAIN, defaults_of(experiment.TRAIN), [str(HERE / 'config/lab.py')]
-    )
+    train = commands.TRAIN
+    base, *_ = read_settings(train, defaults_of(train), [str(HERE / 'config/lab.py')])
     group_of = {name: group for group, members in table().items() for name in members}
     for row in rows:
         row['group'] = group_of.get(row['run'], '')
@@ -198,25 +189,19 @@ def summarise():
 def make_corpora(sources):
     """Makes the corpora (name, source) that are not there yet, as all runs of the lab read them."""
     for corpus, source in sources:
-        if not Path('data', corpus).exists():
-            how = [f'--corpus={corpus}', f'--source={source}', '--vocab_size=512']
-            command = [sys.executable, str(HERE / 'prepare.py'), *how, '--test_fraction=0.1']
-            if subprocess.run(command).returncode:
-                raise ConfigError('the corpus could not be made, see above')
+        how = [f'--corpus={corpus}', f'--source={source}', '--vocab_size=512']
+        command = [sys.executable, str(HERE / 'prepare.py'), *how, '--test_fraction=0.1']
+        made = Path('data', corpus).exists() or not subprocess.run(command).returncode
+        require(made, 'the corpus could not be made, see above')
 
 
 def main():
     every = table()
-    if not set(groups) <= set(every):
-        raise ConfigError(f'groups must be some of {", ".join(every)}, not {groups}')
-    chosen = {
-        name: a
-        for g, members in every.items()
-        if g in (groups or every)
-        for name, a in members.items()
-    }
+    known = ', '.join(every)
+    require(set(groups) <= set(every), f'groups must be some of {known}, not {groups}')
+    chosen = {name: a for g in every if g in (groups or every) for name, a in every[g].items()}
     jobs = [job(name, arguments) for name, arguments in chosen.items()]
-    missing = [one for one in jobs if not experiment.finished(RESULTS, one.name)]
+    missing = [one for one in jobs if not (RESULTS / one.name / 'results.json').exists()]
     for one in jobs if plan else ():
         mark = '' if one in missing else 'finished'
         print(f'{one.name:<48}{fit_scaling.short(one.tokens):>8} tokens  {mark}')
@@ -225,15 +210,17 @@ def main():
     if plan:
         return
     make_corpora([('novels_en', source_en), ('novels_fr', source_fr)])
-    queue = experiment.Queue(OUT, 2)
+    queue = experiment.Queue(2)
     try:
         failed = queue.train(missing, lambda one: one.tokens / 1e4)
     finally:
         queue.stop()
-        keep(jobs)
+        for one in missing:
+            if one.finished:
+                (RESULTS / one.name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(OUT / one.name / 'results.json', RESULTS / one.name)
         summarise()
-    if failed:
-        raise ConfigError(f'{len(failed)} runs failed: {", ".join(failed)}')
+    require(not failed, f'{len(failed)} runs failed: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

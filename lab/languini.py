@@ -1,67 +1,49 @@
 """Turns a checkpoint of the paper's own code into a run's folder, which every script opens.
 
-    python -m lab.languini --checkpoint=FILE CONFIG --out_dir=out/THEIRS --head_dim=64
+    python -m lab.languini --checkpoint=FILE CONFIG --out_dir=out/THEIRS --size=small
 
-The config names the languages; the weights tell the shape but for head_dim (64 by default).
+CONFIG is what one would give to train.py: it names the languages and the shape of the model.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from lib.configurator import ConfigError, require, run
+from lib.configurator import require, run
 
 import train
 from data import build_languages
 from evaluate import corpora_identity
-from lib.checkpoint import checkpoint_paths, read_checkpoint, save_checkpoint
+from lib.checkpoint import checkpoint_paths, load_state, read_checkpoint, save_checkpoint
 from model import GPT, GPTConfig
 
 NAMES = dict(input_embedding='wte', position_embedding='wpe', layers='blocks', linear='head')
 
 
-def renamed(state_dict):
-    """The weights under our names, without a prefix such as `module._orig_mod.` and the masks."""
-    first, tensors = r'^.*?\b(?=(\w+_embedding|layers|ln_f|linear)\.)', {}
+def load_languini(model, state_dict):
+    """Loads weights of the paper's code into `model` and returns it. Raises ConfigError when a
+    tensor is missing, unknown or of another shape."""
+    wrapper, tensors = r'^.*?\b(?=(\w+_embedding|layers|ln_f|linear)\.)', {}  # module._orig_mod.
     for name, tensor in state_dict.items():
         if not name.endswith('mask'):  # linear_Q is q, c_fc is fc
-            parts = re.sub(r'\b(linear|c)_', '', re.sub(first, '', name)).lower().split('.')
+            parts = re.sub(r'\b(linear|c)_', '', re.sub(wrapper, '', name)).lower().split('.')
             tensors['.'.join(NAMES.get(part, part) for part in parts)] = tensor
-    return tensors
-
-
-def load_languini(model, state_dict):
-    """Loads a checkpoint of the paper's code into `model` and returns it. Raises ValueError when a
-    tensor is missing, unknown or of another shape."""
-    try:
-        model.load_state_dict(renamed(state_dict))
-        return model
-    except RuntimeError as error:
-        raise ValueError(' '.join(str(error).split())) from None
+    load_state(model, tensors, 'the checkpoint of the paper')
+    return model
 
 
 def main():
-    out, width = train.out_dir, train.head_dim or 64
+    out = train.out_dir
     require(out and not checkpoint_paths(out), f'out_dir must be a new folder, not {out!r}')
-    stored = read_checkpoint(checkpoint)
-    for key in ('model', 'model_state_dict', 'state_dict'):
-        stored = stored.get(key, stored) if isinstance(stored, dict) else {}
-    try:
-        shapes = {name: tuple(tensor.shape) for name, tensor in renamed(stored).items()}
-        (V, C), (T, _) = shapes['wte.weight'], shapes['wpe.weight']
-        Q, M = (shapes[f'blocks.0.{name}.weight'][0] for name in ('attn.q', 'mlp.fc'))
-        config = GPTConfig(sum('ln1.w' in n for n in shapes), Q // width, width, C, M, T, V)
-        model = load_languini(GPT(config), stored)
-    except (AttributeError, LookupError, ValueError) as error:
-        raise ConfigError(f'{checkpoint} does not fit the code of the paper: {error}') from None
-    settings = {name: vars(config).get(name, getattr(train, name)) for name in train.SETTINGS}
+    train.check_settings()
+    settings = {name: getattr(train, name) for name in train.SETTINGS}
     names = 'corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders'
     languages, rows = build_languages(*(settings[name] for name in names), train.data_dir)
-    require(rows == V, f'{checkpoint} has {V:,} embedding rows, these languages have {rows:,}')
-    about = dict(settings=settings | dict(size=''), step=train.max_steps, model=model.state_dict())
-    about |= dict(model_config=vars(config), corpora=corpora_identity(languages))
+    config, stored = GPTConfig(**train.model_shape(), vocab_size=rows), read_checkpoint(checkpoint)
+    state = dict(settings=settings, model_config=vars(config), step=train.max_steps)
+    state |= dict(model=load_languini(GPT(config), stored.get('model', stored)).state_dict())
     Path(out).mkdir(parents=True, exist_ok=True)
-    save_checkpoint(out, about)
+    save_checkpoint(out, state | dict(corpora=corpora_identity(languages)))
 
 
 if __name__ == '__main__':

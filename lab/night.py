@@ -12,13 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.configurator import ConfigError, defaults_of, read_settings, run
-
-import torch
+from lib.configurator import defaults_of, read_settings, require, run
 
 import experiment
-import train
 from lab.lab import HERE, make_corpora
+from lib.commands import TRAIN, job, rate_arguments
 from lib.paper import read_csv
 
 table1 = False  # train the rows of Table 1 instead
@@ -32,8 +30,7 @@ ROWS = (5, 4, 9, 7, 6, 8, 1, 2, 3, 11, 10, 13, 12)  # of Table 1, the most impor
 
 
 def night():
-    """Command lines of experiment.py, one for each size: clones at two ratios on 26.6M tokens, three
-    seeds, controls that re-read."""
+    """Command lines of experiment.py, one for each size: two ratios, three seeds, 26.6M tokens."""
     for (layers, width), rate in GRID.items():
         shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
         shape |= dict(learning_rate=rate, min_learning_rate=rate / 100, max_steps=13000)
@@ -43,59 +40,33 @@ def night():
         yield [sys.executable, str(HERE / 'experiment.py'), str(HERE / 'config/lab.py'), *given]
 
 
-def rows_of_table1():
-    """Jobs of the rows of Table 1, each followed by the control runs of its second language."""
+def jobs_of_table1():
+    """The jobs of Table 1, each row followed by the control runs of its second language."""
     rows = {int(row['row']): row for row in read_csv('paper_runs.csv') if row['table'] == '1'}
+    slow = rate_arguments(3e-4, 3e-6)
+    kinds = {'': [], '-rate_0.0003': slow, '-x4': ['--epochs=4']}
     for number in ROWS:
-        config, *more = (
-            str(HERE / a) if a[0] != '-' else a for a in rows[number]['config'].split()
-        )
-        name = f'row_{number:02}'
-        found = {name: [config, *more]}
-        if rows[number]['setup'].startswith('clones'):
-            slow = experiment.rate_arguments(3e-4, 3e-6)
-            kinds = {'': [], '-rate_0.0003': slow, '-x4': ['--epochs=4']}
-            for kind, extra in kinds.items():
-                found[f'{name}-only_en2{kind}'] = [config, *more, '--only=en2', *extra]
-        for run_name, arguments in found.items():
-            yield experiment.job(run_name, arguments, 'out/table1')
+        words = rows[number]['config'].split()
+        config = [word if word.startswith('--') else str(HERE / word) for word in words]
+        name, found = f'row_{number:02}', {'': []}
+        if 'en2' in rows[number]['languages']:
+            found |= {f'-only_en2{kind}': ['--only=en2', *more] for kind, more in kinds.items()}
+        for end, more in found.items():
+            yield job(name + end, [*config, *more], 'out/table1')
 
 
 def main():
-    if not table1:
-        make_corpora([('novels_en', source_en)])
-        commands = list(night())
-        for command in commands:
-            subprocess.run([*command, '--plan=True'])
-        failed = [c for c in commands if not plan and subprocess.run(c).returncode]
-        if failed:
-            raise ConfigError(f'{len(failed)} of {len(commands)} experiments failed, see above')
+    if table1:
+        base, *_ = read_settings(TRAIN, defaults_of(TRAIN), [str(HERE / 'config/clones_90_10.py')])
+        experiment.plan = plan
+        experiment.carry_out(base, list(jobs_of_table1()), Path('out/table1'))
         return
-    jobs, gpus = list(rows_of_table1()), torch.cuda.device_count()
-    base, *_ = read_settings(
-        experiment.TRAIN, defaults_of(experiment.TRAIN), [str(HERE / 'config/clones_90_10.py')]
-    )
-    vars(train).update(base)
-    speed, parameters = experiment.measured(base)
-    count = max(1, gpus)
-
-    def seconds(one):
-        return one.tokens / speed
-
-    def hours(one):
-        return seconds(one) / count / 3600
-
-    experiment.print_plan(jobs, [], hours, Path('out/table1'), len(jobs) * parameters * 4 / 1e9)
-    if plan:
-        return
-    queue = experiment.Queue('out/table1', count, gpus)
-    try:
-        failed = queue.train(jobs, seconds)
-    finally:
-        queue.stop()
-    experiment.answer(Path('out/table1'))
-    if failed:
-        raise ConfigError(f'{len(failed)} runs failed: {", ".join(failed)}')
+    make_corpora([('novels_en', source_en)])
+    commands = list(night())
+    for command in commands:
+        subprocess.run([*command, '--plan=True'])
+    failed = [c for c in commands if not plan and subprocess.run(c).returncode]
+    require(not failed, f'{len(failed)} of {len(commands)} experiments failed, see above')
 
 
 if __name__ == '__main__':

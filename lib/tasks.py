@@ -1,15 +1,13 @@
-"""The classification tasks of Figure 1 (right), from GLUE and SuperGLUE: files, columns, metrics.
+"""The classification tasks of Figure 1 (right), from GLUE and SuperGLUE: files and columns.
 
 FOLDER       the tasks as GLUE and SuperGLUE distribute them: CoLA/train.tsv, BoolQ/val.jsonl; each
-             may be JSON lines instead, with the columns named below
+             may be JSON lines instead
 hf:DATASET   with Hugging Face `datasets`, a configuration for each task: hf:nyu-mll/glue
 
 The labels of the test sets are not public, so the dev set is the test set. MNLI's two dev sets are
 two tasks, each with its own training. A new task is a row of TASKS.
 """
 
-import codecs
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,18 +17,21 @@ from lib.configurator import ConfigError, require
 
 import numpy as np
 
-from lib.formats import is_text
-from lib.sources import hub
+from lib.formats import is_text, lines, optional, readable, rows
+
+# Columns that some distributions call otherwise.
+SAME = {'premise': 'sentence1', 'hypothesis': 'sentence2', 'gold_label': 'label'}
+SAME |= {'#1 String': 'sentence1', '#2 String': 'sentence2', 'Quality': 'label'}
+SAME |= {'is_duplicate': 'label'}
 
 
 @dataclass
 class Task:
     folder: str  # its name in GLUE or SuperGLUE
-    texts: list  # the column of each of one or two texts; | separates alternative names
-    label: str  # the column of the label; a number: a column (from 0) of a file without a header
+    texts: tuple  # the column of each of one or two texts; that of the class is `label`
     labels: tuple  # the classes; JSON lines and Hugging Face may give the index instead
-    metric: str = 'accuracy'  # the task's own; f1 is of the second class
-    dev: str = 'dev|val|validation'  # names of the dev set's file, or split
+    dev: tuple = ('dev', 'val', 'validation')  # names of the dev set's file, or split
+    header: tuple = ()  # the columns of a .tsv file that does not name them
     unfold: Callable = lambda row: [row]  # a row of the file -> its examples
     has_torn_rows: bool = False  # rows with too few columns are skipped and counted
 
@@ -38,14 +39,12 @@ class Task:
 def multirc_answers(row):
     """Each answer of MultiRC is an example: the passage, and the question with the answer."""
     if 'passage' not in row:  # Hugging Face has it flat
-        question = f'{row["question"]} {row["answer"]}'
-        return [dict(passage=row['paragraph'], answer=question, label=row['label'])]
-    text, questions = row['passage']['text'], row['passage']['questions']
-    return [
-        dict(passage=text, answer=f'{q["question"]} {answer["text"]}', label=answer['label'])
-        for q in questions
-        for answer in q['answers']
-    ]
+        questions = [dict(question=row['question'], answers=[dict(row, text=row['answer'])])]
+        row = dict(passage=dict(text=row['paragraph'], questions=questions))
+    for question in row['passage']['questions']:
+        for answer in question['answers']:
+            text = f'{question["question"]} {answer["text"]}'
+            yield dict(passage=row['passage']['text'], answer=text, label=answer['label'])
 
 
 def wsc_pair(row):
@@ -54,28 +53,27 @@ def wsc_pair(row):
     target = row.get('target', row)  # Hugging Face has it flat
     words, index = row['text'].split(), target['span2_index']
     words[index] = f'* {words[index]} *'
-    return [dict(text=' '.join(words), noun=target['span1_text'], label=row['label'])]
+    yield dict(text=' '.join(words), noun=target['span1_text'], label=row['label'])
 
 
-PAIR, ANSWER = ['sentence1|premise', 'sentence2|hypothesis'], ['passage', 'answer']
-MNLI = ('MNLI', PAIR, 'gold_label|label', ('entailment', 'neutral', 'contradiction'), 'accuracy')
-MRPC, QQP = ['#1 String|sentence1', '#2 String|sentence2'], ['question1', 'question2']
+ONE, PAIR = ('sentence',), ('sentence1', 'sentence2')
 BINARY, BOOLEAN, NLI = ('0', '1'), ('false', 'true'), ('entailment', 'not_entailment')
-ADVICE = "give the folder of GLUE's own files"  # what to do when a dataset cannot be loaded
+MNLI = ('MNLI', PAIR, ('entailment', 'neutral', 'contradiction'))
 
 TASKS = {
-    'cola': Task('CoLA', ['3|sentence'], '1|label', BINARY, 'matthews'),
-    'sst2': Task('SST-2', ['sentence'], 'label', BINARY),
-    'mrpc': Task('MRPC', MRPC, 'Quality|label', BINARY, 'f1'),
-    'qqp': Task('QQP', QQP, 'is_duplicate|label', BINARY, 'f1', has_torn_rows=True),
-    'mnli': Task(*MNLI, 'dev_matched|validation_matched'),
-    'mnli_mm': Task(*MNLI, 'dev_mismatched|validation_mismatched'),
-    'qnli': Task('QNLI', ['question', 'sentence'], 'label', NLI),
-    'rte': Task('RTE', PAIR, 'label', NLI),
-    'boolq': Task('BoolQ', ['passage', 'question'], 'label', BOOLEAN),
-    'multirc': Task('MultiRC', ANSWER, 'label', BINARY, 'f1', unfold=multirc_answers),
-    'wsc': Task('WSC', ['text', 'noun'], 'label', BOOLEAN, unfold=wsc_pair),
+    'cola': Task('CoLA', ONE, BINARY, header=('source', 'label', 'mark', 'sentence')),
+    'sst2': Task('SST-2', ONE, BINARY),
+    'mrpc': Task('MRPC', PAIR, BINARY),
+    'qqp': Task('QQP', ('question1', 'question2'), BINARY, has_torn_rows=True),
+    'mnli': Task(*MNLI, ('dev_matched', 'validation_matched')),
+    'mnli_mm': Task(*MNLI, ('dev_mismatched', 'validation_mismatched')),
+    'qnli': Task('QNLI', ('question', 'sentence'), NLI),
+    'rte': Task('RTE', PAIR, NLI),
+    'boolq': Task('BoolQ', ('passage', 'question'), BOOLEAN),
+    'multirc': Task('MultiRC', ('passage', 'answer'), BINARY, unfold=multirc_answers),
+    'wsc': Task('WSC', ('text', 'noun'), BOOLEAN, unfold=wsc_pair),
 }
+ADVICE = "give the folder of GLUE's own files"  # when a dataset cannot be loaded
 
 
 def chosen_tasks(names, source):
@@ -83,159 +81,92 @@ def chosen_tasks(names, source):
 
     Raises ConfigError."""
     if names.strip() != 'all':
-        asked = dict.fromkeys(name.strip().lower() for name in names.split(',') if name.strip())
-        unknown = ', '.join(name for name in asked if name not in TASKS)
-        wrong, known = unknown or repr(names), ', '.join(TASKS)
-        require(asked and not unknown, f'there is no task {wrong}; the tasks are {known}')
+        asked = dict.fromkeys(name.strip().lower() for name in names.split(','))
+        wrong = ', '.join(name for name in asked if name not in TASKS)
+        require(asked.keys() <= TASKS.keys(), f'no task {wrong!r}; there are {", ".join(TASKS)}')
         return list(asked)
     if source.startswith('hf:'):
-        with hub(source[3:], ADVICE) as datasets:
-            configurations = datasets.get_dataset_config_names(source[3:])
-        present = [name for name in TASKS if name.partition('_')[0] in configurations]
+        with readable(source, ADVICE):
+            found = optional('datasets').get_dataset_config_names(source[3:])
+        found = [name for name in TASKS if name.partition('_')[0] in found]
     else:
-        present = [name for name, task in TASKS.items() if _file(source, task, task.dev)]
-    require(present, f'{source} holds none of the tasks: no CoLA/dev.tsv or the like')
-    return present
+        found = [name for name, task in TASKS.items() if task_file(source, task, task.dev)]
+    require(found, f'{source} holds none of the tasks: no CoLA/dev.tsv or the like')
+    return found
 
 
-def read_task(name, source, dev=False):
-    """The training set of a task, or its dev set: (list of tuples of one or two texts, (N,) int64
+def read_task(name, source, part):
+    """One part of a task, 'train' or 'dev': (list of tuples of one or two texts, (N,) int64
     classes).
 
     Surrounding spaces are stripped. Raises ConfigError with the file and line of a bad row."""
     task, texts, classes = TASKS[name], [], []
-    read = _hub_rows if source.startswith('hf:') else _file_rows
-    for place, row in read(name, source, task.dev if dev else 'train'):
+    known = {key: i for i, label in enumerate(task.labels) for key in (label, i)}  # true is 1
+    read = hub_rows if source.startswith('hf:') else file_rows
+    for place, row in read(name, source, task.dev if part == 'dev' else (part,)):
         try:
-            examples = task.unfold(row)
+            for example in task.unfold(row):
+                example = {SAME.get(column, column): value for column, value in example.items()}
+                parts, label = [example[column] for column in task.texts], example['label']
+                require(all(map(is_text, parts)), f'{place}: expected text, found {parts}')
+                there = f'the labels are {", ".join(task.labels)}; a test set has none'
+                require(label in known, f'{place}: the label is {label!r}, {there}')
+                texts.append(tuple(text.strip() for text in parts))
+                classes.append(known[label])
         except (LookupError, TypeError, AttributeError) as error:
-            reason = f'{type(error).__name__}: {error}'
-            raise ConfigError(f'{place}: not a row of {task.folder} ({reason})') from None
-        for example in examples:
-            columns = [_column(example, column, place) for column in task.texts]
-            for value in columns:
-                require(is_text(value), f'{place}: expected text, found {value!r}')
-            texts.append(tuple(text.strip() for text in columns))
-            classes.append(_class(_column(example, task.label, place), task, place))
-    part = 'dev' if dev else 'training'
+            raise ConfigError(f'{place}: not a row of {task.folder} ({error!r})') from None
     require(classes, f'the {part} set of {task.folder} in {source} is empty')
     return texts, np.array(classes)
 
 
-def _column(row, names, place):
-    for name in names.split('|'):
-        if name in row:
-            return row[name]
-    raise ConfigError(f'{place}: there is no column {names.replace("|", " or ")}')
-
-
-def _class(value, task, place):
-    value = str(value).lower() if isinstance(value, bool) else value
-    if isinstance(value, str) and value in task.labels:
-        return task.labels.index(value)
-    labels = ', '.join(task.labels) + (' (the test set has no labels)' if value == -1 else '')
-    valid = isinstance(value, int) and 0 <= value < len(task.labels)
-    require(valid, f'{place}: {value!r} is not a label of {task.folder}; these are {labels}')
-    return value
-
-
-def _hub_rows(name, source, stems):
-    """(place, row as a dict) of a split of a Hugging Face dataset."""
+def hub_rows(name, source, parts):
+    """(place, row as a dict) of the first of some splits that a Hugging Face dataset has."""
     configuration = name.partition('_')[0]  # mnli_mm is a dev set of mnli
-    with hub(source[3:], ADVICE) as datasets:
-        splits = datasets.load_dataset(source[3:], configuration)
-    part = next((stem for stem in stems.split('|') if stem in splits), None)
-    require(part, f'{source}, {configuration}: there is no split {stems.replace("|", " or ")}')
+    with readable(source, ADVICE):
+        splits = optional('datasets').load_dataset(source[3:], configuration)
+    part = next((part for part in parts if part in splits), None)
+    require(part, f'{source}, {configuration}: there is no split {" or ".join(parts)}')
     for number, row in enumerate(splits[part]):
         yield f'{source}, {configuration}, {part}, row {number}', row
 
 
-def _file(source, task, stems):
-    """Path of the first file of a task that exists, .tsv or .jsonl; stems are separated by |."""
-    names = [f'{stem}.{end}' for stem in stems.split('|') for end in ('tsv', 'jsonl')]
-    paths = [Path(source, task.folder, name) for name in names]
+def task_file(source, task, parts):
+    """Path of the first file of a task that exists, PART.tsv or PART.jsonl, or None."""
+    folder = Path(source, task.folder)
+    paths = (folder / f'{part}.{end}' for part in parts for end in ('tsv', 'jsonl'))
     return next((path for path in paths if path.is_file()), None)
 
 
-def _file_rows(name, source, stems):
+def file_rows(name, source, parts):
     """(file and line, row as a dict) of a task's UTF-8 file, .tsv or .jsonl.
 
     Only \\n ends a line: other line ends of Unicode are part of a sentence. Nothing is quoted in
     GLUE's tables: a quotation mark is text."""
-    task, header, torn = TASKS[name], None, []
-    path = _file(source, task, stems)
-    missing = f'{source}/{task.folder}/{stems.split("|")[0]}.tsv (or .jsonl)'
-    require(path, f'there is no {missing}; glue_dir is the folder around {task.folder}')
-    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b'\n')
-    for number, line in enumerate(lines, 1):
-        place, is_table = f'{path}, line {number}', path.suffix == '.tsv'
-        try:
-            text = line.decode().rstrip('\r')
-            row = text.split('\t') if is_table or not text else json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f'{place}: not UTF-8 text or not JSON ({error})') from None
-        if not text:
-            continue
-        if not is_table:
-            require(isinstance(row, dict), f'{place}: not a JSON object')
-        elif header is None and not task.label[0].isdigit():
-            header = row
-            continue
-        else:
-            header = header or [str(column) for column in range(len(row))]
-            if len(row) < len(header) and task.has_torn_rows:
+    task, torn = TASKS[name], []
+    path, header = task_file(source, task, parts), task.header
+    missing = f'no {" or ".join(parts)} (.tsv or .jsonl) in {source}/{task.folder}'
+    require(path, f'{missing}; glue_dir is the folder around {task.folder}')
+    with open(path, 'rb') as file:
+        if path.suffix == '.jsonl':
+            yield from rows(file, 'rows', path)
+            return
+        for number, line in enumerate(lines(file, path), 1):
+            place, cells = f'{path}, line {number}', line.rstrip('\r\n').split('\t')
+            if not header:
+                header = cells
+            elif len(cells) == len(header):
+                yield place, dict(zip(header, cells))
+            elif 1 < len(cells) < len(header) and task.has_torn_rows:
                 torn.append(place)
-                continue
-            found = f'found {len(row)} columns, expected {len(header)} as in the first line'
-            require(len(row) == len(header), f'{place}: {found}')
-            row = dict(zip(header, row))
-        yield place, row
+            elif cells != ['']:
+                raise ConfigError(f'{place}: {len(cells)} columns, expected {len(header)}')
     if torn:
-        rows = f'{len(torn)} rows with too few columns are skipped'
-        print(f'warning: {rows}, the first is {torn[0]}', file=sys.stderr)
-
-
-# --- metrics --------------------------------------------------------------------------------------
-
-
-def outcomes(truth, predicted):
-    """What the metrics count, (..., 5): examples, right ones, of class 1, predicted 1, both."""
-    truth, predicted = np.broadcast_arrays(truth, predicted)
-    positive, marked = truth == 1, predicted == 1
-    columns = [np.ones_like(positive), truth == predicted, positive, marked, positive & marked]
-    return np.stack(columns, axis=-1).astype(float)
-
-
-def accuracy(counts):
-    """Fraction of examples with the right class. counts: (..., 5), sums or means of `outcomes`."""
-    return counts[..., 1] / counts[..., 0]
-
-
-def f1(counts):
-    """F1 of class 1: 2 TP / (2 TP + FP + FN); 0 where class 1 neither occurs nor is predicted."""
-    _, _, positive, marked, both = np.moveaxis(counts, -1, 0)
-    return 2 * both / np.where(positive + marked, positive + marked, 1)
-
-
-def matthews(counts):
-    """Matthews correlation of two classes; 0 where the truth or the prediction is constant."""
-    n, _, positive, marked, both = np.moveaxis(counts, -1, 0)
-    spread = positive * (n - positive) * marked * (n - marked)
-    return ((n * both - positive * marked) / np.sqrt(np.where(spread, spread, 1))).clip(-1, 1)
-
-
-METRICS = dict(accuracy=accuracy, f1=f1, matthews=matthews)
-
-
-def majority(metric, truth):
-    """A metric of the dev set's most frequent class: no constant answer has a higher accuracy."""
-    constant = np.full_like(truth, np.bincount(truth).argmax())
-    return float(METRICS[metric](outcomes(truth, constant).sum(0)))
+        print(f'warning: skipped {len(torn)} short rows from {torn[0]} on', file=sys.stderr)
 
 
 def mean_over_tasks(entries, language):
-    """The mean accuracy of a language over the entries of tasks, whose errors are independent:
-    dict(mean, interval, majority)."""
+    """The mean accuracy of a language over the tasks, whose errors are independent: dict(mean,
+    interval, majority). entries: of finetune.json."""
     found = [entry['languages'][language] for entry in entries]
     values = np.array([(one['mean'], *one['interval']) for one in found])
     mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)

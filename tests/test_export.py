@@ -53,11 +53,8 @@ def opened(request, folder, monkeypatch):
     out = f'out/{request.param}'
     ours, languages, _ = load_run(out)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(f'{out}/hf')
-    found = [
-        (language, f'{out}/hf-{language.name}') for language in languages if not language.order
-    ]
-    load = transformers.AutoTokenizer.from_pretrained
-    return ours, theirs.eval(), [(language, load(path)) for language, path in found]
+    load, texts = transformers.AutoTokenizer.from_pretrained, [x for x in languages if not x.order]
+    return ours, theirs.eval(), [(x, load(f'{out}/hf-{x.name}')) for x in texts]
 
 
 @torch.no_grad()
@@ -93,21 +90,8 @@ def test_perplexity_from_raw_text_is_that_of_evaluate(opened, made_once):
 
 def awkward_texts(pieces):
     """Texts of spaces, special tokens, bytes and characters that no piece has, and random ones."""
-    texts = [
-        '',
-        ' ',
-        '  ',
-        ' a',
-        'a ',
-        '\u2581',
-        '\n',
-        '\r\n',
-        'a\x00b',
-        '\u2028',
-        '\ufeffa',
-        '<D>',
-    ]
-    texts += ['<pad> <unk>', 'a<D>', '<0x41>', 'a' * 3000, 'nana' * 500, ' ' * 50, '\U0010ffff']
+    texts = [*'| |  | a|a |\u2581|\n|\r\n|a\x00b|\u2028|\ufeffa|<D>|a<D>|<pad> <unk>'.split('|')]
+    texts += ['<0x41>', 'a' * 3000, 'nana' * 500, ' ' * 50, '\U0010ffff']
     letters = [*'abdefgino  \u2581\n\t<>D0x\u00a0\ufb01\U0001f600Ж漢e\u0301\u200d']
     rng, kinds = random.Random(0), (letters, pieces)
     random_texts = (rng.choices(kinds[i % 2], k=rng.randint(1, 40)) for i in range(2000))

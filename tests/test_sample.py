@@ -9,19 +9,13 @@ import sample
 from data import build_languages
 
 
-@pytest.fixture
-def place(workplace):
-    """A folder with a run out/r that is not trained: it draws tokens of both languages."""
-    new_run(workplace, 'r')
-    return workplace
-
-
 def draw(monkeypatch, model, idx, count, top_k, temperature):
     """New tokens, of which 0 to 3 are not allowed."""
     torch.manual_seed(0)
-    monkeypatch.setattr(sample, 'top_k', top_k)
-    monkeypatch.setattr(sample, 'temperature', temperature)
-    return sample.generate(model, idx, count, torch.arange(4, 53))
+    settings = dict(max_new_tokens=count, top_k=top_k, temperature=temperature)
+    for name, value in settings.items():
+        monkeypatch.setattr(sample, name, value)
+    return sample.generate(model, idx, torch.arange(4, 53))
 
 
 @pytest.mark.parametrize('settings', [(1, 0.8), (0, 0.0)])
@@ -64,11 +58,12 @@ def test_a_shared_row_counts_as_the_language_that_is_spoken(workplace):
     assert text.replace('[en2: ', '').replace(']', '') == pieces.decode(tokens)
 
 
-def test_a_text_is_continued_the_same_for_the_same_seed(place):
-    (place / 'prompt.txt').write_text('Papa\n')
+def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
+    new_run(workplace, 'r')  # not trained: it draws tokens of both languages
     texts, arguments = [], ['--out_dir=out/r', '--num_samples=2', '--max_new_tokens=70']
-    for more in ('--prompt=Papa', '--start=prompt.txt', '--seed=1'):
-        done = in_process('sample', *arguments, '--top_k=0', '--language=en2', more, cwd=place)
+    arguments += ['--top_k=0', '--language=en2', '--prompt=Papa']
+    for seed in (0, 0, 1):
+        done = in_process('sample', *arguments, f'--seed={seed}', cwd=workplace)
         texts.append(done.stdout)
     assert texts[0] == texts[1] != texts[2]
     first, second, shares = texts[0].split('-' * 20 + '\n')
@@ -76,17 +71,12 @@ def test_a_text_is_continued_the_same_for_the_same_seed(place):
     assert '[en1: ' in first and '[en2: ' not in first and '140 new tokens: en1 ' in shares
     counted = [float(word.rstrip('%,\n')) for word in shares.split(' ') if '%' in word]
     assert sum(counted) == pytest.approx(100, abs=0.2) and min(counted) > 10
-
-
-def test_what_cannot_be_continued_is_refused(place):
     for name, *arguments in (
         ('prompt', '--prompt=' + 'word ' * 40),
-        ('prompt', '--prompt=a', '--start=b'),
-        ('nowhere.txt', '--start=nowhere.txt'),
         ("language='fr'", '--language=fr'),
         ('out/none', '--out_dir=out/none'),
         ('out_dir', '--out_dir='),
         ('temperature', '--temperature=-1'),
         ('num_samples', '--num_samples=0'),
     ):
-        refused(in_process('sample', '--out_dir=out/r', *arguments, cwd=place), name)
+        refused(in_process('sample', '--out_dir=out/r', *arguments, cwd=workplace), name)

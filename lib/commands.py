@@ -1,0 +1,103 @@
+"""Commands of train.py as data: a mixture with its replicates and control runs, and a law."""
+
+import contextlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.configurator import defaults_of, read_settings
+
+import numpy as np
+
+from lib.runs import decay_start
+
+TRAIN = Path(__file__).resolve().parent.parent / 'train.py'
+
+
+def mix(name, arguments, controls, seeds=(0,), rates=(), again=(), batches=()):
+    """{run: arguments of train.py} of a mixture, its replicates, and its control runs.
+
+    controls: languages that have some; rates: their further learning rates, (peak, end) each;
+    again: epochs of re-reading controls; batches: batch sizes of controls that read once."""
+    kinds = {'': []}
+    kinds |= {f'-rate_{peak:g}': rate_arguments(peak, end) for peak, end in rates}
+    kinds |= {f'-x{count}': [f'--epochs={count}'] for count in again}
+    kinds |= {f'-batch_{n}': ['--epochs=1', f'--control_batch={n}'] for n in batches}
+    found = {}
+    for seed in seeds:
+        end, seeded = (f'-seed_{seed}', [f'--seed={seed}']) if seed else ('', [])
+        found[name + end] = [*arguments, *seeded]
+        for language in controls:
+            only = [*arguments, f'--only={language}', *seeded]
+            for kind, more in kinds.items():
+                found[f'{name}-only_{language}{kind}{end}'] = [*only, *more]
+    return found
+
+
+def rate_arguments(peak, end):
+    return [f'--learning_rate={peak:g}', f'--min_learning_rate={end:g}']
+
+
+def law(name, arguments, lengths, folder, decay_fraction=0.2):
+    """{run: arguments of train.py} of a law: a trunk, the longest run (steps), and branches."""
+    trunk, *branches = sorted(set(lengths), reverse=True)
+    kept = sorted(decay_start(length, decay_fraction) for length in branches)
+    keep = f'--keep_checkpoints={kept}'.replace(' ', '')
+    found = {f'{name}_{trunk}': [*arguments, f'--max_steps={trunk}', keep]}
+    for length in branches:
+        found[f'{name}_{length}'] = branch(arguments, length, Path(folder, f'{name}_{trunk}'))
+    return found
+
+
+def branch(arguments, length, trunk):
+    return [*arguments, f'--max_steps={length}', f'--init_from={trunk}']
+
+
+@dataclass
+class Job:
+    """A run of train.py in folder/name. tokens: that it trains on, from step `first` to step
+    `steps`; needs: the name of the trunk that it branches off."""
+
+    name: str
+    arguments: list
+    folder: Path
+    tokens: float
+    steps: int
+    first: int = 0
+    needs: str = ''
+
+    @property
+    def finished(self):
+        return (self.folder / self.name / 'results.json').exists()
+
+    def perplexities(self):
+        results = json.loads((self.folder / self.name / 'results.json').read_text())
+        scores = results['languages'].items()
+        return ', '.join(f'{name} has perplexity {score["ppl"]:.1f}' for name, score in scores)
+
+    def share_done(self):
+        """How much of it is done, by the last line of its log."""
+        log = self.folder / self.name / 'log.jsonl'
+        for line in reversed(log.read_text().splitlines()[-3:] if log.exists() else []):
+            with contextlib.suppress(ValueError, KeyError):  # a line half written; a note
+                done = json.loads(line)['step'] + 1 - self.first
+                return min(1.0, max(0.0, done / (self.steps - self.first)))
+        return 0.0
+
+
+def job(name, arguments, folder):
+    """The Job of a run in folder/NAME. Raises ConfigError for arguments that train.py refuses."""
+    arguments = [*arguments, f'--out_dir={Path(folder, name)}']
+    chosen, *_ = read_settings(TRAIN, defaults_of(TRAIN), arguments)
+    steps, first, share, needs = chosen['max_steps'], 0, 1.0, ''
+    if chosen['only']:
+        index = chosen['languages'].index(chosen['only'])
+        share = float(np.mean(chosen['stages'], axis=0)[index]) * (chosen['epochs'] or 1)
+    elif chosen['init_from'] and not chosen['train_only']:
+        needs, first = Path(chosen['init_from']).name, decay_start(steps, chosen['decay_fraction'])
+    tokens = (steps - first) * share * chosen['batch_size'] * chosen['block_size']
+    if chosen['epochs']:
+        batch = chosen['control_batch'] or chosen['batch_size']
+        steps = math.ceil(tokens / batch / chosen['block_size'])
+    return Job(name, arguments, Path(folder), tokens, steps, first, needs)
