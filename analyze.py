@@ -213,11 +213,11 @@ def over_test_sets(run, length, measure, how=None):
 
 
 def compared_vectors(run, vectors_of, least, until):
-    """Result of vectors, vectors_of(V) -> {kind: (V, C)}, of corresponding pieces that were read
+    """Result of vectors, vectors_of() -> {kind: (V, C)}, of corresponding pieces that were read
     `least` times in `until` steps: cosines, their controls, and the geometry of both languages."""
     rows, times, words = run.corresponding(least, until)
     panels = {}
-    for kind, weight in vectors_of(len(times)).items() if rows.size else ():
+    for kind, weight in vectors_of().items() if rows.size else ():
         retrieval = {'cosine': {}, 'CSLS': {}}
         for name, sides in similarity.transformed(*weight[rows], seed).items():
             found = similarity.compare_vectors(*sides, times[rows[1]], seed)
@@ -231,7 +231,7 @@ def compared_vectors(run, vectors_of, least, until):
 
 def study_embeddings(run):
     """Input and output embeddings of corresponding pieces (Figure 6)."""
-    return compared_vectors(run, lambda size: run.vectors, least_read, run.step)
+    return compared_vectors(run, lambda: run.vectors, least_read, run.step)
 
 
 def study_word2vec(run):
@@ -244,9 +244,8 @@ def study_word2vec(run):
             for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
                 yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
 
-    def vectors_of(size):
-        return similarity.word_vectors(Sentences(), size, word2vec_dim, seed)
-
+    how = Sentences(), run.model.config.vocab_size, word2vec_dim, seed
+    vectors_of = functools.partial(similarity.word_vectors, *how)
     return compared_vectors(run, vectors_of, max(5, least_read), until)
 
 
@@ -277,11 +276,11 @@ def study_hidden(run):
             require(same, f'the order of {language.name} depends on its tokens: no positions')
             places.append(np.argsort(order))
         how = places if run.clones else None, matching_threshold
-        found = similarity.compare_states(run.model, *run.rows(sides), *how)
-        keys = [
-            ('cosine of hidden states', n) if n in similarity.COSINES else (n, '') for n in found
-        ]
-        return dict(zip(keys, found.values()))
+        found = {}
+        for name, values in similarity.compare_states(run.model, *run.rows(sides), *how).items():
+            cosine = name in ('same position', 'matched', 'all pairs')
+            found['cosine of hidden states' if cosine else name, name if cosine else ''] = values
+        return found
 
     how = {'linear CKA': (None, similarity.cka)}
     return measured(run.sequences, measure, f'{run.name}: hidden states', how)

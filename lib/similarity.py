@@ -16,8 +16,6 @@ from scipy.optimize import linear_sum_assignment
 
 from lib.estimate import Estimate
 
-COSINES = 'same position', 'matched', 'all pairs'  # measures of hidden states
-
 # --- hidden states --------------------------------------------------------------------------------
 
 
