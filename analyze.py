@@ -419,10 +419,7 @@ def check_settings():
         (sentence_1 or not sentence_2, 'sentence_2 is the translation of sentence_1: give both'),
         (0 <= matching_threshold < 1, f'matching_threshold {matching_threshold} is not below 1'),
         (set(names) <= set(STUDIES), f'study must be some of {", ".join(STUDIES)}, not {study!r}'),
-        (
-            re.fullmatch(r'(all|[\[\d, \]]+)?', steps),
-            f'steps are all, or as in 100,200, not {steps}',
-        ),
+        (re.fullmatch(r'(all|\[?\d[\d, ]*\]?)?', steps), f'steps: all or 100,200, not {steps!r}'),
     ):
         require(valid, text)
     least = dict(pairs=1, shown=1, word2vec_dim=1, max_tokens=4, least_read=0, word2vec_steps=0)

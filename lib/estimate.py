@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.bootstrap import document_weights, widening
+from lib.bootstrap import widening
 from lib.tables import align, width_of
 
 RESAMPLES = 1000  # of the bootstrap
@@ -35,14 +35,15 @@ class Estimate:
         value = np.asarray(statistic(values.mean(0)))
         names = np.arange(len(values)) if documents is None else documents
         _, document, sizes = np.unique(names, return_inverse=True, return_counts=True)
-        if len(sizes) == 1:
+        n, rng = len(sizes), np.random.default_rng(seed)
+        if n == 1:
             return cls.exact(value)
-        sums = np.zeros((len(sizes), values[0].size))
+        sums = np.zeros((n, values[0].size))
         np.add.at(sums, document, values.reshape(len(values), -1))
-        weights = document_weights(len(sizes), RESAMPLES, seed)
-        means = weights @ sums / (weights @ sizes)[:, None]
+        counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(RESAMPLES))
+        means = np.stack([times @ sums / (times @ sizes) for times in counts])
         resamples = statistic(means.reshape(RESAMPLES, *values.shape[1:]))
-        return cls(value, value + widening(len(sizes)) * (resamples - value))
+        return cls(value, value + widening(n) * (resamples - value))
 
     @classmethod
     def exact(cls, value):
