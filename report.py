@@ -178,40 +178,38 @@ def draw_training(panels, folder, runs):
     """The loss over steps of each mixture that has a log and of its controls, at most three
     languages; circles: the logarithm of quick perplexities on test text."""
     for run in runs:
-        shown = [row for row in (run.asked if run.rows[3:] else run.rows)][:3]
         if not (folder / run.name / 'log.jsonl').exists():
             continue
         labels = dict(xlabel='optimiser steps', ylabel='loss (nats a token)')
         with panel(panels, run.name, **labels) as axes:
-            for row, color in zip(shown, COLORS):
-                looks = {row['reread_control']: (' re-reading', ':')}
-                looks |= {row['control']: (' control', '--'), run.name: ('', '-')}  # can be both
+            for row, color in zip((run.asked if run.rows[3:] else run.rows)[:3], COLORS):
+                looks = {row['reread_control']: (' re-reading', ':')}  # one control can be both
+                looks |= {row['control']: (' control', '--'), run.name: ('', '-')}
                 for name, (about, dash) in looks.items():
-                    losses, ppl = log_of(folder / name / 'log.jsonl', row['language'])
-                    if len(losses):
-                        about = dict(label=row['language'] + about, ls=dash, lw=1.2, color=color)
-                        axes.plot(*smooth(losses), **about)
-                    fill = color if name == run.name else 'w'
-                    axes.plot(ppl[:, 0], np.log(ppl[:, 1]), 'o', ms=4, color=color, mfc=fill)
+                    steps, loss = log_of(folder / name / 'log.jsonl', 'losses', row['language'])
+                    if len(steps):
+                        look = dict(color=color, ls=dash, lw=1.2, label=row['language'] + about)
+                        axes.plot(smooth(steps), smooth(loss), **look)
+                    steps, ppl = log_of(folder / name / 'log.jsonl', 'perplexity', row['language'])
+                    look = dict(color=color, mfc=color if name == run.name else 'w', ms=4)
+                    axes.plot(steps, np.log(ppl), 'o', **look)
             log_ticks(axes.xaxis, short)
 
 
-def log_of(path, language):
-    """The losses and the quick perplexities of a log.jsonl: arrays (n, 2) of steps and values."""
-    found = [], []
+def log_of(path, key, language):
+    """Steps and values, (2, n), of the entries of a log.jsonl that have the key and language."""
+    points = []
     for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError, LookupError):  # a line that was cut
+        with contextlib.suppress(ValueError, LookupError):  # of a line that was cut, too
             entry = json.loads(line)
-            for points, key in zip(found, ('losses', 'perplexity')):
-                if language in entry.get(key, ()):
-                    points.append((entry['step'] + 1, entry[key][language]))
-    return [np.reshape(points, (-1, 2)) for points in found]
+            points.append((entry['step'] + 1, entry[key][language]))
+    return np.reshape(points, (-1, 2)).T
 
 
-def smooth(points):
-    """Steps and values of points (n, 2), means over parts that grow with the step: (2, parts)."""
-    starts = np.unique(np.geomspace(1, len(points), 60).astype(int)) - 1
-    return np.transpose([part.mean(0) for part in np.split(points, starts[1:])])
+def smooth(values):
+    """Means over parts that grow with the step."""
+    starts = np.unique(np.geomspace(1, len(values), 60).astype(int)) - 1
+    return np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
 
 
 def draw_glue(panels, folder, runs):
