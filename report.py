@@ -119,7 +119,7 @@ FIGURES['teff'][2]['reread_teff'] = REREAD
 
 def draw_view(panels, runs, view):
     """Perplexity, TEff, transfer and gain of pairs of languages, for the groups of runs that differ
-    in the view; by share also of single runs where no group has two ratios."""
+    in the view; where no group has two ratios, by share for each run."""
     usual = usual_of(runs)
     groups = grouped([run for run in runs if run.share is not None], VIEWS[view][0])
     wide = [group for group in groups if len({getattr(run, view) for run in group}) > 1]
@@ -146,13 +146,17 @@ def draw_measure(panels, title, runs, what, view):
     for run in runs:
         ratios.setdefault('' if view == 'share' else run.ratio, []).append(run)
     for number, ratio in enumerate(sorted(ratios, key=natural)):
-        places = {getattr(run, view) for run in ratios[ratio]}
-        for i, name in enumerate(names if places - {min(places)} or not ratio else ()):
+        chosen = ratios[ratio]
+        if ratio and len({getattr(run, view) for run in chosen}) < 2:
+            continue
+        for i, name in enumerate(names):
             color, own = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
             kinds = {what: (own, MARKERS[i] + '-'), f'paper_{what}': (own, MARKERS[i] + ':')}
-            for key, (label, fmt) in (kinds | ({} if ratio else beside)).items():
-                found = [(getattr(run, view), measured(run.rows[i], key)) for run in ratios[ratio]]
-                points = [(100 * x + 0.8 * i if percent else x, *y) for x, y in found if y]  # apart
+            for key, (label, fmt) in (kinds if ratio else kinds | beside).items():
+                found = [(getattr(run, view), measured(run.rows[i], key)) for run in chosen]
+                if percent:  # a little apart, so that no language hides the other
+                    found = [(100 * x + 0.8 * i, y) for x, y in found]
+                points = [(x, *y) for x, y in found if y]
                 look = dict(color=color, label=label.format(name))
                 if key == f'paper_{what}':
                     look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
