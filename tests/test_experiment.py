@@ -129,7 +129,13 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
 
 def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    alone = [*TINY, '--lr_schedule=wsd', '--alone=en1', '--final_windows=4', '--corpora=[nothing,en]']
+    alone = [
+        *TINY,
+        '--lr_schedule=wsd',
+        '--alone=en1',
+        '--final_windows=4',
+        '--corpora=[nothing,en]',
+    ]
     runs = law('bad', alone, (10, 20), 'out') | mix('good', [*SMALL, '--max_steps=10'], ())
     jobs, queue = [job(name, a, 'out') for name, a in runs.items()], Queue(1)
     try:
