@@ -40,7 +40,7 @@ def draw_tokens(members, laws, path):
             points = {kind_of(control)[1]: control['languages']['en2'] for control in controls}
             for label, point in ({'mixture with EN1': own} | points).items():
                 x, y, curve = own['tokens_seen'], point['ppl'], law['curve']
-                reach = np.interp(-y, -np.array(curve['ppl']), curve['tokens'])
+                reach = np.interp(-y, -np.array(curve['ppl']), curve['tokens']) if curve else x
                 place = looks.setdefault(label, len(looks))
                 ax.plot([x, reach], [y, y], ':', color=COLORS[place], lw=1)
                 ax.plot(x, y, MARKERS[place], color=COLORS[place], ms=8, label=label, zorder=5)

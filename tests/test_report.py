@@ -107,19 +107,16 @@ def write_all(folder):
         (folder / name).write_text('{"run": "to')
 
 
-def tiny_picture(figure, file, **_):
-    plots.plt.imsave(file, np.ones((2, 2)))
-
-
-@pytest.fixture(autouse=True, scope='session')
+@pytest.fixture(autouse=True, scope='module')
 def quick():
     """No picture is drawn, but those of `made`."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plots.plt.Figure, 'savefig', tiny_picture)
+        tiny = lambda _, file, **__: plots.plt.imsave(file, np.ones((2, 2)))  # noqa: E731
+        patched.setattr(plots.plt.Figure, 'savefig', tiny)
         yield
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def made(tmp_path_factory, quick):
     """(folder, laws, rows, page, CompletedProcess) of write_all; to be read only."""
     root = tmp_path_factory.mktemp('report')
@@ -132,7 +129,7 @@ def made(tmp_path_factory, quick):
     return root / 'out', *load_scaling(root / 'out'), Page(root / 'out/report/report.html'), done
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def other(tmp_path_factory, quick):
     """(folder, rows, page, the paper's page) of mixtures of three languages, two of them and all,
     and of runs of GPT small, one of them in the paper's setting."""
@@ -331,13 +328,6 @@ def test_three_languages_make_a_matrix_and_two_none(made, other):
 # --- figures --------------------------------------------------------------------------------------
 
 
-def test_perplexity_by_ratio_stands_beside_its_controls(made, drawn):
-    ppl, rows = drawn(made[0], 'share')[0], [row_of(made[2], name) for name in ('90_10', '50_50')]
-    assert points(ppl, 's')[0] == pytest.approx([row['ppl'] for row in rows])
-    for marker, key in (('x', 'control_ppl'), ('+', 'reread_control_ppl')):
-        assert points(ppl, marker)[0] == pytest.approx([row[key] for row in rows if row[key]])
-
-
 def test_by_tokens_and_size_each_ratio_has_markers_joined_where_there_are_three(tmp_path, drawn):
     for steps in (4000, 8000, 18265):
         write_mixture(tmp_path, f't{steps}', 0.1, (1, 2), max_steps=steps)
@@ -351,15 +341,22 @@ def test_by_tokens_and_size_each_ratio_has_markers_joined_where_there_are_three(
     assert joined == [True, False]
 
 
-def test_laws_end_at_their_budgets_and_training_stands_beside_its_control(made, drawn):
+def test_a_run_stands_beside_its_controls_by_ratio_and_over_training(made, drawn):
+    ppl, rows = drawn(made[0], 'share')[0], [row_of(made[2], name) for name in ('90_10', '50_50')]
+    for marker, key in dict(s='ppl', x='control_ppl').items():
+        assert points(ppl, marker)[0] == pytest.approx([row[key] for row in rows])
+    assert points(ppl, '+')[0] == pytest.approx([rows[0]['reread_control_ppl']])
+    [axes] = drawn(made[0], 'training')  # the other mixtures have no log
+    assert {'en1', 'en2', 'en2 control'} == set(plots.legend_entries([axes]))
+    assert np.exp(points(axes, 'o')) == pytest.approx(np.full((2, 1), 99.0))
+
+
+def test_laws_end_at_their_budgets(made, drawn):
     [axes] = drawn(made[0], 'laws')
     [law] = [law for law in made[1] if axes.get_title() in law['label'] and law['curve']]
     ends = [end for line in axes.lines for end in line.get_xdata()]
     assert [min(ends), max(ends)] == pytest.approx([min(law['tokens']), max(law['tokens'])])
     assert axes.get_ylim()[1] < 1.5 * max(law['ppl'])
-    [axes] = drawn(made[0], 'training')  # the other mixtures have no log
-    assert {'en1', 'en2', 'en2 control'} == set(plots.legend_entries([axes]))
-    assert np.exp(points(axes, 'o')) == pytest.approx(np.full((2, 1), 99.0))
 
 
 def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn):
