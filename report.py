@@ -106,15 +106,14 @@ VIEWS = dict(  # x of a figure: the settings in which its runs may differ, title
     shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use (%)'),
 )
 CONTROL, REREAD = ('{}: control', 'x--'), ('{}: re-reading', '+-.')
+LAW = '{}: monolingual (law)', '.:'
 FIGURES = dict(  # y: title of the axis, what 1 means, {key of what is beside it: (label, look)}
-    ppl=('perplexity on the test set', '', dict(control_ppl=CONTROL, reread_control_ppl=REREAD)),
-    teff=('token efficiency TEff', '1: as a monolingual run', dict(control_teff=CONTROL)),
+    ppl=('test perplexity', '', dict(control_ppl=CONTROL, reread_control_ppl=REREAD, mlpe=LAW)),
+    teff=('TEff', '1: as a monolingual run', dict(control_teff=CONTROL, reread_teff=REREAD)),
     transfer=('transfer', '1: as its control', {}),
     gain=('gain over re-reading', '1: as re-reading', {}),
     accuracy=('accuracy after fine-tuning', '', dict(majority=('{}: majority class', '_:'))),
 )
-FIGURES['ppl'][2]['mlpe'] = '{}: monolingual (law)', '.:'
-FIGURES['teff'][2]['reread_teff'] = REREAD
 
 
 def draw_view(panels, runs, view):
