@@ -14,7 +14,8 @@ from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from lib.estimate import ALL, is_numbered, width_of
+from lib.estimate import ALL, places_of
+from lib.tables import width_of
 
 # --- style ----------------------------------------------------------------------------------------
 
@@ -140,9 +141,8 @@ def axis_of(places):
 
     Numbers stand at their value, or at its logarithm where they grow by factors; bins and names
     stand beside each other. The mean over all bins is in the tables only."""
-    places = [place for place in places if place != ALL] or list(places)
-    if is_numbered(places) and places != [ALL]:
-        places.sort(key=lambda place: int(re.match('[0-9]+', str(place))[0]))
+    places, _ = places_of([places])
+    places = [place for place in places if place != ALL] or places
     x = range(len(places))
     if all(isinstance(place, int) for place in places):
         gaps = np.diff(places)
@@ -186,7 +186,7 @@ def draw_lines(axes, series, labels, names, axis):
     and their lines a marker each; they stand a little beside each other. labels, names: {text:
     number}, of the whole picture."""
     x = axis_of(dict.fromkeys(place for cells in series.values() for place in cells))
-    numbered, several, gaps = is_numbered(x), len(labels) > 1, np.diff(list(x.values()))
+    (_, numbered), several, gaps = places_of([x]), len(labels) > 1, np.diff(list(x.values()))
     apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / len(series))])
     for number, ((label, name), cells) in enumerate(series.items()):
         control, places = name in CONTROLS, [place for place in x if place in cells]

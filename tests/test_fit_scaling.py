@@ -226,13 +226,14 @@ def rows_of(folder):
 
 
 def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
-    out = tmp_path / 'out'
+    out, french = tmp_path / 'out', 'frfr' + 80 * 'r'
     write_mix(out, 'alone', 1, [[0.0, 1.0]], max_steps=9132)  # en1 is never seen
     write_mono(out, SIX, noise=1e-4)
     write_mono(out, [0.1, 0.5], corpus='books_fr', law=FR.ppl)
     write_run(out, 'row05', NINETY, lambda seen, i: EN.ppl(seen * (1.0, 2.0)[i]))
     write_run(out, 'great', [[0.1, 0.9]], lambda seen, i: (EN.ppl(0.9 * seen), 10.0)[i])
-    write_run(out, 'frfr', [[0.5, 0.5]], lambda seen, i: 20.0, corpora=['books_fr'] * 2)
+    write_run(out, french, [[0.5, 0.5]], lambda seen, i: 20.0, corpora=['books_fr'] * 2)
+    write_control(out, 'row05-only_en2', 1.6)
     for name, text in (('torn', '{"run": "to'), ('other', '{"accuracy": 0.7}')):
         (out / name).mkdir()
         (out / name / 'results.json').write_text(text)
@@ -253,7 +254,7 @@ def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
     assert row['paper_teff'] == pytest.approx(2.08, abs=5e-3)
     assert great['mlte'] is None and great['reading'] == 'extrapolated'  # null is infinite
     assert rows['great', 'en1']['teff'] == pytest.approx(0.9, abs=1e-2)
-    assert rows['frfr', 'en1']['teff'] is None and rows['frfr', 'en1']['note']
+    assert rows[french, 'en1']['teff'] is None and rows[french, 'en1']['note']
     assert rows['alone', 'en1']['group'] == '' and rows['alone', 'en1']['note']
     assert rows['mono_books_en_5', 'en']['teff'] == 1
     [law] = [law for law in stored['laws'] if law['curve']]
