@@ -1,7 +1,7 @@
 # `make` lists the targets. Requires Python and make: each target sets up a virtual environment.
 PYTHON ?= python3
 BIN = .venv/bin
-DEMO = config/laptop.py config/demo_clones.py --ratios=[90_10,50_50] --asked=[en2] --out=out/demo --seeds=2 --budgets=9
+DEMO = config/laptop.py --ratios=[90_10,50_50] --asked=[en2] --out=out/demo --seeds=2 --budgets=9
 
 .PHONY: help demo lab night table1 test clean
 

@@ -10,19 +10,20 @@
 embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Figures 11 to 13,
 lens: the logit lens by language, position: loss by position in the sequence, switch: loss after a
 code switch, matching: Figure 14, word2vec: Figure 6 right. Each prints tables and writes STUDY.json
-and STUDY.png (with --steps STUDY-steps) into the run's folder, what compares several runs into that
-of the first. Intervals are 90% bootstrap intervals: they resample pieces, or test documents with
-all of their sequences (pairs of parallel text, which does not mark documents). They hold for these
-models; runs that differ in their seed alone are pooled, and resampled, too.
+and STUDY.png into the folder of the (first) run; -steps and names of several runs follow STUDY.
+Intervals are 90% bootstrap intervals over pieces, or over test documents with all of their
+sequences (pairs of parallel text, which does not mark documents). They hold for these models; runs
+that differ in their seed alone are pooled, and resampled, too.
 """
 
 import functools
 import itertools
-import time
-from collections import Counter, namedtuple
+import re
+from collections import namedtuple
+from importlib.util import find_spec
 from pathlib import Path
 
-from lib.configurator import ConfigError, require
+from lib.configurator import require
 from lib.configurator import run as run_script
 
 import numpy as np
@@ -32,11 +33,11 @@ from data import LanguageMix
 from evaluate import load_run
 from lib import lens, plots, similarity
 from lib.checkpoint import checkpoint_paths, read_checkpoint
-from lib.estimate import Estimate, as_json, difference, measured, over_seeds, over_training, tables
+from lib.estimate import Estimate, as_json, difference, over_seeds, over_training, tables
 from lib.files import write_json
 from lib.machine import memory_advice, pick_device
 from lib.parallel import sequence_pairs, test_sequences
-from lib.runs import FREE, SEED, full_settings
+from lib.runs import FREE, differing, full_settings
 from lib.tokenizer import PAD
 from model import CHUNK_LOGITS
 
@@ -54,7 +55,7 @@ least_read = 1  # embedding rows that a language read less often are left out
 matching_threshold = 0.0  # cosine that a match exceeds (slow from 200 tokens on); 0: full matching
 sentence_1 = ''  # matching: a sentence in language_1; empty: the first pair of sequences
 sentence_2 = ''  # matching: its translation; clones need none
-shown = [0, 24]  # matching: the first token that is drawn, and the one after the last
+shown = 24  # matching: so many tokens of a sentence are drawn
 word2vec_dim = 768  # word2vec: dimensions of a vector
 word2vec_steps = 0  # word2vec: read so many steps of the run's text; 0: all that the run has read
 seed = 0  # of random pairs and of word2vec
@@ -63,10 +64,6 @@ device = 'auto'  # auto, cpu, cuda, cuda:1, mps
 
 # compared: what, in words; panels: {heading: {line: {place: Estimate}}}; more: for a drawing
 Result = namedtuple('Result', 'compared panels more', defaults=[{}])
-
-
-class Missing(ConfigError):
-    """What a study needs is not given; the others can be made."""
 
 
 # --- a run and its languages ----------------------------------------------------------------------
@@ -81,80 +78,43 @@ class StudiedRun:
         self.model.to(pick_device(device))
         self.settings, self.step = full_settings(state['settings']), state['step']
         self.languages = chosen_languages({lang.name: lang for lang in self.all_languages}, folder)
-        self.names = ' and '.join(language.name for language in self.languages)
+        self.names = [language.name for language in self.languages]
+        self.label = f'{self.name} ({", ".join(self.names)})'
         self.clones = self.languages[0].corpus is self.languages[-1].corpus
-        self.block_size = self.model.config.block_size
-        self.longest = min(max_tokens, self.block_size)  # of a sequence, tokens
+        self.longest = min(max_tokens, self.model.config.block_size)  # of a sequence, tokens
+        self.steps = chosen_steps(folder, self.step)
         self.vectors = dict(input=self.model.wte.weight, output=self.model.head.weight)
-        self.counted = {0: 0}  # step -> how often each embedding row was read before it
-
-    @property
-    def pair(self):
-        if len(self.languages) == 1:
-            raise Missing(f'{self.folder} has one language, two are compared')
-        return self.languages
+        self.counted = {0: np.zeros(self.model.config.vocab_size, int)}  # see `times_read`
 
     @functools.cached_property
     def mix(self):
         keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
         return LanguageMix(self.all_languages, *(self.settings[key] for key in keys))
 
-    @property
-    def shares(self):
-        """Shares of the two languages in the sequences that the run has read, as text."""
-        read = self.mix.before[self.step]
-        numbers = [self.all_languages.index(language) for language in self.languages]
-        return '/'.join(f'{read[number] / max(1, read.sum()):.0%}' for number in numbers)
-
     def rows(self, sides):
         """What the model reads for two texts of the corpora: two arrays of embedding rows."""
-        return [language.ids(side) for language, side in zip(self.pair, sides)]
+        return [language.ids(side) for language, side in zip(self.languages, sides)]
 
     @functools.cached_property
     def sequences(self):
         """List of (side_1, side_2, document): two arrays of ids of the corpora, and a number."""
-        if self.pair and not (self.clones or parallel):
-            needed = '--parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
-            raise Missing(f'{self.names} are no clones: give {needed}')
         files, shortest = list(map(str, parallel)), max(4, min_tokens or self.longest // 4)
-        return sequence_pairs(*self.pair, files, pairs, self.longest, shortest)
-
-    @functools.cached_property
-    def contexts(self):
-        """Texts of the sequences after contexts, see lens.contexts_of, as embedding rows."""
-        follow = bool(parallel) or not self.clones
-        found = lens.contexts_of(self.sequences, self.longest, follow)
-        if len(found) < 2:
-            raise Missing('more pairs of sequences are needed, some of them of unrelated text')
-        return [(*map(self.rows, parts), number) for *parts, number in found]
+        return sequence_pairs(*self.languages, files, pairs, self.longest, shortest)
 
     @functools.cached_property
     def sentences(self):
         """The two sentences that are matched: ids of the two corpora."""
-        if steps:
-            raise Missing('this is not made over training')
         if sentence_1:
-            require(sentence_2 or self.clones, f'{self.names} are no clones: give sentence_2, too')
-            texts = zip(self.pair, (sentence_1, sentence_2 or sentence_1))
+            text = f'{self.label}: the languages are no clones, give sentence_2, too'
+            require(sentence_2 or self.clones, text)
+            texts = zip(self.languages, (sentence_1, sentence_2 or sentence_1))
             sides = [language.corpus.load_tokenizer().encode(text) for language, text in texts]
         else:
-            sides = [side[: shown[1]] for side in self.sequences[0][:2]]
-        shortest, *_, longest = sorted(map(len, sides))
-        limits = f'{shown[0] + 1} (shown) to {self.block_size} (block_size) tokens'
-        valid = shown[0] < shortest and longest <= self.block_size
-        require(valid, f'sentences need {limits}, not {shortest} and {longest}')
+            sides = [side[:shown] for side in self.sequences[0][:2]]
+        lengths, most = sorted(map(len, sides)), self.model.config.block_size
+        valid = lengths[0] and lengths[1] <= most
+        require(valid, f'sentence_1 and sentence_2 need 1 to {most} (block_size) tokens')
         return [np.array(side) for side in sides]
-
-    @functools.cached_property
-    def word2vec(self):
-        """Gensim's class of that name."""
-        if steps:
-            raise Missing('this is not made over training')
-        try:
-            from gensim.models import Word2Vec
-        except ImportError:
-            raise Missing('the package gensim is not installed: pip install gensim') from None
-        return self.pair and Word2Vec
 
     def corresponding(self, least, until):
         """Embedding rows of pieces that are spelled alike, as all pieces of clones are, (2, n); how
@@ -162,42 +122,55 @@ class StudiedRun:
 
         Rows that both languages share, or that were read less than `least` times, are left out;
         what a run with train_only has from another run counts as read."""
-        first, second = (dict(zip(pieces_of(lang), lang.table)) for lang in self.pair)
+        first, second = (dict(zip(pieces_of(lang), lang.table)) for lang in self.languages)
         rows = [(first[piece], second[piece]) for piece in first if piece in second]
         rows = np.array([(a, b) for a, b in rows if a != b and a != PAD], int).reshape(-1, 2).T
         times, learning = self.times_read(until), self.settings['train_only']
-        known = [[learning not in ('', language.name)] for language in self.pair]
+        known = [[learning not in ('', language.name)] for language in self.languages]
         often = ((times[rows] >= least) | known).all(0)
-        words = f'{often.sum():,} {"clones" if self.clones else "pieces spelled alike"}'
-        words += '' if rows.size else ' that do not share a row'
-        if not often.all():
-            rare = 'never read' if least == 1 else f'read less than {least} times'
-            words += f', without {(~often).sum():,} that a language {rare}'
-        if often.sum() < 4:  # two halves of two pieces
-            return rows[:, :0], times, f'{words}: too few to compare'
-        return rows[:, often], times, words
+        kind = 'clones' if self.clones else 'pieces spelled alike that do not share a row'
+        words = f'{often.sum():,} of {often.size:,} {kind}, read {least}+ times'
+        rows = rows[:, often]
+        return rows if often.sum() > 3 else rows[:, :0], times, words  # two halves of two pieces
 
     def times_read(self, until):
         """How often each embedding row was read in the first `until` steps of the run: (V,)."""
         first = max(step for step in self.counted if step <= until)
-        times = np.zeros(self.model.config.vocab_size, np.int64) + self.counted[first]
+        times = self.counted[first].copy()
         for step in tqdm(range(first, until), f'{self.name}: counts', unit=' steps', leave=False):
             times += np.bincount(self.mix.batch(step)[0].ravel(), minlength=len(times))
         self.counted[until] = times
         return times
+
+    def at(self, step):
+        """This run, with the weights of its checkpoint of a step."""
+        if step != self.step:
+            state = read_checkpoint(checkpoint_paths(self.folder)[step])
+            self.model.load_state_dict(state['model'])
+            self.step = step
+        return self
 
 
 def chosen_languages(languages, folder):
     """Of the languages of a run, {name: Language}, those that the settings name, else the first
     two; the only one of a control run."""
     named = [name for name in (language_1, language_2) if name]
-    chosen = [name for name in named if name in languages]
-    valid = chosen == named or len(languages) == 1 and chosen
+    known = [name for name in named if name in languages]
+    valid = known == named or len(languages) == 1 and known
     require(valid, f'{folder} has no {" or no ".join(named)}, only {", ".join(languages)}')
-    require(len(set(named)) == len(named), f'both languages are {language_1!r}: choose two')
     others = (name for name in languages if name not in named)
     names = language_1 or next(others, ''), language_2 or next(others, '')
     return [languages[name] for name in names if name in languages]
+
+
+def chosen_steps(folder, last):
+    """The steps of `steps` that a run has checkpoints of; without --steps the last one."""
+    kept = list(checkpoint_paths(folder))
+    chosen = sorted(set(map(int, re.findall(r'\d+', steps)))) or (kept if steps else [last])
+    missing = [f'{step:,}' for step in chosen if step not in kept]
+    there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
+    require(not missing, f'{folder} has no checkpoint of step {", ".join(missing)}: {there}')
+    return chosen
 
 
 def pieces_of(language):
@@ -211,38 +184,40 @@ def pieces_of(language):
 # --- the studies: what each measures of a run -----------------------------------------------------
 
 
-def words_of(sequences, kind='sequences'):
-    """How many sequences are compared, in words."""
-    documents = len({number for *_, number in sequences})
-    of = f' of {documents:,} documents' if documents < len(sequences) else ''
-    return f'{len(sequences):,} {kind}{of}'
+def measured(sequences, measure, title, how=None):
+    """Result of measure(*sides), {(heading, line): (places, ...)}, of `sequences`, which end with
+    the number of a document. how: {heading: (places, statistic)}, see Estimate.of; without
+    places they are blocks, from 1."""
+    found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
+    documents, panels = [number for *_, number in sequences], {}
+    for heading, line in found[0]:
+        places, statistic = (how or {}).get(heading, (None, np.asarray))
+        estimates = Estimate.of([one[heading, line] for one in found], documents, statistic)
+        panels.setdefault(heading, {})[line] = dict(zip(places or itertools.count(1), estimates))
+    count = len(set(documents))
+    of = f' of {count:,} documents' if count < len(sequences) else ''
+    return Result(f'{len(sequences):,} sequences{of}', panels)
 
 
-def over_test_sets(run, length, measure, **statistics):
-    """measure(rows) of sequences of each language's test set: ({language: {name: Estimate}}, how
-    many, in words)."""
-    found, words = {}, {}
+def over_test_sets(run, length, measure, how=None):
+    """As `measured`, of measure(language, rows) and sequences of each language's test set."""
+    panels, words = {}, {}
     for language in run.languages:
         sequences = test_sequences(language.corpus, pairs, length)
-        words[words_of(sequences)] = True
-        sides = [(language.ids(side), number) for side, _, number in sequences]
-        title = f'{run.name}: {language.name}'
-        found[language.name] = measured(sides, measure, title, **statistics)
-    return found, ', '.join(words)
+        sides = [(language.name, language.ids(side), number) for side, _, number in sequences]
+        found = measured(sides, measure, f'{run.name}: {language.name}', how)
+        words[found.compared] = True
+        for heading, lines in found.panels.items():
+            panels.setdefault(heading, {}).update(lines)
+    return Result(', '.join(words), panels)
 
 
-def study_embeddings(run):
-    """Cosine of corresponding pieces' input and output embeddings, its controls (Figure 6), and
-    the geometry of both languages."""
-    rows, times, words = run.corresponding(least_read, run.step)
-    return Result(words, vector_panels(run.vectors, rows, times))
-
-
-def vector_panels(vectors, rows, times):
-    """Panels of vectors, {kind: (V, C)}, of corresponding rows (2, n). times: how often each row
-    was read, (V,)."""
+def compared_vectors(run, vectors_of, least, until):
+    """Result of vectors, vectors_of() -> {kind: (V, C)}, of corresponding pieces that were read
+    `least` times in `until` steps: cosines, their controls, and the geometry of both languages."""
+    rows, times, words = run.corresponding(least, until)
     panels = {}
-    for kind, weight in vectors.items() if rows.size else ():
+    for kind, weight in vectors_of().items() if rows.size else ():
         retrieval = {'cosine': {}, 'CSLS': {}}
         for name, sides in similarity.transformed(*weight[rows], seed).items():
             found = similarity.compare_vectors(*sides, times[rows[1]], seed)
@@ -251,7 +226,27 @@ def vector_panels(vectors, rows, times):
                 cells[name] = found.pop(measure)
             panels[f'cosine of {kind} vectors, {name}'] = {'': found}
         panels[f'retrieval, {kind} vectors'] = retrieval | chance
-    return panels
+    return Result(words, panels)
+
+
+def study_embeddings(run):
+    """Input and output embeddings of corresponding pieces (Figure 6)."""
+    return compared_vectors(run, lambda: run.vectors, least_read, run.step)
+
+
+def study_word2vec(run):
+    """Gensim's Word2Vec on the run's text, whose vectors share no parameter between the languages
+    (Appendix C, Figure 6 right), of pieces that both languages have read five times."""
+    until = min(word2vec_steps or run.step, run.settings['max_steps'])
+
+    class Sentences:
+        def __iter__(self):
+            for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
+                yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
+
+    how = Sentences(), run.model.config.vocab_size, word2vec_dim, seed
+    vectors_of = functools.partial(similarity.word_vectors, *how)
+    return compared_vectors(run, vectors_of, max(5, least_read), until)
 
 
 def study_frequency(run):
@@ -267,7 +262,6 @@ def study_frequency(run):
             lines = panels.setdefault(f'cosine of {kind} vectors', {})
             for name in ('corresponding', 'random'):
                 lines.setdefault(name, {})[low] = found[name]
-    words += f' ({", ".join(map(str, counts.values()))} in the bins)' if counts else ''
     return Result(words, panels, dict(pieces=counts))
 
 
@@ -276,152 +270,141 @@ def study_hidden(run):
 
     def measure(*sides):
         places = []
-        for language, side, rows in zip(run.pair, sides, run.rows(sides)):
+        for language, side, rows in zip(run.languages, sides, run.rows(sides)):
             order = language.positions(len(side))
             same = np.array_equal(rows, language.table[side[order]])
             require(same, f'the order of {language.name} depends on its tokens: no positions')
             places.append(np.argsort(order))
         how = places if run.clones else None, matching_threshold
-        return similarity.compare_states(run.model, *run.rows(sides), *how)
+        found = {}
+        for name, values in similarity.compare_states(run.model, *run.rows(sides), *how).items():
+            cosine = name in ('same position', 'matched', 'all pairs')
+            found['cosine of hidden states' if cosine else name, name if cosine else ''] = values
+        return found
 
-    found = measured(run.sequences, measure, f'{run.name}: hidden states', hsic=similarity.cka)
-    cosines = {name: estimate.over() for name, estimate in found.items()}
-    titles = dict(retrieval='retrieval', hsic='linear CKA', share='share of tokens matched')
-    others = {title: {'': cosines.pop(name)} for name, title in titles.items() if name in cosines}
-    words = words_of(run.sequences, 'pairs of sequences')
-    return Result(words, {'cosine of hidden states': cosines} | others)
+    how = {'linear CKA': (None, similarity.cka)}
+    return measured(run.sequences, measure, f'{run.name}: hidden states', how)
 
 
 def study_gradients(run):
     """Cosine of the gradients of the two sides, kinds of tensors x blocks (Figures 11 to 13)."""
+    title = 'cosine of gradients'
+    others = [name for name, _ in run.model.named_parameters() if not name.startswith('blocks.')]
 
     def measure(*sides):
         cosines, kinds = similarity.gradient_similarity(run.model, *run.rows(sides)), {}
-        for name in [name for name in cosines if name.startswith('blocks.')]:
-            kinds.setdefault(name.split('.', 2)[2], []).append(cosines.pop(name))
+        rest = [cosines.pop(name) for name in others]
+        for name, cosine in cosines.items():
+            kinds.setdefault(name.split('.', 2)[2], []).append(cosine)
         mean = np.mean(list(kinds.values()), axis=0)
-        return kinds | {'mean': mean, 'macro average': mean.mean()} | cosines
+        found = {(f'{title} (0 for the key bias, which has none)', k): kinds[k] for k in kinds}
+        found[f'{title}, mean of the kinds of tensors', ''] = mean
+        return found | {(f'{title}, other tensors', ''): [mean.mean(), *rest]}
 
-    found = measured(run.sequences, measure, f'{run.name}: gradients')
-    mean = found.pop('mean').over()
-    kinds = {name: estimate.over() for name, estimate in found.items() if estimate.value.ndim}
-    others = {name: estimate for name, estimate in found.items() if name not in kinds}
-    panels = {'cosine of gradients (0 for the key bias, which has none)': kinds}
-    panels |= {'cosine of gradients, mean of the kinds of tensors': {'': mean}}
-    panels |= {'cosine of gradients, other tensors': {'': others}}
-    return Result(words_of(run.sequences, 'pairs of sequences'), panels)
+    how = {f'{title}, other tensors': (['macro average', *others], np.asarray)}
+    return measured(run.sequences, measure, f'{run.name}: gradients', how)
 
 
 def study_lens(run):
     """The logit lens by language: what the model would predict after each block in each language's
     test set, see lens.lens."""
-    tables, size = [language.table for language in run.all_languages], run.model.config.vocab_size
+    languages, size = run.all_languages, run.model.config.vocab_size
     groups = lens.groups_of(run.languages[0], run.languages[-1], size)
-    alike = lens.rows_alike(tables, map(pieces_of, run.all_languages), size)
-    several = int((alike[:, 1:] >= 0).any(1).sum())
-    names = [*(language.name for language in run.languages), 'shared', 'others']
-    mass, losses, saved = {}, {}, {}
+    alike = lens.rows_alike([lang.table for lang in languages], map(pieces_of, languages), size)
+    several = (alike[:, 1:] >= 0).any(1).sum()
+    visible = [name for name in groups if groups[name].any()] if run.languages[1:] else []
+    if len(languages) == 2:
+        visible.remove('others')  # padding alone
 
-    def measure(rows):
-        return lens.lens(run.model, rows, groups, alike, CHUNK_LOGITS)
-
-    found, words = over_test_sets(run, run.longest, measure)
-    for language, of in found.items():
-        mass[f'mass on rows, {language} read'] = {
-            name: of['mass'][group].over()
-            for group, name in enumerate(names[: groups.max() + 1])
-            if (groups == group).sum() > (group == 3) * len(tables)  # not padding alone
-        }
-        losses[language] = of['loss'].over()
+    def measure(language, rows):
+        mass, loss, any_loss = lens.lens(run.model, rows, groups, alike, CHUNK_LOGITS)
+        found = {(f'mass on rows, {language} read', name): mass[name] for name in visible}
+        found['loss on the next piece, nats', language] = loss
         if several:
-            losses[f'{language}, any language'] = of['alike'].over()
-            saved[language] = (of['loss'] - of['alike']).over()
-    panels = (mass if run.languages[1:] else {}) | {'loss on the next piece, nats': losses}
-    panels |= {'saved if any language counts, nats': saved} if several else {}
-    return Result(f'{words}, {several:,} of {len(alike):,} rows spelled like another', panels)
+            found['loss on the next piece, nats', f'{language}, any language'] = any_loss
+            found['saved if any language counts, nats', language] = loss - any_loss
+        return found
+
+    result = over_test_sets(run, run.longest, measure)
+    words = f'{result.compared}, {several:,} of {len(alike):,} rows spelled like another'
+    order = sorted(result.panels, key=lambda heading: not heading.startswith('mass'))
+    return Result(words, {heading: result.panels[heading] for heading in order})
 
 
 def study_position(run):
     """Loss by position in the sequence, for each language: a gain from the use of context grows
     with the position."""
-    bins = lens.bins_of(run.block_size)
+    length, heading = run.model.config.block_size, 'loss by position, nats'
+    bins = lens.bins_of(length)
 
-    def measure(rows):
-        return dict(loss=lens.losses_by_bin(lens.losses_after(run.model, [[]], rows), bins)[0])
+    def measure(language, rows):
+        losses = lens.losses_after(run.model, [[]], rows)
+        return {(heading, language): lens.sums_by_bin(losses, bins)[0]}
 
-    found, words = over_test_sets(run, run.block_size, measure, loss=lens.mean_loss)
-    lines = {language: of['loss'].over(bins) for language, of in found.items()}
-    return Result(words, {'loss by position, nats': lines})
+    return over_test_sets(run, length, measure, {heading: (bins, lens.mean_loss)})
 
 
 def study_switch(run):
     """Losses on texts in one language after contexts in the other and in their own, by position in
-    the text, see lens.CONTEXTS."""
-    bins, panels = lens.bins_of(max(len(side) for _, text, *_ in run.contexts for side in text)), {}
-    for own, other in ((1, 0), (0, 1)):
+    the text, see lens.CONTEXTS. The gain from a context is over unrelated text in its language,
+    after which the model has to recognise the language of the text, too."""
+    parts = lens.contexts_of(run.sequences, run.longest, bool(parallel) or not run.clones)
+    texts = [(*map(run.rows, sides), number) for *sides, number in parts]
+    if len(texts) < 2:
+        return Result('too few sequences: there is no unrelated text', {})
+    bins = lens.bins_of(max(len(side) for _, text, *_ in texts for side in text))
+    headings = [f'loss on {language.name} after a context, nats' for language in run.languages]
 
-        def measure(before, text, unrelated, own=own, other=other):
+    def measure(before, text, unrelated):
+        found = {}
+        for own, other in ((1, 0), (0, 1)):
             contexts = [text[own][:0], before[own], before[other], text[other]]
             contexts += [unrelated[other], unrelated[own]]
-            losses = lens.losses_after(run.model, contexts, text[own])
-            return dict.fromkeys(('loss', 'gain'), lens.losses_by_bin(losses, bins))
+            sums = lens.sums_by_bin(lens.losses_after(run.model, contexts, text[own]), bins)
+            found |= {(headings[own], *one[:1]): one[1] for one in zip(lens.CONTEXTS, sums)}
+        return found
 
-        name, how = run.pair[own].name, dict(loss=lens.mean_loss, gain=lens.context_gain)
-        found = measured(run.contexts, measure, f'{run.name}: switch to {name}', **how)
-        for kind, contexts in dict(loss=lens.CONTEXTS, gain=lens.CONTEXTS[1:4]).items():
-            lines = {context: found[kind][i].over(bins) for i, context in enumerate(contexts)}
-            panels[f'{kind} on {name} after a context, nats'] = lines
-    return Result(words_of(run.contexts, 'texts'), panels)
+    how = dict.fromkeys(headings, (bins, lens.mean_loss))
+    result, panels = measured(texts, measure, f'{run.name}: code switch', how), {}
+    for heading, lines in result.panels.items():
+        unrelated = {name: lines[f'{name.split(",")[0]}, unrelated'] for name in lens.CONTEXTS[1:4]}
+        panels[heading] = lines
+        panels[heading.replace('loss', 'gain', 1)] = difference(lines, unrelated)
+    return result._replace(panels=panels)
 
 
 def study_matching(run):
     """The matching of one pair of sentences by the mean cosine over the blocks (Figure 14)."""
     states = [similarity.hidden_states(run.model, rows) for rows in run.rows(run.sentences)]
     cosines = similarity.token_cosines(*states).mean(0)
-    spelled = [language.corpus.load_tokenizer().spellings() for language in run.pair]
+    spelled = [language.corpus.load_tokenizer().spellings() for language in run.languages]
     tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, run.sentences)]
-    found = zip(*similarity.match_tokens(cosines, matching_threshold))
-    matches = [[int(i), int(j), float(cosines[i, j])] for i, j in found]
+    found = similarity.match_tokens(cosines, matching_threshold).T.tolist()
+    matches = [[i, j, float(cosines[i, j])] for i, j in found]
     lines = {
         f'{i:>3} {tokens[0][i]}  {j:>3} {tokens[1][j]}': {'cosine': Estimate.exact(cosine)}
         for i, j, cosine in matches
-        if shown[0] <= i < shown[1]
+        if i < shown
     }
-    more = dict(names=[language.name for language in run.pair], tokens=tokens, matches=matches)
-    more |= dict(share=2 * len(matches) / sum(cosines.shape), shown=shown)
-    words = f'one pair, {more["share"]:.0%} of the tokens matched'
-    return Result(words, {'matched tokens': lines}, more)
+    share = 2 * len(matches) / sum(cosines.shape)
+    more = dict(names=run.names, tokens=tokens, matches=matches)
+    words = f'one pair, {share:.0%} of the tokens matched'
+    return Result(words, {'matched tokens': lines}, more | dict(share=share, shown=[0, shown]))
 
 
-def study_word2vec(run):
-    """Gensim's Word2Vec on the run's text, whose vectors share no parameter between the languages
-    (Appendix C, Figure 6 right), of pieces that both languages have read five times."""
-    until = min(word2vec_steps or run.step, run.settings['max_steps'])
-    rows, times, words = run.corresponding(max(5, least_read), until)
-
-    class Sentences:
-        def __iter__(self):
-            for step in tqdm(range(until), f'{run.name}: word2vec', unit=' steps', leave=False):
-                yield from (ids.astype(str).tolist() for ids in run.mix.batch(step)[0])
-
-    how = run.word2vec, Sentences(), len(times), word2vec_dim, seed
-    vectors = similarity.word_vectors(*how) if rows.size else {}
-    return Result(words, vector_panels(vectors, rows, times))
-
-
-# needs: what of a StudiedRun is read before hours of work, since it raises Missing or ConfigError;
+# needs: what of a StudiedRun is read before hours of work, since mistakes raise ConfigError there;
 # axis: what numbered places are called; draw: draws the first heading, which has no steps then
 Study = namedtuple('Study', 'measure needs axis draw', defaults=['block', None])
 STUDIES = dict(
-    embeddings=Study(study_embeddings, 'pair'),
-    frequency=Study(study_frequency, 'pair', 'times read, at least'),
+    embeddings=Study(study_embeddings, 'vectors'),
+    frequency=Study(study_frequency, 'vectors', 'times read, at least'),
     hidden=Study(study_hidden, 'sequences'),
     gradients=Study(study_gradients, 'sequences', draw=plots.draw_gradients),
     lens=Study(study_lens, 'languages'),
     position=Study(study_position, 'languages', 'tokens read'),
-    switch=Study(study_switch, 'contexts', 'pieces of the text read'),
+    switch=Study(study_switch, 'sequences', 'pieces of the text read'),
     matching=Study(study_matching, 'sentences', draw=plots.draw_matching),
-    word2vec=Study(study_word2vec, 'word2vec'),
+    word2vec=Study(study_word2vec, 'mix'),
 )
 
 # --- the runs side by side ------------------------------------------------------------------------
@@ -430,127 +413,109 @@ STUDIES = dict(
 def check_settings():
     """The names of the studies. Raises ConfigError for settings that contradict each other."""
     names = list(STUDIES) if study == 'all' else [name.strip() for name in study.split(',')]
-    ends = [type(end) for end in shown] == [int, int] and 0 <= shown[0] < shown[1]
     for valid, text in (
         (bool(out_dir) != bool(out_dirs), 'give --out_dir=out/RUN or --out_dirs=[out/A,out/B]'),
+        (not language_1 or language_1 != language_2, f'both languages are {language_1!r}'),
         (sentence_1 or not sentence_2, 'sentence_2 is the translation of sentence_1: give both'),
         (0 <= matching_threshold < 1, f'matching_threshold {matching_threshold} is not below 1'),
-        (ends, f'shown must be two positions as in [0,24], not {shown}'),
-        (pairs > 0 and word2vec_dim > 0, 'pairs and word2vec_dim must be at least 1'),
-        (max_tokens > 3, f'max_tokens must be at least 4, not {max_tokens}'),
-        (least_read >= 0 <= word2vec_steps, 'least_read and word2vec_steps must not be negative'),
         (set(names) <= set(STUDIES), f'study must be some of {", ".join(STUDIES)}, not {study!r}'),
+        (
+            re.fullmatch(r'(all|[\[\d, \]]+)?', steps),
+            f'steps are all, or as in 100,200, not {steps}',
+        ),
     ):
         require(valid, text)
+    least = dict(pairs=1, shown=1, word2vec_dim=1, max_tokens=4, least_read=0, word2vec_steps=0)
+    for name, low in least.items():
+        require(globals()[name] >= low, f'{name} must be at least {low}, not {globals()[name]}')
     return names
 
 
 def possible(names, runs):
     """The studies that can be made of the runs; a line says why others are left out. Raises
     ConfigError where none is left, and for mistakes."""
-    missing = {}
+    reasons = {}  # why -> studies
+    aligned = '--parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
     for name, run in itertools.product(names, runs):
-        try:
-            getattr(run, STUDIES[name].needs)
-        except Missing as error:
-            missing.setdefault(name, error)
-    for error in dict.fromkeys(map(str, missing.values())):
-        text = ', '.join(name for name in missing if str(missing[name]) == error)
-        require(missing.keys() < set(names), f'{text}: {error}')
-        print(f'left out: {text} ({error})')
-    return [name for name in names if name not in missing]
+        needs = STUDIES[name].needs
+        has_text = run.clones or parallel or needs == 'sentences' and sentence_1
+        if needs != 'languages' and len(run.languages) == 1:
+            why = f'{run.folder} has one language, two are compared'
+        elif needs in ('sequences', 'sentences') and not has_text:
+            why = f'the languages of {run.label} are no clones: give {aligned}'
+        elif name == 'word2vec' and not find_spec('gensim'):
+            why = 'the package gensim is not installed: pip install gensim'
+        elif name in ('matching', 'word2vec') and steps:
+            why = 'this is not made over training'
+        else:
+            getattr(run, needs)
+            continue
+        reasons.setdefault(why, {})[name] = True
+    left_out = set(itertools.chain(*reasons.values()))
+    for why, studies in reasons.items():
+        text = f'{", ".join(studies)}: {why}'
+        require(left_out < set(names), text)
+        print(f'left out: {text}')
+    return [name for name in names if name not in left_out]
 
 
-def replicates(runs, alone):
-    """The runs that differ in their seed alone, or each run alone: {what tables and pictures call
-    them: list}."""
-    groups, seen = {}, Counter()
+def replicates(runs):
+    """Lists of the runs that differ in their seed alone. A copy of a run differs in nothing."""
+    groups = []
     for run in runs:
-        same = {k: v for k, v in run.settings.items() if k not in FREE | SEED | {'init_from'}}
-        key = repr((sorted(same.items()), run.step, run.names, alone and run.name))
-        seen[key, run.settings['seed']] += 1  # a copy is not another seed
-        groups.setdefault((key, seen[key, run.settings['seed']]), []).append(run)
-    several = len({run.names for run in runs}) > 1
-    labelled = {}
-    for first, *more in groups.values():
-        label = f'{first.name} and {len(more)} more' if more else first.name
-        label += f' ({first.shares})' if first.languages[1:] else ''
-        labelled[label + f', {first.names}' * several] = [first, *more]
-    return labelled
+        for group in groups:
+            differ = [differing(run.settings, one.settings, FREE | {'init_from'}) for one in group]
+            same = (run.step, run.names) == (group[0].step, group[0].names)
+            if same and all(names == ['seed'] for names in differ):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
 
 
-def chosen_steps(run):
-    """The steps of `steps` that a run has checkpoints of; without --steps the last one."""
-    kept = list(checkpoint_paths(run.folder))
-    try:
-        chosen = kept if steps == 'all' else sorted({int(s) for s in steps.strip('[]').split(',')})
-    except ValueError:
-        require(not steps, f'steps must be all, or steps as in 100,200, not {steps!r}')
-        return [run.step]
-    for step in set(chosen) - set(kept):
-        there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
-        raise ConfigError(f'{run.folder} has no checkpoint of step {step:,}, only of {there}')
-    return chosen
-
-
-def result_of(name, run, step):
-    """What a study finds in a run at a step; without --steps also written to the run's folder."""
-    start = time.perf_counter()
-    if step != run.step:
-        state = read_checkpoint(checkpoint_paths(run.folder)[step])
-        run.model.load_state_dict(state['model'])
-        run.step = step
-    with memory_advice('lower max_tokens, or use --device=cpu'):
-        result = STUDIES[name].measure(run)
-    if not steps:
-        about = dict(run=run.name, step=step, languages=run.names, parallel=parallel)
-        about |= dict(shares=run.shares) if run.languages[1:] else {}
-        about |= dict(seconds=time.perf_counter() - start, compared=result.compared)
-        write_json(run.folder / f'{name}.json', as_json(about | result.more | result.panels))
-        print(f'wrote {run.folder}/{name}.json ({about["seconds"]:.0f} s)')
-    return result
-
-
-def pooled(name, group, number):
+def pooled(study, group, number):
     """The Result of runs that differ in their seed alone, the `number`-th group of them; with
     --steps over training."""
-    study, over = STUDIES[name], {}
-    common = sorted(set.intersection(*(set(chosen_steps(run)) for run in group)))
-    for step in tqdm(common, f'{name} over training', leave=False, disable=not steps):
-        found = [result_of(name, run, step) for run in group]
+    first, over = group[0], {}
+    common = sorted(set.intersection(*(set(run.steps) for run in group)))
+    for step in tqdm(common, 'over training', leave=False, disable=not steps):
+        found = [study.measure(run.at(step)) for run in group]
         panels = over_seeds([result.panels for result in found], number)
         over[step] = dict(list(panels.items())[bool(steps and study.draw) :])
-    return found[0]._replace(panels=over_training(over, study.axis) if steps else panels)
+    about = dict(runs=[run.name for run in group], languages=first.names, step=first.step)
+    panels = over_training(over, study.axis) if steps else panels
+    return Result(found[0].compared, panels, about | dict(parallel=parallel) | found[0].more)
 
 
 def analyze(name, runs):
     """Makes one study of the runs: measures, prints the tables, writes the files."""
-    study, groups = STUDIES[name], replicates(runs, alone=name == 'matching')  # which has no mean
-    numbered = enumerate(groups.items())
-    results = {label: pooled(name, group, number) for number, (label, group) in numbered}
-    compared = list(dict.fromkeys(result.compared for result in results.values()))
-    about = [f'{name}{" over training" if steps else ""}: {"; ".join({r.names: 0 for r in runs})}']
-    about += [compared[0]] if len(compared) == 1 else []
-    title = ', '.join([*about, f'of these {len(runs)} models' if runs[1:] else 'of this model'])
-    print(f'{title} (±: half of the 90% interval)\n')
-    for label, result in results.items() if compared[1:] else ():
-        print(f'{label}: {result.compared}')
+    study, results = STUDIES[name], {}
+    groups = replicates(runs) if name != 'matching' else [[run] for run in runs]  # it has no mean
+    for number, group in enumerate(groups):
+        label = group[0].label + (f' and {len(group) - 1} more' if group[1:] else '')
+        results[label] = pooled(study, group, number)
+    compared = dict.fromkeys(result.compared for result in results.values())
+    whose = f'{len(runs)} models' if runs[1:] else runs[0].label
+    title = f'{name}{" over training" if steps else ""}: {whose}, {"; ".join(compared)}'
     if len(results) == 2:
         change = difference(*(result.panels for result in results.values()))
         results['difference'] = Result('second less first', change)
     panels = {label: result.panels for label, result in results.items()}
-    print(*tables(panels), sep='\n')
-    names = [f'{name}-steps' if steps else name, *(run.name for run in runs if runs[1:])]
-    path = runs[0].folder / f'{"-".join(names)}.png'
-    if steps or runs[1:]:
-        written = {label: dict(compared=r.compared) | r.panels for label, r in results.items()}
-        write_json(path.with_suffix('.json'), as_json(written))
+    print(f'{title} (±: half of the 90% interval)\n', *tables(panels), sep='\n')
+    files = [f'{name}-steps' if steps else name, *(run.name for run in runs if runs[1:])]
+    path = runs[0].folder / '-'.join(files)
+    stored = [dict(compared=r.compared) | r.more | r.panels for r in results.values()]
+    stored = dict(zip(results, stored)) if steps or runs[1:] else stored[0]
+    write_json(f'{path}.json', as_json(stored))
+    print(f'wrote {path}.json')
     if any(panels.values()):  # some vocabularies leave a study without pieces
         if study.draw and not steps:
-            study.draw(path, title, results)
+            study.draw(f'{path}.png', title, results)
         else:
-            plots.draw_study(path, title, panels, 'training steps' if steps else study.axis)
-        print(f'wrote {path}\n')
+            axis = 'training steps' if steps else study.axis
+            plots.draw_study(f'{path}.png', title, panels, axis)
+        print(f'wrote {path}.png\n')
 
 
 def main():
@@ -558,10 +523,9 @@ def main():
     runs = [StudiedRun(folder) for folder in out_dirs or [out_dir]]
     text = f'the runs need folders of different names, not {", ".join(out_dirs)}'
     require(len({run.name for run in runs}) == len(runs), text)
-    for run in runs if steps else ():
-        chosen_steps(run)
-    for name in possible(names, runs):
-        analyze(name, runs)
+    with memory_advice('lower max_tokens, or use --device=cpu'):
+        for name in possible(names, runs):
+            analyze(name, runs)
 
 
 if __name__ == '__main__':

@@ -6,9 +6,10 @@ are several tables over one corpus, each with an offset of its own (Section 4); 
 tables over several corpora (Section 5). One model can have both.
 """
 
-import functools
+import copy
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -34,12 +35,9 @@ class Corpus:
     def __init__(self, name, root='data'):
         self.name, self.folder = name, Path(root) / name
         again = f'delete {self.folder} and rebuild it'
-        require(
-            self.folder.exists(),
-            f'there is no corpus {name} in {Path(root).resolve()} (data_dir); make it with: python '
-            f'prepare.py --corpus={name} --source=SOURCE (a folder of text files, docs, eltec:eng, '
-            'hf:PleIAs/English-PD, ...), or as its config or config/README.md says',
-        )
+        missing = f'there is no corpus {name} in {Path(root).resolve()} (data_dir); make it with'
+        how = f'python prepare.py --corpus={name} --source=FOLDER, or as config/README.md says'
+        require(self.folder.exists(), f'{missing}: {how}')
         try:
             self.info = json.loads((self.folder / 'corpus.json').read_text())
             self.vocab_size = self.info['tokenizer']['pieces']
@@ -146,19 +144,21 @@ def build_languages(
     orders, count = list(orders) or [''] * len(names), len(names)
     # only a number of at least 2 stands for K
     keys = [re.sub(r'_([2-9]|[1-9]\d+)$', '_K', str(o).replace('K', '?')) for o in orders]
-    require(
-        len(keys) == count and ORDERS.keys() >= set(keys),
-        f'orders must have one of {", ".join(map(repr, ORDERS))} (K at least 2) for each of the '
-        f'{count} languages, not {orders}',
-    )
-    require(names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages')
-    require(len(set(names)) == count, f'two languages have the same name: {names}')
-    valid = vocabulary in ('disjoint', 'anchored')
-    require(valid, f"vocabulary must be 'disjoint' or 'anchored', not {vocabulary!r}")
-    valid = 0 <= cloned_fraction <= 1
-    require(valid, f'cloned_fraction must lie between 0 and 1, not {cloned_fraction}')
-    valid = vocabulary == 'disjoint' or len(set(corpora)) > 1
-    require(valid, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction')
+    ordered = len(keys) == count and ORDERS.keys() >= set(keys)
+    known = f'one of {", ".join(map(repr, ORDERS))} (K at least 2)'
+    joined = vocabulary == 'disjoint' or len(set(corpora)) > 1
+    for holds, message in (
+        (names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages'),
+        (len(set(names)) == count, f'two languages have the same name: {names}'),
+        (ordered, f'orders must have {known} for each of the {count} languages, not {orders}'),
+        (
+            vocabulary in ('disjoint', 'anchored'),
+            f'vocabulary is disjoint or anchored, not {vocabulary}',
+        ),
+        (0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}'),
+        (joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction'),
+    ):
+        require(holds, message)
     opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
     tables, row_of = {}, {}  # corpus -> table of its first language; spelling -> row
     for name, corpus in opened.items():
@@ -197,125 +197,92 @@ class LanguageMix:
     of block_size tokens in a shuffled order. Each chunk is assigned to one language, in proportion
     to the tokens that the languages of the corpus will read, so clones never read the same text. A
     language reads all of its chunks before it re-reads them in a new order. A run of one stage
-    begins with the same batches as any longer run with the same probabilities."""
+    begins with the same batches as any longer run with the same probabilities.
+
+    drawn, chunks: (max_steps, batch_size), the language (index) of each sequence, and the chunk;
+    counts: sequences of each step; before: (max_steps + 1, languages), sequences of each language
+    before a step; epochs: {language: how often the run reads its text}."""
 
     def __init__(self, languages, stages, max_steps, batch_size, block_size, seed):
         """stages: p(language), a row for each of the equally long stages of the run.
 
         Raises ConfigError when a language is drawn that has no chunk to read."""
         for language in languages:
-            require(
-                block_size % language.window == 0 == max(1, block_size // 4) % language.window,
-                f'the order {language.order} of {language.name} needs a block_size whose quarter '
-                f'is divisible by {language.window}, not {block_size}',
-            )
+            text = f'the order {language.order} of {language.name} needs a block_size whose quarter'
+            fits = block_size % language.window == 0 == max(1, block_size // 4) % language.window
+            require(fits, f'{text} is divisible by {language.window}, not {block_size}')
         self.languages, self.block_size, self.seed = languages, block_size, seed
         probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
         bounds = np.cumsum(probabilities, axis=1)
         draws = np.random.default_rng(seed).random((max_steps, batch_size))
-        self.drawn = np.zeros(draws.shape, np.int16)  # language (index) of each sequence
+        self.drawn = np.zeros(draws.shape, np.int16)
         for index in range(len(languages) - 1):  # the last bound is 1, or just below by rounding
             self.drawn += draws >= bounds[:, index, None]
         counts = [(self.drawn == index).sum(1) for index in range(len(languages))]
-        self.before = np.zeros((max_steps + 1, len(languages)), np.int64)  # sequences before a step
-        self.before[1:] = np.cumsum(counts, axis=1).T
-        self.chunks = self._assign_chunks(np.mean(stages, axis=0))
-        self.counts = np.full(max_steps, batch_size)  # sequences of each step
-        self._order = functools.lru_cache(2 * len(languages))(self._shuffled)
+        self.counts = np.full(max_steps, batch_size)
+        self.before = np.pad(np.cumsum(counts, axis=1).T, ((1, 0), (0, 0)))
+        self.chunks, self.epochs = np.zeros(draws.shape, np.uint32), {}
+        for place, (index, own) in enumerate(self._assigned(np.mean(stages, axis=0))):
+            name, read = languages[index].name, self.before[-1, index]
+            text = f'{languages[index].corpus.name} has too few training tokens to give {name} a'
+            enough = len(own) or not read
+            require(enough, f'{text} sequence: use more text or a smaller block_size')
+            self.epochs[name] = read / max(1, len(own))
+            again = range(1, math.ceil(self.epochs[name]))
+            epochs = [own] + [self._rng(place, epoch).permutation(own) for epoch in again]
+            self.chunks[self.drawn == index] = np.concatenate(epochs)[:read]
 
-    def _assign_chunks(self, shares):
-        """The chunks of each language, in the order of its first epoch: list of (n,) uint32."""
-        assigned = {}
+    def _rng(self, *place):
+        return np.random.default_rng((self.seed, *place))
+
+    def _assigned(self, shares):
+        """Generator of a language (index) and its chunks (n,) uint32 in the order of its first
+        epoch, corpus by corpus. shares: of the languages in the run, (languages,)."""
         corpora = list({id(lang.corpus): lang.corpus for lang in self.languages}.values())
         for number, corpus in enumerate(corpora):
             members = [i for i, lang in enumerate(self.languages) if lang.corpus is corpus]
-            count = max(0, (len(corpus.train) - 1) // self.block_size)
-            order = np.arange(count, dtype=np.uint32)
-            np.random.default_rng((self.seed, number)).shuffle(order)
+            order = np.arange((len(corpus.train) - 1) // self.block_size, dtype=np.uint32)
+            self._rng(number).shuffle(order)
             sizes = shares[members]
-            ends = np.round(np.cumsum(sizes) / max(sizes.sum(), 1e-9) * count).astype(int)
-            for index, chunks in zip(members, np.split(order, ends[:-1])):
-                require(
-                    len(chunks) or not self.before[-1, index],
-                    f'corpus {corpus.name} has {len(corpus.train):,} training tokens, too few to '
-                    f'give {self.languages[index].name} a sequence of block_size '
-                    f'{self.block_size}; use a smaller block_size or more text',
-                )
-                assigned[index] = chunks
-        # Later epochs are seeded by the place in this list, which goes corpus by corpus.
-        self._places = {index: place for place, index in enumerate(assigned)}
-        return [assigned[index] for index in range(len(self.languages))]
-
-    def _shuffled(self, index, epoch):
-        """The chunks of a language in the order of an epoch: (n,) uint32."""
-        own = self.chunks[index]
-        generator = np.random.default_rng((self.seed, self._places[index], epoch))
-        return generator.permutation(own) if epoch else own
-
-    def sequences(self, index, numbers):
-        """The chunks that are the sequences `numbers` (n,) of a language: (n,) int64."""
-        places = np.divmod(numbers, max(1, len(self.chunks[index])))
-        pairs = zip(*(part.tolist() for part in places))
-        return np.array([self._order(index, epoch)[place] for epoch, place in pairs], np.int64)
+            ends = np.round(np.cumsum(sizes) / max(sizes.sum(), 1e-9) * len(order)).astype(int)
+            yield from zip(members, np.split(order, ends[:-1]))
 
     def batch(self, step, rows=slice(None)):
         """Sequences `rows` (slice or indices) of a step: inputs and targets, each (rows,
-        block_size) int64, and the language (index) of each. Targets are the inputs shifted by
-        one."""
-        drawn = self.drawn[step].astype(np.int64)
-        tokens = np.empty((len(drawn[rows]), self.block_size + 1), np.int64)
-        for index, language in enumerate(self.languages):
-            own = drawn == index
-            numbers = self.before[step, index] + np.cumsum(own) - 1
-            chunks = self.sequences(index, numbers[rows][own[rows]])
-            tokens[own[rows]] = self.read(language, chunks)
-        return tokens[:, :-1], tokens[:, 1:], drawn[rows]
+        block_size) int64, and the language (index) of each.
 
-    def read(self, language, chunks):
-        """Chunks (n,) and the token after each, in the order of a language: (n, block_size + 1).
+        Targets are the inputs shifted by one. The token after a chunk with windows is the first one
+        of the next window. A reversed chunk is a chunk of the reversed text."""
+        drawn, chunks = self.drawn[step][rows].astype(np.int64), self.chunks[step][rows]
+        T = self.block_size
+        tokens = np.empty((len(drawn), T + 1), np.int64)
+        for row, index, chunk in zip(tokens, drawn, chunks.tolist()):
+            language, start = self.languages[index], chunk * T
+            text = language.corpus.train[start : start + T + language.window]
+            try:
+                row[:] = language.ids(text, start)[: T + 1]
+            except IndexError:
+                shard = f'{language.corpus.folder}/train.bin'
+                lacks = 'has a token id that its tokeniser lacks; delete the folder and rebuild it'
+                raise ConfigError(f'{shard} {lacks}') from None
+        return tokens[:, :-1], tokens[:, 1:], drawn
 
-        The token after a chunk with windows is the first one of the next window. A reversed chunk
-        is a chunk of the reversed text."""
-        T, train = self.block_size, language.corpus.train
-        texts = ((train[start : start + T + language.window], start) for start in chunks * T)
-        try:
-            ids = [language.ids(*text)[: T + 1] for text in texts]
-        except IndexError:
-            raise ConfigError(
-                f'{language.corpus.folder}/train.bin has a token id that its tokeniser lacks; '
-                'delete the folder and rebuild it'
-            ) from None
-        return np.array(ids, np.int64).reshape(-1, T + 1)
+    def control(self, language, epochs=0, batch_size=0):
+        """The batches of a control run: the sequences that a language has in this mix, and no
+        others. language: with the table of its own model.
 
-    def epochs(self, step):
-        """{language: how often it has read its text before `step`} (float)."""
-        return {
-            language.name: self.before[step, index] / max(1, len(self.chunks[index]))
-            for index, language in enumerate(self.languages)
-        }
-
-
-class Control:
-    """The batches of a control run: the sequences that one language has in a mix, and no others.
-
-    Without `epochs` they come at the same steps as in the mix. Otherwise all of them are read
-    `epochs` times in batches of `batch_size`, first in the order of the mix and then in new orders;
-    an epoch may end within a batch."""
-
-    def __init__(self, mix, index, language, epochs=0, batch_size=0):
-        """index: of the language in the mix; language: with the table of its own model."""
-        self.mix, self.index, self.language = mix, index, language
-        ends = mix.before[1:, index]  # of each step
-        chunks = mix.sequences(index, np.arange(ends[-1]))
+        Without `epochs` they come at the same steps as in the mix. Otherwise all of them are read
+        `epochs` times in batches of `batch_size`, first in the order of the mix and then in new
+        orders; an epoch may end within a batch."""
+        index = [lang.name for lang in self.languages].index(language.name)
+        own, control = self.drawn == index, copy.copy(self)
+        control.chunks = [chunks[rows] for chunks, rows in zip(self.chunks, own)]
         if epochs:
-            seeds = [(mix.seed, index, epoch) for epoch in range(1, epochs)]
-            again = [np.random.default_rng(seed).permutation(chunks) for seed in seeds]
-            chunks = np.concatenate([chunks, *again])
-            ends = np.append(np.arange(batch_size, len(chunks), batch_size), len(chunks))
-        self.counts = np.diff(ends, prepend=0)  # sequences of each step
-        self.batches = np.split(chunks, ends[:-1])
-
-    def batch(self, step, rows=slice(None)):
-        """As LanguageMix.batch, of the one language."""
-        tokens = self.mix.read(self.language, self.batches[step][rows])
-        return tokens[:, :-1], tokens[:, 1:], np.full(len(tokens), self.index)
+            once = self.chunks[own]
+            again = [self._rng(index, epoch).permutation(once) for epoch in range(1, epochs)]
+            read = np.concatenate([once, *again])
+            control.chunks = np.split(read, range(batch_size, len(read), batch_size))
+        control.counts = np.array([len(chunks) for chunks in control.chunks])
+        control.drawn = [np.full(count, index) for count in control.counts]
+        control.languages = {index: language}
+        return control

@@ -25,6 +25,7 @@ from lib.checkpoint import last_checkpoint, load_state
 from lib.files import write_json
 from lib.machine import autocast, memory_advice, pick_device, pick_dtype
 from lib.runs import full_settings
+from lib.tables import align
 from lib.tokenizer import DOCUMENT_END
 from model import GPT, GPTConfig
 
@@ -74,13 +75,12 @@ def find_corpora(state, out, data_dir):
     for place in places:
         if all(identity(place / name) == corpora[name] for name in corpora):
             return place
-    places = dict.fromkeys(place.resolve() for place in places)
-    found = {folder: identity(folder) for place in places for folder in place.glob('*/')}
-    found = {folder: it for folder, it in found.items() if it != corpora.get(folder.name)}
-    alike = ', '.join(str(folder) for folder, it in found.items() if it in corpora.values())
-    advice = f'{alike} looks like it: give it the name back' if alike else 'set data_dir'
-    looked = f'{", ".join(corpora)}, which {out} was trained on, in {", ".join(map(str, places))}'
-    raise ConfigError(f'there is no corpus {looked}; {advice}')
+    places = dict.fromkeys(str(place.resolve()) for place in places)
+    folders = {folder: identity(folder) for place in places for folder in Path(place).glob('*/')}
+    moved = [f for f, it in folders.items() if it in corpora.values() and it != corpora.get(f.name)]
+    advice = f'{", ".join(map(str, moved))} looks like it: give it the name back'
+    looked = f'{", ".join(corpora)}, which {out} was trained on, in {", ".join(places)}'
+    raise ConfigError(f'there is no corpus {looked}; {advice if moved else "set data_dir"}')
 
 
 def corpora_identity(languages):
@@ -149,20 +149,11 @@ def perplexity(model, language, last_n=0, **how):
         # The loss is a ratio of sums: its error is the spread of what each document adds.
         spread = ((total - loss * count) ** 2).sum() * documents / (documents - 1)
         error = math.sqrt(spread) / scored
-    ppl = math.exp(min(loss, 700))
-    return dict(
-        ppl=ppl,
-        ppl_se=error and ppl * error,
-        loss=loss,
-        loss_se=error,
-        bits_per_byte=loss / math.log(2) * about['tokens'] / about['bytes'],
-        scored_tokens=scored,
-        documents=documents,
-        windows=len(starts),
-        last_n=last_n,
-        document_loss=[round(value, 4) for value in total.tolist()],
-        document_tokens=count.tolist(),
-    )
+    ppl, bits = math.exp(min(loss, 700)), loss / math.log(2) * about['tokens'] / about['bytes']
+    score = dict(ppl=ppl, ppl_se=error and ppl * error, loss=loss, loss_se=error)
+    score |= dict(bits_per_byte=bits, scored_tokens=scored, documents=documents)
+    score |= dict(windows=len(starts), last_n=last_n, document_tokens=count.tolist())
+    return score | dict(document_loss=[round(value, 4) for value in total.tolist()])
 
 
 def perplexities(model, languages, **how):
@@ -170,24 +161,14 @@ def perplexities(model, languages, **how):
     return {language.name: perplexity(model, language, **how) for language in languages}
 
 
-COLUMNS = {  # of the printed table: key of a score, head, form
-    'ppl': ('PPL', '.2f'),
-    'ppl_se': ('± s.e.', '.2f'),
-    'bits_per_byte': ('bits/byte', '.3f'),
-    'loss': ('nats/token', '.4f'),
-    'scored_tokens': ('scored tokens', ','),
-    'documents': ('documents', ','),
-}
-
-
 def table(scores):
-    """The perplexities as lines of text; - where a number is unknown."""
-    rows = [['language', *(head for head, _ in COLUMNS.values())]]
-    for name, score in scores.items():
-        cells = [(score[key], form) for key, (_, form) in COLUMNS.items()]
-        rows.append([name, *('-' if x is None else format(x, form) for x, form in cells)])
-    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
-    return '\n'.join(''.join(map(str.rjust, row, widths)) for row in rows)
+    """The perplexities as lines of text; - where a standard error is unknown."""
+    lines = [['language', 'PPL', '± s.e.', 'bits/byte', 'nats/token', 'scored tokens', 'documents']]
+    for name, s in scores.items():
+        error = '-' if s['ppl_se'] is None else f'{s["ppl_se"]:.2f}'
+        line = [name, f'{s["ppl"]:.2f}', error, f'{s["bits_per_byte"]:.3f}', f'{s["loss"]:.4f}']
+        lines.append([*line, f'{s["scored_tokens"]:,}', f'{s["documents"]:,}'])
+    return align(lines)
 
 
 def main():

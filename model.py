@@ -95,11 +95,10 @@ class Block(nn.Module):
 
 
 def chunk_gradients(hidden, targets, token_weights, weight, grad_weight):
-    """Losses of a chunk of n tokens, and the gradients of their sum.
+    """Losses of a chunk of n tokens, (n,) float32, and the gradients of their sum by hidden (n, C)
+    and by the head's weight (V, C) float32, which is added to grad_weight (or None).
 
-    hidden: (n, C); targets: (n,); token_weights: (n,) weights of the losses in the gradient, or
-    None; weight: (V, C) of the head; grad_weight: (V, C) float32, the sum so far, or None. Returns
-    (losses (n,) float32, gradient by hidden (n, C), grad_weight with this chunk added)."""
+    hidden: (n, C); targets: (n,); token_weights: (n,) of the losses in the gradient, or None."""
     logits = (hidden @ weight.T).float()
     lse = logits.logsumexp(-1, keepdim=True)
     counts = (targets != PAD)[:, None]
@@ -118,9 +117,8 @@ compiled_chunk_gradients = functools.cache(lambda: torch.compile(chunk_gradients
 
 
 def chunks_of(hidden, targets, entries, token_weights=None):
-    """List of (hidden, targets, weights or None): chunks of at most CHUNK_LOGITS logits.
-
-    Padding fills the last one, so that all have one shape and one compiled function."""
+    """List of (hidden, targets, weights or None): chunks of at most CHUNK_LOGITS logits, the last
+    one padded, so that all have one shape and one compiled function."""
     count = -(-len(targets) // max(1, CHUNK_LOGITS // entries))
     rows = -(-len(targets) // count)
     missing = count * rows - len(targets)
@@ -132,11 +130,11 @@ def chunks_of(hidden, targets, entries, token_weights=None):
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross entropy of a linear head, without materialising all logits.
+    """Mean cross entropy of a linear head, without materialising all logits: the forward pass
+    computes the gradients of a chunk while its logits exist.
 
-    The forward pass computes the gradients of a chunk while its logits exist, so logits are neither
-    stored nor recomputed. Returns the mean loss in nats over the targets that are not PAD, and the
-    loss of each token, (N,), without gradient."""
+    Returns the mean loss in nats over the targets that are not PAD, the loss of each token, (N,),
+    without gradient, and what the backward pass needs."""
 
     @staticmethod
     def forward(hidden, weight, targets, token_weights, dtype, compiled):
@@ -175,15 +173,14 @@ def cross_entropy(hidden, weight, targets, token_weights, compiled):
     """(mean loss, losses (N,)) in nats of hidden (N, C), the head's weight (V, C), targets (N,).
 
     token_weights: (N,) of the losses in the mean, or None; its divisor stays the number of targets.
-    torch.compile would unroll the loop over chunks, so the loop stays outside of the graph, and the
-    function of a chunk is compiled by itself if `compiled`."""
+    torch.compile would unroll the loop over chunks, so it compiles a chunk alone, if `compiled`."""
     device, dtype = hidden.device.type, hidden.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled():
-            arguments = hidden, weight, targets, token_weights, dtype, compiled
-            return LinearCrossEntropy.apply(*arguments)[:2]
+            about = targets, token_weights, dtype, compiled
+            return LinearCrossEntropy.apply(hidden, weight, *about)[:2]
         weight = weight.to(dtype)
         losses = [
             F.cross_entropy((h @ weight.T).float(), t, ignore_index=PAD, reduction='none')
@@ -194,8 +191,6 @@ def cross_entropy(hidden, weight, targets, token_weights, compiled):
 
 
 class GPT(nn.Module):
-    """The model; all that decides its shape is its GPTConfig."""
-
     def __init__(self, config):
         super().__init__()
         self.config = config
@@ -231,13 +226,11 @@ class GPT(nn.Module):
         return torch.stack(list(self.residual_stream(idx)))
 
     def forward(self, idx, targets=None, last_n=None, per_token=False, weights=None):
-        """idx: (B, T) token ids. Without targets: logits (B, T, V), or of the last `last_n`
-        positions.
+        """idx: (B, T) token ids. Returns logits (B, T, V); or, with targets (B, T), the mean cross
+        entropy in nats over those that are not PAD, and with per_token the losses, (B, T), as well.
 
-        With targets (B, T): mean cross entropy in nats over the targets that are not PAD, of the
-        last `last_n` positions if given; with per_token also the losses, (B, T or last_n), without
-        gradient. weights: (B,) of the sequences' losses in that mean, whose divisor stays the
-        number of targets; for training alone."""
+        last_n: of the last positions alone. weights: (B,) of the sequences' losses in the mean,
+        whose divisor stays the number of targets; for training alone."""
         *_, x = self.residual_stream(idx)
         x = self.ln_f(x if last_n is None else x[:, -last_n:])
         if targets is None:

@@ -15,7 +15,7 @@ checkpoints, results.json.
 import contextlib
 import json
 import os
-import platform
+import shutil
 import signal
 import sys
 import time
@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import schedule
-from data import Control, LanguageMix, build_languages, monolingual
+from data import LanguageMix, build_languages, monolingual
 from evaluate import corpora_identity, find_corpora, load_run, perplexities, table
 from lib import interventions, machine, runs
 from lib.checkpoint import last_checkpoint, load_state, save_checkpoint
@@ -99,8 +99,7 @@ def keep_alone():
     """Turns the settings into those of a monolingual run of the language `alone`."""
     require(alone in languages, f'alone={alone!r} is none of the languages {", ".join(languages)}')
     require(not only, 'alone and only exclude each other')
-    index = languages.index(alone)
-    mixed = {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
+    index, mixed = languages.index(alone), {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
     mixed |= {'init_from'} if train_only else set()
     kept = dict(languages=[alone], corpora=corpora[index : index + 1], stages=[[1.0]])
     kept |= dict(orders=[order for order in orders[index : index + 1] if order])
@@ -111,19 +110,18 @@ def check_settings():
     """Raises ConfigError for settings that contradict each other or the paper's definitions."""
     positive = 'block_size batch_size max_steps checkpoint_interval log_interval'.split()
     for name in SETTINGS:
-        value, least = globals()[name], 1 if name in positive else 0
+        value, least = globals()[name], int(name in positive)
         valid = not isinstance(value, (int, float)) or value >= least
         require(valid, f'{name} must be at least {least}, not {value}')
     choices = dict(lr_schedule=('cosine', 'wsd'), init_embeddings=('', 'spelling'))
     choices |= dict(size=('', *SIZES), only=('', *languages), train_only=('', *languages))
     for name, allowed in choices.items():
-        value, text = globals()[name], ', '.join(map(repr, allowed))
-        require(value in allowed, f'{name} must be one of {text}, not {value!r}')
+        value = globals()[name]
+        require(value in allowed, f'{name} must be one of {allowed}, not {value!r}')
     for row in stages or [[]]:
         valid = all(isinstance(p, (int, float)) and p >= 0 for p in row)
         valid = valid and len(row) == len(languages) and abs(sum(row) - 1) <= 1e-6
-        text = f'for each of the {len(languages)} languages that add up to 1'
-        require(valid, f'a row of stages must have a probability {text}, not {row}')
+        require(valid, f'stages: {row} must be {len(languages)} probabilities that add up to 1')
     rates = 0 <= min_learning_rate <= learning_rate > 0
     require(rates, 'learning_rate must be above 0 and min_learning_rate 0 to learning_rate')
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
@@ -137,17 +135,7 @@ def check_settings():
 def model_shape():
     """The settings that GPTConfig has, with the numbers of `size` where they are 0."""
     settings = {f.name: globals()[f.name] for f in fields(GPTConfig) if f.name in SETTINGS}
-    named = SIZES.get(size, {})
-    return {name: value or named.get(name, value) for name, value in settings.items()}
-
-
-def refuse(stored, settings, out):
-    """Raises ConfigError when the run in `out` was made with other settings."""
-    others = runs.full_settings(stored)
-    longer = runs.differing(others, settings, runs.FREE) == ['max_steps'] and lr_schedule == 'wsd'
-    text = f'{out} has max_steps={others["max_steps"]}: to branch off it, set init_from={out}'
-    require(not longer, f'{text} and another out_dir')
-    runs.refuse_other_settings(stored, settings, out)
+    return {name: value or SIZES.get(size, {}).get(name, value) for name, value in settings.items()}
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -159,69 +147,60 @@ class Training:
     def __init__(self, settings, out, processes):
         """Builds everything, or loads it from the last checkpoint. Raises ConfigError."""
         self.settings, self.out, self.processes = settings, out, processes
-        self.signals, self.notes = machine.Signals(), []  # notes are printed at the start
-        self.commit, self.dirty = machine.code_version()
+        self.signals, self.version = machine.Signals(), machine.code_version()
         self.compute_dtype = machine.pick_dtype(dtype, processes.device)
         self.context = machine.autocast(processes.device, self.compute_dtype)
-        self.state = self.stored_state()
-        self.open_languages()
-        self.open_model()
-        self.open_optimizer()
-        self.state = None
-
-    def stored_state(self):
-        """The checkpoint to resume, of this run or of the trunk that it branches off, or None."""
-        state = last_checkpoint(self.out)
-        if state is not None:
-            refuse(state['settings'], self.settings, self.out)
+        state = last_checkpoint(out)
+        if state:
+            runs.refuse_other_settings(state['settings'], settings, out)
         elif init_from and not train_only:
-            state = branch_point(self.settings)
-            self.notes.append(f'branches off {init_from} at step {state["step"]}')
-        return state
+            state = branch_point(settings)
+            self.say(f'branches off {init_from} at step {state["step"]}')
+        self.open_languages(state)
+        self.open_model(state)
+        self.open_optimizer(state)
 
-    def open_languages(self):
-        """trained: the languages of the model; source: the batches; steps: how many."""
-        root = find_corpora(self.state, self.out, data_dir) if self.state else data_dir
+    def say(self, text):
+        if self.processes.rank == 0:
+            print(text)
+
+    def open_languages(self, state):
+        """trained: the languages of the model; mix: the batches; steps: how many."""
+        root = find_corpora(state, self.out, data_dir) if state else data_dir
         of_languages = corpora, languages, vocabulary, cloned_fraction, seed, orders
         self.trained, self.rows = build_languages(*of_languages, root)
         self.mix = LanguageMix(self.trained, stages, max_steps, batch_size, block_size, seed)
-        self.source = self.mix
         if only:
             self.trained, self.rows = monolingual(self.trained, only)
-            about = languages.index(only), self.trained[0], epochs, control_batch or batch_size
-            self.source = Control(self.mix, *about)
-        self.steps, world = len(self.source.counts), self.processes.world
-        self.share = slice(self.processes.rank, None, world)  # of a step's sequences
-        require(self.source.counts.any(), f'only={only}: the run never draws it')
+            self.mix = self.mix.control(self.trained[0], epochs, control_batch or batch_size)
+        self.steps = len(self.mix.counts)
+        require(self.mix.counts.any(), f'only={only}: the run never draws it')
         require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
-        short = [lang.name for lang in self.trained if len(lang.corpus.test) <= block_size]
-        text = f'block_size {block_size} is longer than the test set of {", ".join(short)}'
-        require(not short, text)
+        short = ', '.join(lang.name for lang in self.trained if len(lang.corpus.test) <= block_size)
+        require(not short, f'block_size {block_size} is longer than the test set of {short}')
 
-    def open_model(self):
+    def open_model(self, state):
         """The model on the device: new, or of the last checkpoint, or of the run in init_from."""
-        self.config = GPTConfig(**model_shape(), vocab_size=self.rows)
+        self.config, place = GPTConfig(**model_shape(), vocab_size=self.rows), self.processes.device
         torch.manual_seed(seed)
         self.model = GPT(self.config)
-        if self.state:
-            same = GPTConfig(**self.state['model_config']) == self.config
-            require(same, f'the model in {self.out} has another shape')
-            load_state(self.model, self.state['model'], f'the model in {self.out}')
+        if state:
+            load_state(self.model, state['model'], f'the model in {self.out}')
         elif not only:
             self.intervene()
-        device_ = self.processes.device
-        self.model.to(device_)
+        self.model.to(place)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
         self.restore = self.weights = None
+        if train_only and not only:
+            self.restore = interventions.freeze_body(self.model, self.trained, train_only)
         if not only:
-            if train_only:
-                self.restore = interventions.freeze_body(self.model, self.trained, train_only)
             self.weights = interventions.scaled_loss_weights(loss_weights, stages, languages)
         self.evaluate = partial(perplexities, self.model, self.trained, context=self.context)
         self.parallel = self.model
-        machine.make_deterministic(device_)
-        if compile and machine.can_compile(device_):
+        machine.make_deterministic(place)
+        if compile and machine.can_compile(place):
             self.parallel = torch.compile(self.model)
-            self.notes.append('the first step compiles, for up to a minute')
+            self.say('the first step compiles, for up to a minute')
         if self.processes.distributed:
             self.parallel = DistributedDataParallel(self.parallel)
 
@@ -231,33 +210,29 @@ class Training:
             source, known, _ = load_run(init_from, data_dir)
             about = self.model, self.trained, train_only, source, known, init_from
             names = ', '.join(interventions.copy_known(*about))
-            self.notes.append(f'body and embeddings of {names} are copied from {init_from}')
+            self.say(f'body and embeddings of {names} are copied from {init_from}')
         if init_embeddings:
-            pairs = interventions.row_pairs(self.trained)
-            if train_only:
-                own = interventions.own_rows(self.trained, train_only)
-                pairs = pairs[np.isin(pairs[:, 0], own)]
+            pairs = interventions.row_pairs(self.trained, train_only)
             interventions.init_embeddings(self.model, pairs, init_noise)
-            self.notes.append(f'{len(pairs):,} embeddings are initialised by {init_embeddings}')
+            self.say(f'{len(pairs):,} embeddings are initialised by {init_embeddings}')
 
-    def open_optimizer(self):
-        """The optimiser and the scaler of gradients, and the micro-batch size."""
+    def open_optimizer(self, state):
+        """The optimiser, the scaler of gradients, the micro-batch size, and the step reached."""
         self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
         # a group may have a rate of its own, which follows the schedule
         self.rates = [group['lr'] / learning_rate for group in self.optimizer.param_groups]
         half = self.compute_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=half)
-        self.step, self.elapsed, given = 0, 0.0, micro_batch_size
-        if self.state:
-            self.step, self.elapsed = self.state['step'], self.state['wall_time_s']
-            given = given or self.state['micro_batch_size']  # others round differently
-        if self.state and self.step < self.steps:
+        self.step, self.elapsed = (state['step'], state['wall_time_s']) if state else (0, 0.0)
+        if 0 < self.step < self.steps:
             for name, part in (('optimizer', self.optimizer), ('scaler', self.scaler)):
-                load_state(part, self.state[name], f'the {name} in {self.out}')
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-        counts = -(-self.source.counts // self.processes.world)  # of the first process
-        about = self.config, self.compute_dtype, self.processes.device, self.parameters
-        self.micro = given or machine.micro_batch_of(counts, machine.largest_micro_batch(*about))
+                load_state(part, state[name], f'the {name} in {self.out}')
+        # of the checkpoint where it has one, since another size rounds differently
+        self.micro = micro_batch_size or (state['micro_batch_size'] if state else 0)
+        if not self.micro:
+            about = self.config, self.compute_dtype, self.processes.device, self.parameters
+            counts = -(-self.mix.counts // self.processes.world)  # of the first process
+            self.micro = machine.micro_batch_of(counts, machine.largest_micro_batch(*about))
 
     def save(self):
         """Writes a checkpoint; the last one is without optimiser unless it is to be kept."""
@@ -278,19 +253,19 @@ class Training:
         """Ends the process after a signal; an unfinished step will be repeated."""
         self.log.flush()
         self.save()
-        if self.processes.rank == 0:
-            print(f'stopped by a signal after step {self.step}; rerun to resume')
+        self.say(f'stopped by a signal after step {self.step}; rerun to resume')
         sys.exit(128 + (self.signals.number or signal.SIGTERM))
 
     def batches(self):
-        """Generator of the batches of the steps to come: [inputs, targets], and the languages of
-        the sequences."""
+        """Generator of the batches of the steps to come, this process's part: [inputs, targets],
+        and the languages of the sequences."""
+        share = slice(self.processes.rank, None, self.processes.world)
 
         def make(step):
-            *arrays, drawn = self.source.batch(step, self.share)
+            *arrays, drawn = self.mix.batch(step, share)
+            tensors = [torch.from_numpy(array) for array in arrays]
             pinned = self.processes.device.type == 'cuda'
-            tensors = map(torch.from_numpy, arrays)
-            return [t.pin_memory() if pinned else t for t in tensors], drawn
+            return [t.contiguous().pin_memory() for t in tensors] if pinned else tensors, drawn
 
         return machine.prefetch(make, range(self.step, self.steps))
 
@@ -332,7 +307,7 @@ class Training:
         rate = schedule.learning_rate(self.step, self.steps, *curve)
         for group, own in zip(self.optimizer.param_groups, self.rates):
             group['lr'] = rate * own
-        losses = self.compute_gradients(batch, drawn, int(self.source.counts[self.step]))
+        losses = self.compute_gradients(batch, drawn, int(self.mix.counts[self.step]))
         self.scaler.unscale_(self.optimizer)  # from here on gradients have their true size
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -341,27 +316,21 @@ class Training:
             self.restore()
         self.log.add(self.step, losses, drawn, learning_rate=rate)
 
-    def describe(self):
-        """Prints what is about to be trained."""
-        body, read = self.model.non_embedding_parameters(), self.mix.epochs(max_steps)
-        print(f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows,', end=' ')
-        print(f'{self.processes.device} in {self.compute_dtype}, micro-batches of {self.micro}')
-        epochs_ = ', '.join(f'{lang.name} {read[lang.name]:.2f}' for lang in self.trained)
-        print(f'epochs of its text: {epochs_}', *self.notes, sep='\n')
-
     def train(self):
         """Takes the steps that are left: log, quick perplexities, checkpoints, signals."""
         processes = self.processes
-        peak = machine.measure_peak(processes.device, self.compute_dtype) * processes.world
+        place, body = processes.device, self.model.non_embedding_parameters()
+        peak = machine.measure_peak(place, self.compute_dtype) * processes.world
         self.started = time.perf_counter()
-        self.signals.listen()
         self.log = log = Log(self.settings, self.out, processes, self.step)
-        if processes.rank == 0:
-            self.describe()
+        read = ', '.join(f'{lang.name} {self.mix.epochs[lang.name]:.2f}' for lang in self.trained)
+        text = f'{self.out}: {body:,} parameters and {self.rows:,} embedding rows, {place} in'
+        self.say(f'{text} {self.compute_dtype}, micro-batches of {self.micro}')
+        self.say(f'epochs of its text: {read}')
         bar = dict(unit=' steps', disable=processes.rank > 0, dynamic_ncols=True)
-        with tqdm(total=self.steps, initial=self.step, **bar) as progress:
+        with self.signals, tqdm(total=self.steps, initial=self.step, **bar) as progress:
             for batch, drawn in self.batches():
-                if self.source.counts[self.step]:  # else a control has nothing to train on
+                if self.mix.counts[self.step]:  # else a control has nothing to train on
                     self.take_step(batch, drawn)
                 self.step = step = self.step + 1
                 progress.update(1)
@@ -369,14 +338,14 @@ class Training:
                 evaluates = eval_interval and step % eval_interval == 0 and not ends
                 saves = step % checkpoint_interval == 0 or step in keep_checkpoints or ends
                 stop = processes.sum(np.array([float(self.signals.number)]))[0]
-                reads = processes.device.type == 'cpu' or step % log_interval == 0
+                reads = place.type == 'cpu' or step % log_interval == 0
                 if not (reads or evaluates or saves or stop):
                     continue
                 log.flush()
                 efficiency = log.speed * self.config.flops_per_token() / peak
                 text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
                 progress.set_postfix_str(text, refresh=False)
-                if stop and not ends:
+                if stop:
                     self.stop()
                 if evaluates:
                     scores = self.evaluate(max_windows=eval_windows, quiet=True)
@@ -390,32 +359,27 @@ class Training:
 
     def results(self):
         """Evaluates; returns what results.json holds."""
-        wall_time, read = self.wall_time(), self.mix.epochs(max_steps)
-        for number in (signal.SIGTERM, signal.SIGINT):  # the checkpoint is written: nothing is lost
-            signal.signal(number, signal.default_int_handler)
+        wall_time = self.wall_time()
         scores = self.evaluate(max_windows=final_windows, quiet=self.processes.rank > 0)
-        of_language = {}
         for language in self.trained:
             name, corpus = language.name, language.corpus
             seen = int(self.mix.before[max_steps, languages.index(name)])
-            sequences = int(self.source.counts.sum()) if only else seen
-            about = dict(corpus=corpus.name, tokenizer=corpus.tokenizer_hash, epochs=read[name])
-            about |= dict(sequences_seen=seen, tokens_seen=seen * block_size)
-            about |= dict(tokens_read=sequences * block_size)  # more if a control re-reads
-            about |= dict(test=corpus.info['test']['fingerprint'])
-            of_language[name] = about | scores[name]
-        tokens = sum(about['tokens_read'] for about in of_language.values())
-        versions = dict(python=platform.python_version(), torch=torch.__version__)
-        body = self.model.non_embedding_parameters()
-        about = dict(parameters=self.parameters, non_embedding_parameters=body)
-        results = dict(run=self.out.name, settings=self.settings, model=vars(self.config) | about)
-        results |= dict(languages=of_language, steps=self.steps, tokens=tokens)
-        results |= dict(wall_time_s=wall_time, tokens_per_second=tokens / wall_time)
-        results |= dict(versions=versions | dict(numpy=np.__version__))
-        results |= dict(device=machine.describe(self.processes.device))
-        results |= dict(dtype=str(self.compute_dtype).removeprefix('torch.'))
-        results |= dict(processes=self.processes.world, commit=self.commit, dirty=self.dirty)
-        return results
+            read = int(self.mix.counts.sum()) if only else seen  # more if a control re-reads
+            about = dict(corpus=corpus.name, tokenizer=corpus.tokenizer_hash)
+            about |= dict(epochs=self.mix.epochs[name], sequences_seen=seen)
+            about |= dict(tokens_seen=seen * block_size, tokens_read=read * block_size)
+            scores[name] = about | dict(test=corpus.info['test']['fingerprint']) | scores[name]
+        tokens = sum(score['tokens_read'] for score in scores.values())
+        shape = dict(non_embedding_parameters=self.model.non_embedding_parameters())
+        shape |= vars(self.config) | dict(parameters=self.parameters)
+        found = dict(run=self.out.name, settings=self.settings, model=shape, languages=scores)
+        found |= dict(steps=self.steps, tokens=tokens, wall_time_s=wall_time)
+        found |= dict(tokens_per_second=tokens / wall_time, processes=self.processes.world)
+        found |= dict(device=machine.describe(self.processes.device))
+        found |= dict(dtype=str(self.compute_dtype).removeprefix('torch.'))
+        versions = dict(python=sys.version.split()[0], torch=torch.__version__)
+        found |= dict(versions=versions | dict(numpy=np.__version__))
+        return found | dict(zip(('commit', 'dirty'), self.version))
 
 
 def branch_point(settings):
@@ -437,11 +401,9 @@ def branch_point(settings):
 
 def show(results, out):
     """Prints the results of a finished run."""
-    print(table(results['languages']))
-    scores = results['languages'].items()
-    tokens = (
-        f'{name} {score.get("tokens_read", score["tokens_seen"]):,}' for name, score in scores
-    )
+    scores = results['languages']
+    print(table(scores))
+    tokens = (f'{name} {s.get("tokens_read", s["tokens_seen"]):,}' for name, s in scores.items())
     print(f'{out}: tokens read: {", ".join(tokens)}; {results["wall_time_s"]:,.0f} s')
 
 
@@ -455,17 +417,16 @@ def main(stems, overrides):
     is_first = int(os.environ.get('RANK', 0)) == 0
     if (out / 'results.json').exists():
         results = json.loads((out / 'results.json').read_text())
-        refuse(results['settings'], settings, out)
+        runs.refuse_other_settings(results['settings'], settings, out)
         if is_first:
             print(f'{out} is finished; delete it to train again')
             show(results, out)
         return
     if wandb_project and is_first:
         open_wandb()
-    processes = machine.Processes(device)
+    processes, training = machine.Processes(device), None
     out.mkdir(parents=True, exist_ok=True)
     held = lock(out) if is_first else None
-    training = None
     try:
         with machine.memory_advice('lower micro_batch_size (0: what fits), or the model'):
             training = Training(settings, out, processes)
@@ -480,10 +441,9 @@ def main(stems, overrides):
             training.parallel = None  # before the process group: DDP may wait for it forever
         processes.close()
         if held:
+            if os.listdir(out) == ['.lock']:  # refused before it began
+                shutil.rmtree(out, ignore_errors=True)
             held.close()
-            if [path.name for path in out.iterdir()] == ['.lock']:  # refused before it began
-                (out / '.lock').unlink()
-                out.rmdir()
 
 
 if __name__ == '__main__':

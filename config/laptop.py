@@ -1,6 +1,8 @@
 # A model for a laptop: two layers of width 256 (1.6M parameters without embeddings) on 0.6M tokens,
 # two minutes on one CPU core. List it before a mixture of your own:
-# python experiment.py config/laptop.py config/MINE.py
+# python experiment.py config/laptop.py config/NAME.py
+# Alone it is the mixture of `make demo`, two clones of the docs text at 90/10. The paper, with a
+# model of 85M parameters on 1.2B tokens (Table 1, row 5): PPL 22.5 and 32.8, TEff 1.00 and 2.08.
 size = ''
 n_layer = 2
 n_head = 8

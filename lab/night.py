@@ -49,7 +49,7 @@ def jobs_of_table1():
         words = rows[number]['config'].split()
         config = [word if word.startswith('--') else str(HERE / word) for word in words]
         name, found = f'row_{number:02}', {'': []}
-        if rows[number]['setup'].startswith('clones'):
+        if 'en2' in rows[number]['languages']:
             found |= {f'-only_en2{kind}': ['--only=en2', *more] for kind, more in kinds.items()}
         for end, more in found.items():
             yield job(name + end, [*config, *more], 'out/table1')

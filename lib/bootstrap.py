@@ -8,14 +8,14 @@ from scipy import stats
 LEVEL = 0.9  # of every interval
 
 
-@functools.cache
-def document_weights(documents, resamples):
+@functools.lru_cache(2)
+def document_weights(documents, resamples, seed=0):
     """How often each test document occurs in each resample: (resamples, documents) float.
 
-    It depends on these two numbers alone, so that two runs on the same documents are resampled
-    together and an error that they share cancels in their difference."""
+    It depends on these numbers alone, so that two runs on the same documents are resampled together
+    and an error that they share cancels in their difference."""
     shares = np.full(documents, 1 / documents)
-    return np.random.default_rng(0).multinomial(documents, shares, resamples).astype(float)
+    return np.random.default_rng(seed).multinomial(documents, shares, resamples).astype(float)
 
 
 def widening(n):

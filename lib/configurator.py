@@ -2,9 +2,8 @@
 
 A script keeps its settings as module globals above its first function, each with a comment. A
 config file is plain Python that sets some of them; later files win over earlier ones and the
-command line wins over all. A config sees the settings as they stand when it is read, so
-`max_steps = 2 * max_steps` works. Names that begin with an underscore are the config's own.
-`--help` prints every setting with its comment and its present value.
+command line wins over all. A config sees the values before it: `max_steps = 2 * max_steps` works.
+Names that begin with an underscore are the config's own. `--help` prints all settings.
 """
 
 import ast
@@ -52,10 +51,7 @@ def _assignments(script):
 
 def settings_of(script):
     """{name: comment} of the settings of a script: its lower-case globals above its first function
-    or class.
-
-    A comment stands behind its setting; indented comment lines may follow and belong to it. The
-    setting print_ is --print on the command line."""
+    or class. A comment may go on in indented comment lines below it."""
     return {name: comment for name, (comment, _) in _assignments(script).items()}
 
 
@@ -89,19 +85,20 @@ def _parse(name, text, default):
     """The value that the command line's `text` stands for."""
     if isinstance(default, str):
         return _expanded(text)
+    # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
+    bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
+    words = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
     try:
-        value = ast.literal_eval(text)
+        ratio = bare and '_' in text  # [90_10], which Python takes for numbers
+        value = words if ratio else ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
-        # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
-        bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
-        value = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
+        value = words
     return _checked(name, value, default)
 
 
 def _require_known(name, values, where):
-    near = NICKNAMES.get(name)
-    near = [near] if near in values else difflib.get_close_matches(name, values, 1)
-    guess = f', perhaps {near[0]!r}' if near else ''
+    near = {NICKNAMES.get(name)} & values.keys() or difflib.get_close_matches(name, values, 1)
+    guess = f', perhaps {[*near][0]!r}' if near else ''
     require(name in values, f'{where}: there is no setting {name!r}{guess}; --help lists all')
 
 
@@ -122,10 +119,9 @@ def _apply_file(path, values):
 def read_settings(script, defaults, arguments):
     """The settings that a command line asks for.
 
-    script: path of the script. defaults: {name: value} that it starts from. arguments: what follows
-    the script's name. Returns (values, stems, overrides): stems are the names of the config files
-    without folder and .py, overrides {name: value} what the command line changed. Raises
-    ConfigError, or SystemExit for --help."""
+    script: path; defaults: {name: value}; arguments: what follows the script's name. Returns
+    (values, stems, overrides): stems are the config files' names without folder and .py, overrides
+    {name: value} what the command line changed. Raises ConfigError, or SystemExit for --help."""
     comments = settings_of(script)
     values = {name: defaults[name] for name in comments}
     files = [argument for argument in arguments if not argument.startswith('-')]
@@ -168,10 +164,10 @@ def run_name(stems, overrides):
 
 
 def run(namespace, main):
-    """Sets the globals of a script (`namespace`) from the command line, then runs `main`.
+    """Sets the globals of a script (`namespace`) from the command line, then runs `main`, with
+    (stems, overrides) if it takes arguments.
 
-    `main` gets the stems of the config files and the overrides of the command line if it takes
-    arguments. A ConfigError becomes one line on stderr and exit status 1; Ctrl-C becomes 130."""
+    A ConfigError becomes one line on stderr and exit status 1; Ctrl-C becomes 130."""
     if hasattr(sys.stdout, 'reconfigure'):  # a terminal may lack the letters of a language
         sys.stdout.reconfigure(errors='replace')
     script = os.path.basename(namespace['__file__'])

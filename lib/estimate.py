@@ -4,12 +4,13 @@ A result is {heading: {line: {place: Estimate}}}; places are blocks, bins, train
 """
 
 import itertools
-import unicodedata
+import re
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from tqdm import tqdm
+
+from lib.bootstrap import document_weights, widening
+from lib.tables import align, width_of
 
 RESAMPLES = 1000  # of the bootstrap
 ALL = 'all'  # the place of a mean over all bins
@@ -23,27 +24,25 @@ class Estimate:
     resamples: np.ndarray
 
     @classmethod
-    def of(cls, values, documents=None, statistic=None):
+    def of(cls, values, documents=None, statistic=np.asarray, seed=0):
         """The mean of `values` (n, ...) over its first axis, or a statistic, a function, of it.
 
         documents: (n,) document numbers; values of one document are resampled together. None: each
-        value is resampled by itself. Estimates of equally many documents resample the same ones, so
-        the difference of two runs on the same text is a paired one. A single document has no
-        interval: its resamples are nan."""
-        values = np.asarray(values, dtype=np.float64)
-        statistic = statistic or np.asarray
+        value is resampled by itself. Estimates of equally many documents and of one seed resample
+        the same ones, so the difference of two runs on the same text is a paired one. A single
+        document has no interval: its resamples are nan."""
+        values = np.asarray(values, float)
         value = np.asarray(statistic(values.mean(0)))
         names = np.arange(len(values)) if documents is None else documents
         _, document, sizes = np.unique(names, return_inverse=True, return_counts=True)
-        n, rng = len(sizes), np.random.default_rng(0)
-        if n == 1:
+        if len(sizes) == 1:
             return cls.exact(value)
-        sums = np.zeros((n, values[0].size))
+        sums = np.zeros((len(sizes), values[0].size))
         np.add.at(sums, document, values.reshape(len(values), -1))
-        counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(RESAMPLES))
-        means = np.stack([times @ sums / (times @ sizes) for times in counts])
+        weights = document_weights(len(sizes), RESAMPLES, seed)
+        means = weights @ sums / (weights @ sizes)[:, None]
         resamples = statistic(means.reshape(RESAMPLES, *values.shape[1:]))
-        return cls(value, value + widening(n) * (resamples - value))
+        return cls(value, value + widening(len(sizes)) * (resamples - value))
 
     @classmethod
     def exact(cls, value):
@@ -56,123 +55,98 @@ class Estimate:
     def __sub__(self, other):
         return Estimate(self.value - other.value, self.resamples - other.resamples)
 
-    def over(self, places=None):
-        """{place: Estimate} along the first axis; without names the places are blocks, from 1."""
-        return {place: self[i] for i, place in enumerate(places or range(1, len(self.value) + 1))}
+    def __str__(self):
+        """The value and half of the interval."""
+        low, high = self.interval()
+        half = '' if np.isnan(low) else f' ±{(high - low) / 2:.3f}'
+        return '-' if np.isnan(self.value) else f'{self.value:z.3f}{half}'
 
     def interval(self):
         """Ends of the 90% interval: (2, ...)."""
         return np.percentile(self.resamples, [5, 95], axis=0)
 
 
-def widening(n):
-    """Factor that makes the bootstrap of a mean of n values as wide as Student's 90% interval."""
-    return stats.t.ppf(0.95, n - 1) / stats.norm.ppf(0.95) * (n / (n - 1)) ** 0.5
-
-
-def measured(sequences, measure, title, **statistics):
-    """The Estimates of what measure(*sides), a dict, finds in `sequences`, which end with the
-    number of a document: {name: Estimate}. statistics: of some of the names, see Estimate.of."""
-    found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
-    documents = [number for *_, number in sequences]
-    values = {name: [one[name] for one in found] for name in found[0]}
-    return {name: Estimate.of(of, documents, statistics.get(name)) for name, of in values.items()}
-
-
 # --- results of studies ---------------------------------------------------------------------------
 
 
+def combined(function, results):
+    """function(*values) of each place that all of the results have."""
+    if not isinstance(results[0], dict):
+        return function(*results)
+    common = [key for key in results[0] if all(key in result for result in results)]
+    parts = {key: combined(function, [result[key] for result in results]) for key in common}
+    return {key: part for key, part in parts.items() if part}
+
+
 def over_seeds(results, group=0):
-    """Pools a study's results of several seeds: averages Estimates, recursing into dicts.
+    """Pools a study's results of several seeds: averages Estimates.
 
     Seeds are resampled as documents are; each `group`, a number, resamples its own."""
-    first, n = results[0], len(results)
-    if isinstance(first, dict):
-        keys = [key for key in first if all(key in result for result in results)]
-        return {key: over_seeds([result[key] for result in results], group) for key in keys}
-    if n == 1:
-        return first
-    values = np.stack([estimate.value for estimate in results])
-    chosen = np.random.default_rng((1, group)).integers(n, size=(RESAMPLES, n))
-    spread = values[chosen].mean(1) - values.mean(0)
-    resamples = np.mean([estimate.resamples for estimate in results], axis=0)
-    return Estimate(values.mean(0), resamples + widening(n) * spread)
+
+    def pooled(*estimates):
+        if len(estimates) == 1:
+            return estimates[0]
+        seeds = Estimate.of([estimate.value for estimate in estimates], seed=group + 1)
+        resamples = np.mean([estimate.resamples for estimate in estimates], axis=0)
+        return Estimate(seeds.value, resamples + seeds.resamples - seeds.value)
+
+    return combined(pooled, results)
 
 
 def difference(first, second):
-    """The second less the first of two results: Estimates, or dicts of what both have."""
-    if isinstance(first, Estimate):
-        return second - first
-    parts = {key: difference(first[key], second[key]) for key in first if key in second}
-    return {key: part for key, part in parts.items() if part}
+    """The second less the first of two results, of what both have."""
+    return combined(lambda one, other: other - one, [first, second])
+
+
+def places_of(lines):
+    """The places of some lines, {place: Estimate} each, and whether they are numbered: numbers or
+    bins such as 4-7, which are in order, ALL at the end; not names."""
+    places = list(dict.fromkeys(itertools.chain(*lines)))
+    numbers = {place: re.match(r'\d+', str(place)) for place in places if place != ALL}
+    if not all(numbers.values()):
+        return places, False
+    ordered = sorted(numbers, key=lambda place: int(numbers[place][0]))
+    return ordered + [ALL] * (ALL in places), True
 
 
 def over_training(results, axis):
     """Results {step: result} of several checkpoints as one result over training steps.
 
     Of numbered places, such as blocks, the first, the middle and the last one become panels, or
-    'all' where there is that; names become lines. axis: what numbered places are called."""
-    found, panels = [], {}
+    ALL where there is that; names become lines. axis: what numbered places are called."""
+    panels, rows = {}, {}
     for heading, lines in results[max(results)].items():
-        places = list(dict.fromkeys(place for cells in lines.values() for place in cells))
-        numbered = is_numbered(places)
+        places, numbered = places_of(lines.values())
         if numbered:
-            ends = {0, (len(places) - 1) // 2, len(places) - 1}
-            places = [ALL] if ALL in places else [places[i] for i in sorted(ends)]
-        for line, (row, place) in itertools.product(lines, enumerate(places)):
+            ends = places[0], places[(len(places) - 1) // 2], places[-1]
+            places = [ALL] if ALL in places else dict.fromkeys(ends)
+        for (row, place), line in itertools.product(enumerate(places), lines):
             title = f'{heading}, {axis} {place}' if numbered and place != ALL else heading
             name = line if numbered else ', '.join(filter(None, (line, place)))
             parts = {step: r.get(heading, {}).get(line, {}) for step, r in results.items()}
             cells = {step: part[place] for step, part in parts.items() if place in part}
-            found += [(row if numbered else 0, title, name, cells)] if cells else []
-    for _, title, name, cells in sorted(found, key=lambda one: one[0]):
-        panels.setdefault(title, {})[name] = cells
-    return panels
-
-
-def is_numbered(places):
-    """Whether places are numbers or bins such as 4-7, not names."""
-    return all(str(place)[0].isdigit() or place == ALL for place in places)
-
-
-def width_of(text):
-    """Columns of a text in a font of fixed width: two for each East Asian character."""
-    wide = sum(unicodedata.east_asian_width(character) in 'WF' for character in text)
-    return len(text) + wide - sum(unicodedata.category(c) in ('Mn', 'Me', 'Cf') for c in text)
+            if cells:
+                panels.setdefault(title, {})[name] = cells
+                rows.setdefault(title, row)
+    return {title: panels[title] for title in sorted(panels, key=rows.get)}
 
 
 def tables(results):
-    """Results of some runs, {label: result}, as text: a table for each heading, with half of the
-    90% interval under each value. Generator."""
-    for heading in dict.fromkeys(heading for result in results.values() for heading in result):
-        rows = []
-        for label, result in results.items():
-            lines = result.get(heading, {})
-            rows += [(label, {})] if any(lines) else []
-            rows += [(f'  {name}' if name else label, cells) for name, cells in lines.items()]
-        columns = list(dict.fromkeys(place for _, cells in rows for place in cells))
-        heads = [f'{place:,}' if isinstance(place, int) else place for place in columns]
-        first, width = max(width_of(name) for name, _ in rows), max(8, *(len(h) + 2 for h in heads))
-        fitting, lines = max(1, (100 - first) // width), [heading]
-        for part in (slice(i, i + fitting) for i in range(0, len(columns), fitting)):
-            table = [('', heads[part])]
-            for name, cells in rows:
-                texts = [text_of(cells.get(place)) for place in columns[part] if cells]
-                table += zip((name, ''), zip(*texts)) if texts else [(name, ())]
-            for name, texts in table:
-                line = ' ' * (first - width_of(name)) + ''.join(text.rjust(width) for text in texts)
-                lines += [name + line] if line.strip() or name else []
-        yield '\n'.join([*lines, ''])
-
-
-def text_of(estimate):
-    """A value and half of its interval as text."""
-    if estimate is None or np.isnan(estimate.value):
-        return '-', ''
-    low, high = estimate.interval()
-    if np.isnan(low):
-        return f'{estimate.value:z.3f}', ''
-    return f'{estimate.value:z.3f}', f'±{(high - low) / 2:.3f}'
+    """Results of some runs, {label: result}, as text: a table for each heading. Generator."""
+    for heading in dict.fromkeys(itertools.chain(*results.values())):
+        found = {label: result.get(heading, {}) for label, result in results.items()}
+        places, _ = places_of(cells for lines in found.values() for cells in lines.values())
+        rows = [['', *map(str, places)]]
+        for label, lines in found.items():
+            rows += [[label, *[''] * len(places)]] if any(lines) else []
+            for name, cells in lines.items():
+                texts = [str(cells.get(place, '-')) for place in places]
+                rows.append([f'  {name}' if name else label, *texts])
+        first, *widths = (max(map(width_of, column)) for column in zip(*rows))
+        fitting = max(1, (100 - first) // (2 + max(widths, default=0)))
+        starts = range(1, len(places) + 1, fitting)
+        parts = [align([row[:1] + row[i : i + fitting] for row in rows]) for i in starts]
+        yield '\n'.join([heading, *parts, ''])
 
 
 def as_json(value):

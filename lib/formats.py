@@ -5,21 +5,23 @@ Compressed files (gzip, bzip2, xz, zstandard) are read as what is in them.
 
 import bz2
 import contextlib
-import functools
+import gzip
+import importlib
 import io
-import itertools
 import json
 import lzma
+import os
 import re
 import stat
+import sys
 import tarfile
 import zipfile
-import zlib
+from functools import partial
 from pathlib import Path
 
 from lib.configurator import ConfigError, require
 
-CHUNK = 1 << 16  # bytes that are read at once; the first ones decide what a file is
+CHUNK = 1 << 16  # bytes that are read at once
 PIECE = 16384  # characters: where a text file is cut
 FIELDS = 'text', 'complete_text'  # of a row, unless a source names another
 COMPRESSED = r'\.(gz|bz2|xz|zst)$'
@@ -31,6 +33,7 @@ KINDS = {  # what a file begins with, and what it is then
     rb'\xfd7zXZ\0': 'xz',
     rb'\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18': 'zstandard',
     rb'PK(\x03\x04|\x05\x06)': 'zip',
+    rb'(?s:.{257})ustar': 'tar',
     rb'PAR1': 'parquet',
     rb'%PDF|%!PS|\{\\rtf': 'a PDF, PostScript or RTF file (save it as text)',
     rb'7z\xbc\xaf|Rar!': 'a 7-Zip or RAR archive (unpack it)',
@@ -39,116 +42,111 @@ KINDS = {  # what a file begins with, and what it is then
     rb'\xff\xfe|\xfe\xff': 'UTF-16 text (convert it: iconv -f UTF-16 -t UTF-8)',
     rb'%s\{[ \t]*"' % MARK: 'rows',
     rb'%s(\{\s*"|\[\s*\{)' % MARK: 'JSON, but not one object a line (jq -c .[] converts a list)',
+    rb'(?s:.*?)\0': 'binary, or in UTF-16 (iconv converts it)',
 }
 TABLE = 'a table (convert it to JSON lines)'
 NAMES = dict.fromkeys(('.jsonl', '.ndjson', '.json'), 'rows') | {'.csv': TABLE, '.tsv': TABLE}
 NAMES |= dict.fromkeys(('.zip', '.tar', '.tgz', '.parquet'), 'damaged or has a wrong name')
 
-BROKEN = RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError  # while reading
-BROKEN += tarfile.TarError, zipfile.BadZipFile
+
+# --- what a file is -------------------------------------------------------------------------------
 
 
 def kind_of(head, name):
     """What a file is: its first bytes decide, then its name."""
-    for begin, kind in KINDS.items():
-        if re.match(begin, head):
-            return kind
-    with contextlib.suppress(tarfile.HeaderError):
-        tarfile.TarInfo.frombuf(head[:512], 'utf-8', 'replace')
-        return 'tar'
-    if b'\0' in head:
-        return 'binary, or in UTF-16 (iconv converts it)'
-    return NAMES.get(Path(re.sub(COMPRESSED, '', name.lower())).suffix, 'text')
-
-
-class _Stream(io.RawIOBase):
-    """The binary file that an iterator of bytes makes."""
-
-    def __init__(self, chunks):
-        self.chunks, self.rest = chunks, memoryview(b'')
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        while not self.rest and (chunk := next(self.chunks, None)) is not None:
-            self.rest = memoryview(chunk)
-        part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
+    by_name = NAMES.get(Path(re.sub(COMPRESSED, '', name.lower())).suffix, 'text')
+    return next((kind for begin, kind in KINDS.items() if re.match(begin, head)), by_name)
 
 
 def opened(file, name):
-    """(kind, binary file without compression) of a binary file. Raises ConfigError."""
-    while True:
-        head = file.read(CHUNK)
-        chunks = itertools.chain([head], iter(functools.partial(file.read, CHUNK), b''))
-        kind = kind_of(head, name)
-        if kind in ('zip', 'parquet'):  # their libraries move about in the file
-            on_disk = isinstance(getattr(file, 'raw', None), io.FileIO)
-            return kind, file if on_disk else io.BytesIO(b''.join(chunks))
-        if kind in DECODERS:
-            chunks = _decompressed(chunks, kind, name)
-        file = io.BufferedReader(_Stream(chunks), CHUNK)
-        if kind not in DECODERS:
-            return kind, file
+    """(kind, file without compression) of a buffered binary file."""
+    while (kind := kind_of(file.peek(CHUNK), name)) in DECODERS:
+        file = io.BufferedReader(DECODERS[kind](file), CHUNK)
+    if kind in ('zip', 'parquet') and not isinstance(getattr(file, 'raw', None), io.FileIO):
+        file = io.BytesIO(file.read())  # their libraries move about in the file
+    return kind, file
 
 
-def _zstandard():
-    with contextlib.suppress(ImportError):
-        import zstandard
-
-        return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-    with contextlib.suppress(ImportError):
-        from compression import zstd  # Python 3.14
-
-        return zstd.ZstdDecompressor()
-    raise ConfigError('reading .zst files needs zstandard: pip install zstandard')
+def optional(package):
+    """A package that some sources need. Raises ConfigError where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        name = package.removesuffix('.parquet')
+        raise ConfigError(f'this source needs the package {name}: pip install {name}') from None
 
 
-DECODERS = dict(bzip2=bz2.BZ2Decompressor, xz=lzma.LZMADecompressor, zstandard=_zstandard)
-DECODERS |= dict(gzip=functools.partial(zlib.decompressobj, 31))
+def _zstandard(file):
+    zstd = optional('compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd')
+    return zstd.open(file, options={zstd.DecompressionParameter.window_log_max: 31})
 
 
-def _decompressed(chunks, kind, name):
-    decoder = DECODERS[kind]()
-    for chunk in chunks:
-        while chunk := chunk.lstrip(b'\0') if decoder.eof else chunk:
-            decoder = DECODERS[kind]() if decoder.eof else decoder  # files may have several parts
-            try:
-                yield decoder.decompress(chunk)
-            except Exception as error:  # of a class that each library has for itself
-                raise ConfigError(f'{name} is damaged ({kind}: {error})') from None
-            chunk = decoder.unused_data
-    require(decoder.eof, f'{name} is cut short: its {kind} data does not end')
+DECODERS = dict(gzip=gzip.open, bzip2=bz2.open, xz=lzma.open, zstandard=_zstandard)
 
 
 @contextlib.contextmanager
-def intact(name):
-    """What a library raises while it reads a damaged file becomes a ConfigError."""
+def readable(name, advice='is it damaged, cut short or encrypted?'):
+    """What the libraries that read `name` raise becomes a ConfigError."""
     try:
         yield
-    except BROKEN as error:
-        if getattr(error, 'errno', None):  # of the disk
-            raise
-        raise ConfigError(f'{name} is damaged, cut short or encrypted ({error})') from None
+    except ConfigError:
+        raise
+    except Exception as error:  # of many kinds; to the user they are one
+        reason = (str(error).splitlines() or ['no reason given'])[0][:200]
+        reason = f'{type(error).__name__}: {reason}'
+        raise ConfigError(f'{name} cannot be read ({reason}); {advice}') from None
+
+
+# --- the files of a folder or archive: (name, function that opens it, None where it is no file) ---
+
+
+def folder(path):
+    """The files below a folder, by path. Linked folders are read, too, each once."""
+    paths, seen = [], set()
+    for place, inner, names in os.walk(path, onerror=partial(require, False), followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            inner.clear()
+        else:
+            seen.add(real)
+            inner.sort()
+            paths += [Path(place, name) for name in names]
+    for file in sorted(paths):
+        yield str(file.relative_to(path)), partial(open, file, 'rb') if file.is_file() else None
+
+
+def members(file, kind):
+    """The files of a zip or tar archive."""
+    if kind == 'zip':
+        archive = zipfile.ZipFile(file)
+        for member in archive.infolist():
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            if not member.is_dir():
+                yield member.filename, None if is_link else partial(archive.open, member)
+        return
+    archive = tarfile.open(fileobj=file, mode='r|')
+    archive.fileobj.seekable = lambda: False  # as its members are asked
+    while member := archive.next():
+        archive.members.clear()  # it would keep all of them
+        if not member.isdir():
+            content = partial(archive.extractfile, member)
+            yield member.name, content if member.isfile() else None
+    # A damaged header ends the archive, too; a whole one ends with zeros.
+    end = [any(block) for block in iter(partial(archive.fileobj.read, CHUNK), b'')]
+    if any(end) or not end:
+        raise tarfile.ReadError('it has no end')
 
 
 def in_words(left_out):
     """How much was left out, by kind."""
-    found = [f'{number:,} {kind}' for kind, number in sorted(left_out.items())]
-    return ', '.join(found) or 'nothing'
+    return ', '.join(f'{number:,} {kind}' for kind, number in sorted(left_out.items())) or 'nothing'
 
 
-# --- what is in it --------------------------------------------------------------------------------
+# --- text and rows --------------------------------------------------------------------------------
 
 
 def is_text(value):
     """Whether a value is text that can be written as UTF-8."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+    return isinstance(value, str) and value.encode(errors='ignore').decode() == value
 
 
 def lines(file, name, newline='\n'):
@@ -158,7 +156,7 @@ def lines(file, name, newline='\n'):
     come in parts."""
     text = io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', newline)
     number, most = 1, -1 if newline else CHUNK
-    for line in iter(functools.partial(text.readline, most), ''):
+    for line in iter(partial(text.readline, most), ''):
         if '\0' in line or not is_text(line):
             reason = 'a NUL byte' if '\0' in line else 'not UTF-8 (iconv converts other encodings)'
             raise ConfigError(f'{name}, line {number}, is no text: {reason}')
@@ -172,62 +170,30 @@ def whole(file, name):
 
 
 def pieces(file, name):
-    """A text cut at the first line end after PIECE characters, a longer line at a space."""
-    piece = line = ''
+    """A text cut at the first line end after PIECE characters; a long line is cut at a space."""
+    text = ''
     for part in lines(file, name, None):
-        line += part
-        while len(line) > 4 * PIECE:
-            cut = line.rfind(' ', 1, PIECE) + 1 or PIECE
-            yield piece + line[:cut]
-            piece, line = '', line[cut:]
-        if line.endswith('\n'):
-            piece, line = piece + line, ''
-        if len(piece) >= PIECE:
-            yield piece
-            piece = ''
-    yield piece + line
+        text += part
+        while len(text) > 5 * PIECE:
+            cut = text.rfind(' ', 1, PIECE) + 1 or PIECE
+            yield text[:cut]
+            text = text[cut:]
+        if len(text) >= PIECE and text.endswith('\n'):
+            yield text
+            text = ''
+    yield text
 
 
-def members(file, kind):
-    """(name, function that opens it) of each file in a zip or tar archive; None for a link."""
-    if kind == 'zip':
-        archive = zipfile.ZipFile(file)
-        for member in archive.infolist():
-            is_link = stat.S_ISLNK(member.external_attr >> 16)
-            if not member.is_dir():
-                yield member.filename, not is_link and functools.partial(archive.open, member)
-        return
-    archive = tarfile.open(fileobj=file, mode='r|')
-    while member := archive.next():
-        archive.members.clear()  # it would keep all of them
-        if not member.isdir():
-            is_file = member.isfile()
-            yield member.name, is_file and functools.partial(archive.extractfile, member)
-    # A damaged header ends the archive, too; a whole one ends with zeros.
-    end = [any(block) for block in iter(lambda: archive.fileobj.read(CHUNK), b'')]
-    if any(end) or not end:
-        raise tarfile.ReadError('it has no end')
-
-
-def rows(file, kind, name, field):
+def rows(file, kind, name):
     """(place, row) of JSON lines or Parquet. Raises ConfigError."""
     if kind == 'rows':
         for number, line in enumerate(lines(file, name), 1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f'{name}, line {number}, is not JSON: {error}') from None
             if line.strip():
-                yield f'{name}, line {number}', row
+                with readable(place := f'{name}, line {number},', 'is it JSON?'):
+                    row = json.loads(line)
+                yield place, row
         return
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError('reading Parquet needs pyarrow: pip install pyarrow') from None
-    table = pyarrow.parquet.ParquetFile(file)
-    wanted = [field, field.partition('.')[0]] if field else FIELDS
-    columns = [column for column in table.schema_arrow.names if column in wanted]
-    batches = table.iter_batches(1000, columns=columns or None)
+    batches = optional('pyarrow.parquet').ParquetFile(file).iter_batches(100)
     for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
         yield f'{name}, row {number}', row
 
@@ -236,16 +202,15 @@ def text_of(row, field, place, left_out):
     """The text of a row (dict), in `field` or one of FIELDS; '' for null, which is counted.
 
     A dot leads into a field of a field. Raises ConfigError."""
-    value, names = row, row if isinstance(row, dict) else []
+    value, names = row, list(row) if isinstance(row, dict) else []
     field = field or next((name for name in FIELDS if name in names), FIELDS[0])
     for key in [field] if field in names else field.split('.'):
-        names = sorted(value) if isinstance(value, dict) else []
-        if key not in names:
-            there = f'there is {", ".join(names[:20])} (SOURCE:FIELD chooses)' if names else ''
-            raise ConfigError(f'{place}: there is no field {field!r}; {there}')
+        if not isinstance(value, dict) or key not in value:
+            there = f'{", ".join(map(str, names[:20])) or "none"} (SOURCE:FIELD chooses)'
+            raise ConfigError(f'{place} has no field {field!r}; there is {there}')
         value = value[key]
         if value is None:
             left_out['null texts'] += 1
             return ''
-    require(is_text(value), f'{place}: the field {field!r} is not text')
+    require(is_text(value), f'{place} has no text in the field {field!r}')
     return value

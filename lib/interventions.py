@@ -22,14 +22,12 @@ def scaled_loss_weights(loss_weights, stages, languages):
     gradient as shares change the data (Xin et al. 2022, Choi et al. 2023). Raises ConfigError."""
     if not loss_weights:
         return None
-    shares = np.mean(stages, axis=0)
     valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
-    require(
-        valid and len(loss_weights) == len(languages) and np.dot(shares, loss_weights),
-        f'loss_weights must have a number of at least 0 for each of the {len(languages)} '
-        f'languages, and one above 0 for a language that is drawn, not {loss_weights}',
-    )
-    return np.float32(loss_weights) / np.float32(np.dot(shares, loss_weights))
+    valid = valid and len(loss_weights) == len(languages)
+    mean = np.dot(np.mean(stages, axis=0), loss_weights) if valid else 0
+    text = f'one for each of the {len(languages)} languages, one that is drawn above 0'
+    require(mean, f'loss_weights must be numbers of at least 0, {text}, not {loss_weights}')
+    return np.float32(loss_weights) / np.float32(mean)
 
 
 def own_rows(languages, name):
@@ -58,22 +56,23 @@ def freeze_body(model, languages, name):
     return restore
 
 
-def row_pairs(languages):
-    """Pairs (row, source row) for initialising embeddings: (n, 2) int.
+def row_pairs(languages, train_only=''):
+    """Pairs (row, source row) for initialising embeddings: (n, 2) int; of the own rows of
+    train_only where it is given.
 
     Every token of a later language is paired with the token of the first language that is spelled
     the same (as FOCUS does, Dobler and de Melo 2023); for a clone these are all of its tokens. Rows
     that the first language shares are left out. Raises ConfigError when there is no pair."""
-
-    def rows_of(language):
-        spellings = language.corpus.load_tokenizer().spellings()
-        return dict(list(zip(spellings, language.table.tolist()))[UNKNOWN + 1 :])
-
-    first, pairs = rows_of(languages[0]), {}
-    for rows in map(rows_of, languages[1:]):
+    first, *later = (
+        dict([*zip(lang.corpus.load_tokenizer().spellings(), lang.table.tolist())][UNKNOWN + 1 :])
+        for lang in languages
+    )
+    pairs = {}
+    for rows in later:
         for spelling in (spelling for spelling in first if spelling in rows):
             pairs.setdefault(rows[spelling], first[spelling])
-    pairs = [pair for pair in pairs.items() if pair[0] not in languages[0].table]
+    own = set(own_rows(languages, train_only) if train_only else pairs) - {*languages[0].table}
+    pairs = [pair for pair in pairs.items() if pair[0] in own]
     require(pairs, 'init_embeddings: no token of a later language is spelled as one of the first')
     return np.array(pairs)
 
@@ -93,10 +92,9 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
     Returns the names of these languages. Raises ConfigError unless they are all of `languages`
     except train_only, and the bodies have the same shape."""
     known = {(lang.name, lang.corpus.name, lang.order): lang.table for lang in source_languages}
-    tables = [known.get((lang.name, lang.corpus.name, lang.order)) for lang in languages]
-    copied = [(lang, table) for lang, table in zip(languages, tables) if table is not None]
-    names = [language.name for language, _ in copied]
-    missing = ', '.join(sorted({lang.name for lang in languages} - {train_only, *names}))
+    tables = {lang.name: known.get((lang.name, lang.corpus.name, lang.order)) for lang in languages}
+    copied = [lang for lang in languages if tables[lang.name] is not None]
+    missing = ', '.join(name for name in tables if tables[name] is None and name != train_only)
     text = f'{folder} has no language {missing}: only train_only={train_only} may be new'
     require(not missing, text)
     same = vars(source.config) | dict(vocab_size=0) == vars(model.config) | dict(vocab_size=0)
@@ -104,7 +102,7 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
     weights = source.state_dict()
     for name in EMBEDDINGS:
         rows, weights[name] = weights[name], model.state_dict()[name]
-        for language, table in copied:
-            weights[name][language.table] = rows[table]
+        for language in copied:
+            weights[name][language.table] = rows[tables[language.name]]
     model.load_state_dict(weights)
-    return names
+    return [language.name for language in copied]

@@ -6,6 +6,8 @@ the last one. Shapes in comments: L blocks, T positions, V embedding rows. A seq
 embedding rows, 1-D.
 """
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -22,24 +24,24 @@ CONTEXTS += 'other, unrelated', 'own, unrelated'
 
 
 def groups_of(first, second, vocab_size):
-    """The group of each row, (V,) int64: 0 only of the `first` language, 1 only of the `second`,
-    2 shared by both, 3 of neither. Padding is of neither."""
+    """The rows of two languages, {group: (V,) bool}: those that only the first or the second has,
+    both share, or neither has, as padding."""
     has = np.zeros((2, vocab_size), bool)
     has[0, first.table] = has[1, second.table] = True
     has[:, PAD] = False
-    return np.array([3, 0, 1, 2])[has[0] + 2 * has[1]]
+    own = {first.name: has[0] & ~has[1], second.name: has[1] & ~has[0]}
+    return own | dict(shared=has.all(0), others=~has.any(0))
 
 
 def rows_alike(tables, spellings, vocab_size):
     """The rows that stand for one piece in any language: (V, languages) int64.
 
-    Entry e has the rows of all languages whose pieces are spelled like that of row e, itself among
+    Those of row v are the rows of all languages whose pieces are spelled like its own, itself among
     them, then -1. tables, spellings: the rows and the spellings of the pieces of each language."""
     rows_of = {}  # spelling -> rows, each once
-    for table, spelled in zip(tables, spellings):
-        for row, spelling in zip(table.tolist(), spelled):
-            if row != PAD:
-                rows_of.setdefault(spelling, {})[row] = True
+    for row, spelling in itertools.chain(*map(zip, tables, spellings)):
+        if row != PAD:
+            rows_of.setdefault(spelling, {})[row] = True
     alike = np.full((vocab_size, len(tables)), -1)
     for rows in map(list, rows_of.values()):
         alike[rows, : len(rows)] = rows
@@ -50,31 +52,32 @@ def rows_alike(tables, spellings, vocab_size):
 def lens(model, tokens, groups, alike, chunk_logits):
     """What the final norm and head make of the residual stream after each block of one sequence.
 
-    mass   probability of each group of rows, mean over the positions: (groups, L)
-    loss   on the true next piece, nats: (L,)
-    alike  the same with the probabilities of all rows that stand for the piece added up: does the
-           model predict the piece, in any language? (L,)
+    groups: as of `groups_of`; alike: as of `rows_alike`; chunk_logits: at most this many logits are
+    materialised at once. Returns
 
-    Probability spread evenly over two languages makes `loss` log 2 = 0.69 more than `alike`; a
-    larger difference means that the model predicts the other language. chunk_logits: at most this
-    many logits are materialised at once."""
-    tokens = batch_of(model, tokens)
+    mass      probability of each group of rows, mean over the positions: {group: (L,)}
+    loss      on the true next piece, nats: (L,)
+    any_loss  the same with the probabilities of all rows that stand for the piece added up: does
+              the model predict the piece, in any language? (L,)
+
+    Probability spread evenly over two languages makes `loss` log 2 = 0.69 more than `any_loss`; a
+    larger difference means that the model predicts the other language."""
+    tokens, size, measures = batch_of(model, tokens), max(1, chunk_logits // len(alike)), []
+    masks = torch.tensor(np.stack([*groups.values()], 1)).float().to(tokens.device)  # (V, groups)
     targets = tokens[0, 1:]
     members = torch.from_numpy(alike).to(tokens.device)[targets]
-    count, size, measures = groups.max() + 1, max(1, chunk_logits // len(groups)), []
     for states in model.residual_stream(tokens[:, :-1]):
-        mass, losses = np.zeros(count), []
-        for part in torch.arange(len(targets), device=tokens.device).split(size):
+        parts = []
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
             logs = model.head(model.ln_f(states[0, part])).float().log_softmax(-1)
-            sums = logs.exp().sum(0).cpu().double().numpy()
-            mass += np.bincount(groups, sums, count) / len(targets)
-            own = logs.gather(1, targets[part, None])[:, 0]
             every = logs.gather(1, members[part].clamp(min=0))
-            every = every.masked_fill(members[part] < 0, -torch.inf).logsumexp(1)
-            losses.append(-torch.stack([own, every]))
-        measures.append((mass, *torch.cat(losses, 1).mean(1).tolist()))
-    mass, loss, alike = map(np.array, zip(*measures))
-    return dict(mass=mass.T, loss=loss, alike=alike)
+            every = every.masked_fill(members[part] < 0, -torch.inf).logsumexp(1, keepdim=True)
+            own = logs.gather(1, targets[part, None])
+            parts.append(torch.cat([logs.exp() @ masks, -own, -every], 1))
+        measures.append(torch.cat(parts).mean(0))
+    *mass, loss, any_loss = torch.stack(measures, 1).cpu().numpy()
+    return dict(zip(groups, mass)), loss, any_loss
 
 
 # --- losses by position, and after a code switch --------------------------------------------------
@@ -119,21 +122,12 @@ def bins_of(longest):
     return bins | {ALL: slice(0, longest - 1)}
 
 
-def losses_by_bin(losses, bins):
+def sums_by_bin(losses, bins):
     """Sums and numbers of the losses (contexts, T - 1) in each bin: (contexts, bins, 2)."""
     parts = [losses[:, part] for part in bins.values()]
-    sums = [(part.sum(1), np.full(len(losses), part.shape[1])) for part in parts]
-    return np.moveaxis(np.array(sums, float), -1, 0)
+    return np.stack([[(row.sum(), len(row)) for row in part] for part in parts], 1)
 
 
 def mean_loss(sums):
     """Mean loss of mean sums and numbers (..., 2), nan where there are none."""
     return sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], np.nan)
-
-
-def context_gain(sums):
-    """Gain from the second to fourth of CONTEXTS: loss after unrelated text in the same language
-    less loss after the context, nats, of sums (contexts, bins, 2): (3, bins). Unrelated text
-    accounts for the code switch itself, after which the model has to recognise the language."""
-    _, own, other, itself, unrelated_other, unrelated_own = np.moveaxis(mean_loss(sums), -2, 0)
-    return np.stack([unrelated_own - own, unrelated_other - other, unrelated_other - itself], -2)

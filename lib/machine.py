@@ -121,11 +121,9 @@ def available_bytes(device):
 
 
 def largest_micro_batch(config, compute_dtype, device, parameters):
-    """Micro-batch size that should fit the device.
-
-    A sequence keeps for the backward pass what is estimated from the tensors of a block. Kept free:
-    gradients, Adam's moments and copies for the products (16 bytes a parameter), and a chunk of
-    logits."""
+    """Micro-batch size that should fit the device, from the tensors of a block that a sequence
+    keeps for the backward pass. Kept free: gradients, Adam's moments and copies for the products
+    (16 bytes a parameter), and a chunk of logits."""
     width, cuda = config.n_head * config.head_dim, device.type == 'cuda'
     element = 4 if compute_dtype == torch.float32 else 2
     products = (4 * config.n_embd + 5 * width + 3 * config.mlp_dim) * element
@@ -137,10 +135,10 @@ def largest_micro_batch(config, compute_dtype, device, parameters):
 
 
 def micro_batch_of(counts, largest):
-    """Micro-batch size for steps of `counts` sequences, at most `largest`.
+    """Micro-batch size for steps of `counts` sequences, at most `largest`. All micro-batches are
+    padded to it, so that one compiled graph serves them.
 
-    All micro-batches are padded to this one size, so that one compiled graph serves them. A
-    constant count gets its largest divisor; other counts get the size of least total cost, where
+    A constant count gets its largest divisor; other counts get the size of least total cost, where
     each micro-batch costs two sequences on top."""
     sizes = np.arange(1, min(largest, counts.max()) + 1)
     if counts.min() == counts.max():
@@ -166,19 +164,18 @@ def synchronize(device):
         torch.cuda.synchronize(device)
 
 
-def measure_peak(device, dtype, n=None, seconds=0.3):
+@functools.cache
+def measure_peak(device, dtype, seconds=0.3):
     """Floating-point operations per second: the best of repeated n x n matrix products."""
     slow = device.type == 'cpu' and dtype == torch.float16
-    n = n or (8192 if device.type == 'cuda' else 256 if slow else 1024)
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    best, end = float('inf'), time.perf_counter() + seconds
-    while best == float('inf') or time.perf_counter() < end:
-        synchronize(device)
+    n = 8192 if device.type == 'cuda' else 256 if slow else 1024
+    matrix, times = torch.randn(n, n, device=device).to(dtype), []
+    while sum(times) < seconds:
         start = time.perf_counter()
-        a @ b
+        matrix @ matrix
         synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times)
 
 
 @contextlib.contextmanager
@@ -200,7 +197,6 @@ class Processes:
     """This process among those of torchrun: rank, world (how many), device. Alone: 0 of 1."""
 
     def __init__(self, device):
-        """device: the setting of that name; raises ConfigError where it is not there."""
         self.rank, self.world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
         self.distributed, cuda = 'RANK' in os.environ, torch.cuda.is_available()
         if self.distributed and device in ('auto', 'cuda') and cuda:
@@ -223,17 +219,21 @@ class Processes:
 
 
 class Signals:
-    """SIGTERM and Ctrl-C are remembered until the run can stop; a second one ends it at once."""
+    """Context that remembers SIGTERM or Ctrl-C in `number` until the run can stop; a second one
+    ends the process at once."""
 
     number = 0
 
-    def listen(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.remember)
+    def __enter__(self):
+        self.before = {n: signal.signal(n, self.remember) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def remember(self, number, frame):
         self.number = number
         # not print, which may be interrupted in the middle of its own work
         os.write(2, b'\nstopping after this step (Ctrl-C again quits now)\n')
-        for again in (signal.SIGTERM, signal.SIGINT):
+        for again in self.before:
             signal.signal(again, signal.SIG_DFL)

@@ -8,105 +8,89 @@ before a line feed. Files may be compressed.
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from functools import partial
 
-from lib.configurator import ConfigError, require
+from lib.configurator import require
 
 import numpy as np
 
-from lib.formats import XML, intact, lines, opened
-from lib.sources import path_of, sentences
+from lib.formats import XML, lines, opened, readable
+from lib.sources import documents, path_of
 from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 
 CODES = 'bpt', 'ept', 'ph', 'it', 'ut'  # elements of TMX that hold mark-up, not text
 LANGUAGE = '{http://www.w3.org/XML/1998/namespace}lang'
 
 
-def aligned_lines(sources, names=('', '')):
-    """Generator of tuples, a sentence of each of the languages `names` ('' for none).
+def aligned_lines(sources, names):
+    """Generator of tuples, a sentence of each of the languages `names`; '' for none.
 
-    sources: one for each language, or one of pairs. Raises ConfigError for a missing or empty
-    source, and for sources of unequal length. Files are counted before the first sentence is given,
-    since those after a gap would be wrong pairs."""
+    sources: one for each language, or one of pairs. Raises ConfigError, for sources of unequal
+    length before the first sentence: those after a gap would be wrong pairs."""
     has_pairs = len(names) == 2 or re.search(r'\.(tsv|tmx)(\.\w+)?$', sources[0], re.I)
     if len(sources) == 1 and has_pairs:
         yield from _pairs(sources[0], names)
         return
-    counted = []
-    for source in sources:
-        if not source.startswith('hf:'):
-            texts = [bool(text.strip()) for text in sentences(source)]
-            require(any(texts), f'{source} is empty: it has no line of text')
-            counted.append(len(texts))
-    uneven = f'{" and ".join(sources)} are not aligned: both need the same number of lines'
-    found = ' and '.join(f'{number:,}' for number in counted)
-    require(len(set(counted)) < 2, f'{uneven}, not {found}')
+    sentences = partial(documents, of_text=lines)
+    files = [source for source in sources if not source.startswith('hf:')]
+    counts = [sum(1 for _ in sentences(source)) for source in files]
+    numbers = ' and '.join(f'{count:,}' for count in counts)
+    uneven = f'{" and ".join(sources)} need the same number of lines, not {numbers or "these"}'
+    require(len(set(counts)) < 2, uneven)
     for texts in itertools.zip_longest(*map(sentences, sources)):
         require(None not in texts, uneven)
         yield tuple(map(str.strip, texts))
 
 
 def _pairs(source, names):
-    with intact(source), open(path_of(source)[0], 'rb') as file:
+    with readable(source), open(path_of(source)[0], 'rb') as file:
         kind, file = opened(file, source)
         if kind == XML:
             yield from _tmx_pairs(file, source, names)
             return
         for number, line in enumerate(lines(file, source), 1):
-            columns = line.strip('\r\n').split('\t') if line.strip() else ['', '']
-            if len(columns) != 2:
-                found = f'{source}, line {number}, has {len(columns)} columns'
-                advice = 'give two files: --parallel=[FILE.en,FILE.fr]'
-                raise ConfigError(f'{found}, not two separated by a tab; or {advice}')
+            columns = line.split('\t') if line.strip() else ['', '']
+            found = f'{source}, line {number}, has {len(columns)} columns, not two with a tab'
+            require(len(columns) == 2, f'{found}; or give two files: --parallel=[FILE.en,FILE.fr]')
             yield tuple(map(str.strip, columns[: len(names)]))
 
 
 def _tmx_pairs(file, source, names):
-    codes, body = [], None
-    try:
-        for event, element in ElementTree.iterparse(file, ('start', 'end')):
-            if body is None or element.tag == 'body':
-                body = element
-            if element.tag == 'tu' and event == 'end':
-                versions = element.findall('tuv')
-                languages = [_letters(v.get(LANGUAGE) or v.get('lang') or '') for v in versions]
-                texts = dict(zip(languages[::-1], [_text(v.find('seg')) for v in versions[::-1]]))
-                codes = codes or _codes(languages, names, source)
-                yield tuple(texts.get(code, '') for code in codes) or ('',) * len(names)
-                body.clear()  # of what has been read
-    except ElementTree.ParseError as error:
-        raise ConfigError(f'{source} is not a whole TMX file: {error}') from None
+    codes = []
+    for _, unit in ElementTree.iterparse(file):
+        if unit.tag in CODES:
+            unit.text, unit[:] = '', []
+        elif unit.tag == 'tu':
+            texts = {}
+            for version in unit.iter('tuv'):
+                language = version.get(LANGUAGE) or version.get('lang') or ''
+                text = ''.join(''.join(segment.itertext()) for segment in version.iter('seg'))
+                texts.setdefault(_code(language), ' '.join(text.split()))
+            if len(texts) > 1 and not codes:
+                codes = _codes(list(texts), names, source)
+            yield tuple(texts.get(code, '') for code in codes or [None] * len(names))
+            unit.clear()
     require(codes, f'{source} has no translation unit (<tu>) of two languages')
 
 
-def _letters(name):
+def _code(name):
     return re.match('[a-z]*', name.lower())[0]
 
 
 def _codes(found, names, source):
-    """The codes of the languages `names` among those of a translation unit; [] if it has one.
+    """The codes of the languages `names` among those of a translation unit.
 
     A name begins with the code (en, en1); other languages follow in the order of the file."""
-    codes = [code if code in found else '' for code in map(_letters, names)]
-    others = [code for code in dict.fromkeys(found) if code not in codes]
-    if len(set(found)) < 2:
-        return []
-    if len(names) == 1 or codes.count('') in (0, len(others)):
+    codes = [code if code in found else '' for code in map(_code, names)]
+    others = [code for code in found if code not in codes]
+    if len(names) == 1 or codes.count('') == len(others):
         codes = [code or others.pop(0) for code in codes]
-    distinct = '' not in codes and len(set(codes)) == len(names)
+    distinct = all(codes) and len(set(codes)) == len(names)
     languages = f'{source} has the languages {", ".join(found)}'
     require(distinct, f'{languages}; it cannot be told which are {" and ".join(names)}')
     print(f'{source}: {", ".join(f"{name} is its {code}" for name, code in zip(names, codes))}')
     return codes
-
-
-def _text(element):
-    """The text of a segment of TMX, without its mark-up."""
-    if element is None:
-        return ''
-    parts = [element.text or '']
-    for child in element:
-        parts += ['' if child.tag in CODES else _text(child), child.tail or '']
-    return ' '.join(''.join(parts).split())
 
 
 def pack(lines, max_tokens, min_tokens):
@@ -136,42 +120,32 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     the same array twice. parallel: two sources, or one of pairs; for clones also one side (of two
     they take the first) or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
-    require(
-        clones or parallel,
-        f'{first.name} and {second.name} are no clones: their tokens cannot be compared position '
-        'by position, give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tmx], or for the '
-        'matching alone --sentence_1 and --sentence_2',
-    )
+    text = 'give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tmx]'
+    require(clones or parallel, f'{first.name} and {second.name} are no clones: {text}')
     require(len(parallel) <= 2, f'parallel text is one source or two, not {len(parallel)}')
-    if clones and not parallel:
+    if not parallel:
         return test_sequences(first.corpus, pairs, max_tokens)
     languages = [first] if clones else [first, second]
+    names = [language.name for language in languages]
     tokenizers = [language.corpus.load_tokenizer() for language in languages]
-    count = dict(lines=0, long=0, empty=0)
+    count = Counter()
 
     def encoded():
-        for aligned in aligned_lines(parallel, [language.name for language in languages]):
-            tokens = [pieces.encode(line) for pieces, line in zip(tokenizers, aligned)]
-            count['lines'] += 1
-            count['long'] += max(map(len, tokens)) > max_tokens
-            count['empty'] += not all(tokens)
+        for texts in aligned_lines(parallel, names):
+            tokens = [pieces.encode(text) for pieces, text in zip(tokenizers, texts)]
+            count.update(read=1, long=max(map(len, tokens)) > max_tokens, empty=not all(tokens))
             yield tokens
 
     joined = list(itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs))
     lengths = f'{min_tokens} to {max_tokens} tokens'
-    read = (
-        f'{" and ".join(parallel)}: {count["lines"]:,} lines read, {count["long"]:,} of them '
-        f'longer than {max_tokens} tokens and {count["empty"]:,} empty on a side, and the others'
-    )
-    require(
-        joined,
-        f'{read} do not join to a sequence of {lengths}; are the files in the order of the '
-        f'languages ({", ".join(language.name for language in languages)})? Else lower min_tokens',
-    )
-    print(f'{read} joined to {len(joined):,} sequences of {lengths}')
-    for side, (language, pieces) in enumerate(zip(languages, tokenizers)):
+    skipped = f'{count["long"]:,} of them too long, {count["empty"]:,} empty on a side'
+    made = f'{len(joined):,} sequences of {lengths} from {count["read"]:,} lines ({skipped})'
+    order = f'are the files in the order of the languages ({", ".join(names)})?'
+    require(joined, f'{" and ".join(parallel)}: {made}; {order} Else lower min_tokens')
+    print(f'{" and ".join(parallel)}: {made}')
+    for side, (name, pieces) in enumerate(zip(names, tokenizers)):
         tokens = np.concatenate([sides[side] for sides in joined])
-        text = f'{parallel[side % len(parallel)]} for {language.name}'
+        text = f'{parallel[side % len(parallel)]} for {name}'
         warn_of_foreign(text, pieces.count_foreign(tokens), len(tokens))
     arrays = [[np.array(side) for side in sides] for sides in joined]
     return [(sides[0], sides[-1], number) for number, sides in enumerate(arrays)]

@@ -8,70 +8,55 @@ import re
 import textwrap
 import unicodedata
 import warnings
-from collections import namedtuple
 
 import numpy as np
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from lib.estimate import ALL, is_numbered, width_of
+from lib.estimate import ALL, places_of
+from lib.tables import width_of
 
 # --- style ----------------------------------------------------------------------------------------
 
 plt.switch_backend('Agg')  # files only, no windows
 
-SIZE, DPI = (4.6, 3.8), 160  # inches and dots an inch of a panel
+DPI = 160
 # the colours of Okabe and Ito, which colour-blind readers can tell apart
 COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000']
 GREY = '#555555'
-MARKERS, DASHES = 'osD^vP', ['-', '--', '-.']  # of the first language, the second, more
+MARKERS = 'osD^vP'  # of the first language, the second, more
 STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'axes.grid': True, 'grid.alpha': 0.25}
 STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
 STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5, 'text.parse_math': False}
-TITLES = dict(
-    ppl='perplexity on the test set',
-    teff='token efficiency TEff',
-    transfer='transfer',
-    gain='gain over re-reading',
-    accuracy='accuracy after fine-tuning',
-    share='share of {} in the training tokens (%)',
-    shared='share of the vocabulary that both clones use (%)',
-    tokens='tokens of the training run',
-    parameters='parameters of the model without embeddings',
-)
-PERCENTS = ('share', 'shared')
-LEVELS = dict(teff='1: as a monolingual run', transfer='1: as its control')
-LEVELS['gain'] = '1: as re-reading'
 
 
 def legend_entries(axes):
     """{label: artist} of some axes. A name may begin with an underscore, which matplotlib hides."""
-    artists = itertools.chain(*((*ax.containers, *ax.lines) for ax in axes))
-    hidden = re.compile(r'_(child|container)\d+|_nolegend_|').fullmatch
-    named = {str(artist.get_label()): artist for artist in artists}
-    return {label: artist for label, artist in named.items() if not hidden(label)}
+    hidden, entries = re.compile(r'_(child|container)\d+|_nolegend_|').fullmatch, {}
+    for artist in itertools.chain(*((*ax.containers, *ax.lines) for ax in axes)):
+        if not hidden(label := str(artist.get_label())):
+            entries.setdefault(label, artist)
+    return entries
 
 
 @functools.cache
 def fonts_for(letters):
     """Names of installed fonts for some letters (a frozenset): of fixed width, DejaVu Sans, Noto,
     then any. Prints which letters no font has."""
-    families, lacking = (
-        [],
-        {c for c in letters if unicodedata.category(c) not in ('Cc', 'Cf', 'Zs')},
-    )
-    paths = font_manager.findSystemFonts()  # also those that matplotlib's cache does not know yet
+    lacking = {c for c in letters if unicodedata.category(c) not in ('Cc', 'Cf', 'Zs')}
+    families, paths = [], font_manager.findSystemFonts()  # newer than matplotlib's cache
     paths.sort(key=lambda path: ('Noto' not in path, 'Regular' not in path, path))
     for path in [*map(font_manager.findfont, ('monospace', 'DejaVu Sans')), *paths]:
         if not lacking:
-            return families
+            break
         font = font_manager.get_font(path)
         known = font.get_charmap()
-        if any(ord(letter) in known for letter in lacking):
+        found = {letter for letter in lacking if ord(letter) in known}
+        if found:
             font_manager.fontManager.addfont(path)
             families.append(font.family_name)
-            lacking = {letter for letter in lacking if ord(letter) not in known}
+            lacking -= found
     if lacking:
         text = f'{" ".join(sorted(lacking)[:10])} ({len(lacking)} letters)'
         print(f'no installed font has {text}; fonts-noto-core and fonts-noto-cjk have most letters')
@@ -102,67 +87,6 @@ def picture(file, title, size, **layout):
         plt.close(figure)
 
 
-# --- panels of the report -------------------------------------------------------------------------
-
-Panel = namedtuple('Panel', 'png alt')  # bytes, and what they show in words
-# points: (x, y, low, high); without a dash they are not joined
-Line = namedtuple('Line', 'label points color marker dash hollow', defaults=[False])
-
-
-@contextlib.contextmanager
-def panel(into, title, **settings):
-    """Axes to draw on; a Panel of them goes to the list `into`. The legend stands below."""
-    buffer = io.BytesIO()
-    with picture(buffer, '', SIZE) as ((axes,),):
-        axes.set(title=textwrap.fill(title, 54), **settings)
-        yield axes
-        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
-        if any(line.get_markerfacecolor() == 'white' for line in axes.lines):
-            look = dict(color=GREY, marker='o', mfc='white', ms=7, ls=':')
-            axes.plot([], [], label='hollow: the paper', **look)
-            alt += '; hollow markers: the paper'
-    into.append(Panel(buffer.getvalue(), alt))
-
-
-def stitch(panels):
-    """One PNG (bytes) of a figure's panels, two beside each other."""
-    pictures = [plt.imread(io.BytesIO(panel.png))[:, :, :3] for panel in panels]
-    if len(pictures) % 2 and len(pictures) > 1:
-        pictures.append(np.ones_like(pictures[0]))
-    rows = [np.hstack(pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
-    buffer = io.BytesIO()
-    plt.imsave(buffer, np.vstack(rows), format='png')
-    return buffer.getvalue()
-
-
-def draw_points(axes, lines, what):
-    """Markers, 90% bars and lines through the means; a bar that leaves the picture is an arrow."""
-    lines = [line for line in lines if line.points]
-    ys = [y for line in lines for _, y, _, _ in line.points]
-    top, labels = 1.8 * max(ys, default=1), set()
-    for line in lines:
-        x, y, low, high = np.array(sorted(line.points)).T
-        look = dict(color=line.color, ms=5, zorder=3)
-        if line.hollow:
-            look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
-        if line.label not in labels:
-            look['label'] = line.label
-        labels.add(line.label)
-        if line.dash:
-            places = np.unique(x)
-            means = [y[x == place].mean() for place in places]
-            dash = ':' if line.hollow else line.dash
-            axes.plot(places, means, ls=dash, lw=1.4, color=line.color, zorder=2)
-        bars = [y - low, np.minimum(high, top) - y]
-        axes.errorbar(x, y, bars, fmt=line.marker, capsize=3, elinewidth=1.2, **look)
-        if (high > top).any():
-            axes.plot(x[high > top], np.full((high > top).sum(), top), '^', color=line.color, ms=6)
-    if what in LEVELS:
-        axes.axhline(1, color=GREY, lw=1, zorder=1, label=LEVELS[what])
-    if what == 'ppl' and ys and max(ys) > 4 * min(ys):
-        log_ticks(axes.yaxis)
-
-
 def log_ticks(axis, write='{:g}'.format):
     """A log axis with plain numbers on it."""
     axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
@@ -171,6 +95,37 @@ def log_ticks(axis, write='{:g}'.format):
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_locator(NullLocator())
+
+
+# --- panels of the report -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def panel(panels, title, **labels):
+    """Axes to draw on; their PNG (bytes) and what it shows in words go to the list `panels`."""
+    buffer = io.BytesIO()
+    with picture(buffer, '', (4.6, 3.8)) as ((axes,),):
+        axes.set(title=textwrap.fill(title, 54), **labels)
+        yield axes
+        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
+        if any(line.get_markerfacecolor() == 'white' for line in axes.lines):
+            axes.plot([], [], 'o:', color=GREY, mfc='white', ms=7, label='hollow: the paper')
+            alt += '; hollow markers: the paper'
+    panels.append((buffer.getvalue(), alt))
+
+
+def draw_points(axes, points, top, fmt, **look):
+    """Markers with 90% bars at points (x, y, low, high), and from three places on a line through
+    their means. A bar that leaves the picture at `top` ends in an arrow. fmt: marker and dash."""
+    x, y, low, high = np.array(sorted(points)).T
+    places = np.unique(x)
+    if len(places) > 2:
+        means = [y[x == place].mean() for place in places]
+        axes.plot(places, means, fmt[1:], lw=1.4, color=look['color'], zorder=2)
+    bars = [y - low, np.minimum(high, top) - y]
+    axes.errorbar(x, y, bars, fmt=fmt[0], capsize=3, elinewidth=1.2, **dict(ms=5, zorder=3) | look)
+    over = x[high > top]
+    axes.plot(over, np.full(len(over), top), '^', color=look['color'], ms=6)
 
 
 # --- studies --------------------------------------------------------------------------------------
@@ -185,9 +140,8 @@ def axis_of(places):
 
     Numbers stand at their value, or at its logarithm where they grow by factors; bins and names
     stand beside each other. The mean over all bins is in the tables only."""
-    places = [place for place in places if place != ALL] or list(places)
-    if is_numbered(places) and places != [ALL]:
-        places.sort(key=lambda place: int(re.match('[0-9]+', str(place))[0]))
+    places, _ = places_of([places])
+    places = [place for place in places if place != ALL] or places
     x = range(len(places))
     if all(isinstance(place, int) for place in places):
         gaps = np.diff(places)
@@ -221,9 +175,9 @@ def draw_study(path, title, results, axis):
         for ax in axes.flat[len(panels) :]:
             ax.axis('off')
         for kind, same in kinds.items():
-            limits = [(-0.03, 1.03)] if kind in UNIT else [ax.get_ylim() for ax in same]
-            for ax in same:
-                ax.set_ylim(min(limits)[0], max(high for _, high in limits))
+            lows, highs = zip(*(ax.get_ylim() for ax in same))
+            limits = (-0.03, 1.03) if kind in UNIT else (min(lows), max(highs))
+            plt.setp(same, ylim=limits)
 
 
 def draw_lines(axes, series, labels, names, axis):
@@ -231,7 +185,7 @@ def draw_lines(axes, series, labels, names, axis):
     and their lines a marker each; they stand a little beside each other. labels, names: {text:
     number}, of the whole picture."""
     x = axis_of(dict.fromkeys(place for cells in series.values() for place in cells))
-    numbered, several, gaps = is_numbered(x), len(labels) > 1, np.diff(list(x.values()))
+    (_, numbered), several, gaps = places_of([x]), len(labels) > 1, np.diff(list(x.values()))
     apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / len(series))])
     for number, ((label, name), cells) in enumerate(series.items()):
         control, places = name in CONTROLS, [place for place in x if place in cells]
@@ -278,34 +232,33 @@ def draw_matching(path, title, results):
     A line that ends at ... leads to a token before or after those that are shown."""
     found = {label: result.more for label, result in results.items() if result.more}
     first, end = next(iter(found.values()))['shown']
-    texts = [tokens[first:end] for more in found.values() for tokens in more['tokens']]
-    space = 1.6  # behind each token, characters
-    width = max([30] + [sum(width_of(text) + space for text in line) for line in texts])
+    rows = [tokens[first:end] for more in found.values() for tokens in more['tokens']]
+    lengths = [np.array([width_of(token) + 1.6 for token in row]) for row in rows]  # with a space
+    width, lengths = max(30, *(row.sum() for row in lengths)), iter(lengths)
     cosines = [cosine for more in found.values() for *_, cosine in more['matches']] or [0]
     scale, colors = plt.Normalize(min(cosines), max(cosines)), plt.get_cmap('viridis_r')
-    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(found)
     box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
     look = dict(ha='center', va='center', fontsize=10, family='monospace')
+    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(found)
     with picture(path, title, size, nrows=len(found)) as axes:
         for ax, (label, more) in zip(axes[:, 0], found.items()):
             places = []  # of each side, {position: x}
-            for tokens, y in zip(more['tokens'], (1, 0)):
-                lengths = np.array([width_of(text) + space for text in tokens[first:end]])
-                x = (width - lengths.sum() - space) / 2 + np.cumsum(lengths) - lengths / 2
+            for tokens, name, y in zip(more['tokens'], more['names'], (1, 0)):
+                row = next(lengths)
+                x = (width - row.sum()) / 2 + np.cumsum(row) - row / 2
                 places.append(dict(enumerate(x, first)))
                 for position, x in places[-1].items():
                     ax.text(x, y, tokens[position], bbox=box, zorder=5, **look)
+                ax.text(-6, y, name, ha='right', va='center')
             for *tokens, cosine in more['matches']:
-                if tokens[0] not in places[0] and tokens[1] not in places[1]:
-                    continue
                 x, weight = [], float(scale(cosine))
+                if not any(token in place for token, place in zip(tokens, places)):
+                    continue
                 for place, token, y in zip(places, tokens, (1, 0)):
                     x.append(place.get(token, -3 if token < first else width + 3))
                     if token not in place:
                         ax.text(x[-1], y, '...', **look)
                 ax.plot(x, [0.91, 0.09], color=colors(weight), lw=0.6 + 2.4 * weight)
-            for name, y in zip(more['names'], (1, 0)):
-                ax.text(-6, y, name, ha='right', va='center')
             margin = 7 + 1.3 * max(map(width_of, more['names']))
             ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15), title=label)
             ax.axis('off')

@@ -7,8 +7,6 @@ import re
 
 from lib.runs import DEFAULTS, FREE, LAW, SEED, comparable, differing
 
-DRAWN_PPL = 1e6  # a larger perplexity is a number of the tables only
-
 
 class Run:
     """The rows of a run, and what tables and figures ask of it.
@@ -22,6 +20,9 @@ class Run:
         self.rows = [row for row in rows if row['tokens_seen']]
         self.monolingual = any(row['monolingual'] for row in rows)
         self.languages = [row['name'] for row in self.rows]
+        self.who = '/'.join(self.languages)
+        if self.languages[3:]:
+            self.who = f'{self.languages[0]}..{self.languages[-1]}'
         self.tokens = sum(row['tokens_seen'] for row in self.rows)
         self.text = [json.loads(row['group'])[1:] for row in self.rows]  # that measures them
         s, stages = self.settings, list(zip(*(row['shares'] for row in self.rows)))
@@ -33,11 +34,6 @@ class Run:
         self.size = f'{s["n_layer"]} layers of {s["n_embd"]}'
 
     @property
-    def who(self):
-        names = self.languages
-        return '/'.join(names) if len(names) < 4 else f'{names[0]}..{names[-1]}'
-
-    @property
     def asked(self):
         """Rows of the languages that have a control; without any, of those with less than half of
         the tokens, else of the last one."""
@@ -47,8 +43,8 @@ class Run:
 
 
 def runs_of(rows):
-    """The runs of some rows, by name, numbers in it as numbers. Rows get the `name` of their
-    language, with its order."""
+    """The runs of some rows, by name. Rows get the `name` of their language, with its order; null,
+    where it is the infinity of the row's kind, becomes that."""
     found = {}
     for row in json.loads(json.dumps(rows), parse_constant=lambda name: None):
         for key in [key for key in row if key.endswith('_interval') and row[key]]:
@@ -56,12 +52,13 @@ def runs_of(rows):
             row[key] = -math.inf if low is None else low, math.inf if high is None else high
         if row['reading'] and row['mlte'] is None:  # beyond all budgets of the law
             row |= dict(mlte=math.inf, teff=1.0 if row['monolingual'] else math.inf)
-        row['name'] = ' '.join(filter(None, (row['language'], row['order'])))
+        row['name'] = f'{row["language"]} {row["order"]}'.strip()
         found.setdefault(row['run'], []).append(row)
     return [Run(found[name]) for name in sorted(found, key=natural)]
 
 
 def natural(name):
+    """A key that sorts numbers in a name as numbers."""
     return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)]
 
 
@@ -69,21 +66,20 @@ def ratio_of(stages):
     """'90/10', '90/10 then 10/90', '50/5.56 x9'."""
     texts = []
     for stage in stages:
-        shares = [f'{100 * share:.3g}' for share in stage]
-        runs = [(share, len(list(same))) for share, same in itertools.groupby(shares)]
-        parts = [f'{share} x{n}' if n > 3 else '/'.join([share] * n) for share, n in runs]
+        same = itertools.groupby(f'{100 * share:.3g}' for share in stage)
+        counts = [(share, len(list(equal))) for share, equal in same]
+        parts = [f'{share} x{n}' if n > 3 else '/'.join([share] * n) for share, n in counts]
         texts.append('/'.join(parts))
-    texts = texts if len(set(texts)) > 1 else texts[:1]
-    return ' then '.join(texts) if len(texts) < 6 else f'{texts[0]} to {texts[-1]}'
+    return ' then '.join(texts)
 
 
-def grouped(runs, may_differ, same_text=True):
-    """Lists of runs that differ in these settings only, and were measured on equal texts."""
+def grouped(runs, may_differ):
+    """Lists of runs that differ in their seed and in `may_differ` alone."""
     groups = []
     for run in runs:
         for group in groups:
             differ = differing(run.settings, group[0].settings, FREE | SEED | may_differ)
-            if not differ and (run.text == group[0].text or not same_text):
+            if not differ and ('corpora' in may_differ or run.text == group[0].text):
                 group.append(run)
                 break
         else:
@@ -93,7 +89,8 @@ def grouped(runs, may_differ, same_text=True):
 
 def usual_of(runs):
     """The most frequent value of each setting."""
-    values = {name: [run.settings.get(name) for run in runs] for name in runs[0].settings}
+    names = set().union(*(run.settings for run in runs))
+    values = {name: [run.settings.get(name) for run in runs] for name in names}
     return {name: max(every, key=every.count) for name, every in values.items()}
 
 
@@ -111,33 +108,33 @@ def as_text(value):
 
 def named_groups(runs, laws):
     """[dict(title, common, differing, runs: [(short name, run)])] of the runs of one model and
-    optimisation. A short name has what differs: languages, ratio, settings."""
+    optimisation. A short name has what differs: ratio and settings."""
     labels, found = {law['group']: law['label'].partition(', ')[2] for law in laws}, {}
-    for group in grouped(runs, LAW, same_text=False):
+    for group in grouped(runs, LAW):
         title, usual = labels[group[0].rows[0]['group']], usual_of(group)
         if title in found:  # the label does not name the setting in which they differ
             title += f', {caption(usual, found[title]["usual"], LAW)}'
-        about = found[title] = dict(title=title, usual=usual, runs=[], differing=set())
+        differ = {name for run in group for name in differing(run.settings, usual, FREE | SEED)}
+        about = dict(title=title, usual=usual, common=caption(usual, DEFAULTS, differ), runs=[])
         for run in group:
-            other = run.settings['languages'] != usual['languages']
-            text = caption(run.settings, usual, {'corpora'} if other else set())
-            about['runs'].append((f'{run.who} {run.ratio} {text}'.strip(), run))
-            about['differing'].update(differing(run.settings, usual, FREE | SEED))
-        about['common'] = caption(usual, DEFAULTS, about['differing'])
+            named = run.settings['languages'] != usual['languages']
+            text = caption(run.settings, usual, {'corpora'} if named else set())
+            about['runs'].append((f'{run.ratio} {text}'.strip(), run))
+        found[title] = about | dict(differing=sorted(differ))
     return list(found.values())
 
 
 def measured(row, key):
-    """(value, low, high) of a measure and its 90% interval, or None. A TEff beyond the law stands
-    at its lower limit, without an upper end."""
+    """(value, low, high) of a measure and its 90% interval; None where it is unknown, or a
+    perplexity too large to draw. A TEff beyond the law is at its lower limit, without upper end."""
     value = row.get(key)
-    if value is None or ('ppl' in key and value > DRAWN_PPL):
+    if value is None or ('ppl' in key and value > 1e6):
         return None
     if math.isinf(value):
         limit = row['largest_budget'] / row['tokens_seen']
         return limit, limit, math.inf
     low, high = row.get(f'{key}_interval') or (value, value)
     if key == 'ppl':
-        half = min(1.645 * (row['ppl_se'] or 0), value / 2)
+        half = 1.645 * (row['ppl_se'] or 0)
         low, high = value - half, value + half
     return value, max(0, min(low, value)), max(high, value)

@@ -65,11 +65,13 @@ def differing(first, second, may_differ):
 def refuse_other_settings(stored, settings, out, may_differ=FREE):
     """Raises ConfigError when the run in `out` was made with settings that must be equal."""
     stored = full_settings(stored)
-    differ = '; '.join(
-        f'{name} is {stored.get(name)!r} there and {settings.get(name)!r} now'
-        for name in differing(stored, settings, may_differ)
+    names, advice = differing(stored, settings, may_differ), 'choose another out_dir'
+    if names == ['max_steps'] and stored['lr_schedule'] == 'wsd':
+        advice += f', and branch off it with init_from={out}'
+    text = (
+        f'{name} is {stored.get(name)!r} there and {settings.get(name)!r} now' for name in names
     )
-    require(not differ, f'{out} is a run of other settings: {differ}; choose another out_dir')
+    require(not names, f'{out} is a run of other settings: {"; ".join(text)}; {advice}')
 
 
 def comparable(run):
@@ -135,21 +137,19 @@ def checked(run, name):
     Raises ValueError, LookupError or TypeError where the file is damaged."""
     languages, settings = {}, full_settings(run['settings'])
     orders = dict(zip(settings['languages'], settings['orders']))
-    for key, language in run['languages'].items():
-        ppl, ppl_se, seen = language['ppl'], language.get('ppl_se'), language['tokens_seen']
-        if ppl_se is not None and not math.isfinite(ppl_se):
-            ppl_se = None  # of a single document, as older runs have it
-        valid = isinstance(language['corpus'], str) and ppl > 0 and seen >= 0
-        if not valid or (ppl_se is not None and ppl_se < 0):
+    for key, result in run['languages'].items():
+        ppl, error, seen = result['ppl'], result.get('ppl_se'), result['tokens_seen']
+        if error is not None and not math.isfinite(error):
+            error = None  # of a single document, as older runs have it
+        if not (isinstance(result['corpus'], str) and ppl > 0 <= seen and (error or 0) >= 0):
             raise ValueError
-        documents = [language.get(f'document_{what}') or [1.0] for what in ('loss', 'tokens')]
-        documents = np.array(documents, float)
+        about = dict(ppl_se=error, order=orders.get(key, ''), log_ppl=[math.log(ppl)])
+        names = 'document_loss', 'document_tokens'
+        documents = np.array([result.get(name) or [1.0] for name in names], float)
         documents = documents[:, documents[1] > 0]
         if not np.isfinite(documents).all():
             documents = np.ones((2, 1))  # their error is unknown
-        language = language | dict(zip(('document_loss', 'document_tokens'), documents))
-        order, log_ppl = orders.get(key, ''), [math.log(ppl)]
-        languages[key] = language | dict(ppl_se=ppl_se, order=order, log_ppl=log_ppl)
+        languages[key] = result | about | dict(zip(names, documents))
     run = run | dict(run=name, settings=settings, languages=languages, seeds=[settings['seed']])
     stages = np.array(settings['stages'], float)  # raises where it is no matrix
     if not trained(run) or stages.shape[1] != len(settings['languages']):
@@ -183,8 +183,7 @@ def trained(run):
 
 def is_monolingual(run):
     """Whether a run has seen one language from scratch, and is not a control."""
-    settings = run['settings']
-    return len(trained(run)) == 1 and not settings['only'] and not settings['train_only']
+    return len(trained(run)) == 1 and not (run['settings']['only'] or run['settings']['train_only'])
 
 
 def group_of(run, language):
@@ -205,17 +204,11 @@ def label_of(run, language):
 
 
 def controls_of(run, name, runs):
-    """The control runs of language `name` of a run: trained on its sequences in the same steps,
-    without the other languages. Their learning rates are their own."""
+    """The control runs of language `name` of a run: trained on its sequences, without the other
+    languages. Their learning rates are their own."""
     key = key_of(run, name, CONTROL)
     found = (r for r in runs if r['settings']['only'] == name and name in r['languages'])
     return [other for other in found if key_of(other, name, CONTROL) == key]
-
-
-def best_control(run, name, runs):
-    """The control run of language `name` of a run with the lowest perplexity, or None."""
-    candidates = controls_of(run, name, runs)
-    return min(candidates, key=lambda c: c['languages'][name]['ppl'], default=None)
 
 
 def decay_start(max_steps, decay_fraction=0.2):

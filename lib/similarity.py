@@ -2,7 +2,7 @@
 
 Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes studies of them.
 Shapes in comments: L blocks, T positions, C width, V embedding rows. A sequence is given as
-embedding rows, 1-D, and may be padded with 0 at its end.
+embedding rows (T,), and may be padded with 0 at its end.
 """
 
 from lib.configurator import require
@@ -42,18 +42,16 @@ def token_cosines(*states):
 def match_tokens(cosines, threshold=0):
     """Row and column indices of the matched tokens of a matrix of cosines (T1, T2) (Appendix G).
 
-    A maximum-weight full matching: every token of the shorter side gets one of the longer side,
-    and no token has two. With a threshold a pair must have a cosine above it, so tokens may stay
-    unmatched: the matching has the largest weight among the pairs that are left."""
-    cosines = np.asarray(cosines, dtype=np.float64)
+    A maximum-weight matching. Without a threshold it is full: every token of the shorter side has
+    one of the longer side. With one it is of the pairs above it, so tokens may stay unmatched."""
+    cosines = np.asarray(cosines, float)
     if not threshold:
-        return linear_sum_assignment(cosines, maximize=True)
+        return np.stack(linear_sum_assignment(cosines, maximize=True))
     graph = networkx.Graph()
-    for i, j in np.argwhere(cosines > threshold):
-        graph.add_edge(('row', int(i)), ('column', int(j)), weight=cosines[i, j])
-    matches = [dict(ends) for ends in networkx.max_weight_matching(graph)]
-    pairs = sorted((match['row'], match['column']) for match in matches)
-    return np.array(pairs, dtype=int).reshape(-1, 2).T
+    for i, j in np.argwhere(cosines > threshold).tolist():
+        graph.add_edge((0, i), (1, j), weight=cosines[i, j])
+    ends = map(dict, networkx.max_weight_matching(graph))  # {0: row, 1: column}
+    return np.array(sorted((pair[0], pair[1]) for pair in ends), int).reshape(-1, 2).T
 
 
 def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
@@ -65,8 +63,8 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
     all pairs      of all pairs of tokens: the control for anisotropy
     retrieval      share of tokens whose nearest in the other sequence is the one at their position,
                    else their match, which these cosines have chosen; both directions averaged
-    share          share of the tokens matched above the threshold (if one is given)
-    hsic           what linear CKA is made of, see `hsic_terms`, over the pairs of `retrieval`"""
+    linear CKA     what it is made of, see `hsic_terms`, over the pairs of `retrieval`
+    share of tokens matched  above the threshold (if one is given)"""
     states = [hidden_states(model, tokens) for tokens in (tokens_1, tokens_2)]
     cosines = token_cosines(*states)
     lengths = cosines.shape[1:]
@@ -77,11 +75,11 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
         same = lengths[0] == lengths[1] == len(rows)
         require(same, f'clones need sequences of one length, not {lengths[0]} and {lengths[1]}')
         measures['same position'] = cosines[:, rows, columns].mean(1)
-    measures['retrieval'] = np.array([retrieval(c, rows, columns) for c in cosines])
+    measures['retrieval'] = [retrieval(block, rows, columns) for block in cosines]
+    measures['linear CKA'] = [hsic_terms(x[rows], y[columns]) for x, y in zip(*states)]
     if threshold:
-        matches = np.array([len(match_tokens(c, threshold)[0]) for c in cosines])
-        measures['share'] = 2 * matches / sum(lengths)
-    measures['hsic'] = np.array([hsic_terms(x[rows], y[columns]) for x, y in zip(*states)])
+        matches = [match_tokens(block, threshold).shape[1] for block in cosines]
+        measures['share of tokens matched'] = 2 * np.array(matches) / sum(lengths)
     return measures
 
 
@@ -124,10 +122,8 @@ def loss_gradients(model, tokens):
     """{parameter: gradient} of the mean next-token loss of one sequence."""
     idx = batch_of(model, tokens)
     require(idx.shape[1] > 1, 'a sequence of one token has no next token, so no gradient')
-    with torch.enable_grad():
-        loss = model(idx[:, :-1], idx[:, 1:])
     names, parameters = zip(*model.named_parameters())
-    return dict(zip(names, torch.autograd.grad(loss, parameters)))
+    return dict(zip(names, torch.autograd.grad(model(idx[:, :-1], idx[:, 1:]), parameters)))
 
 
 def gradient_similarity(model, tokens_1, tokens_2):
@@ -169,7 +165,7 @@ def compare_vectors(first, second, times, seed=0):
         'CSLS': by_csls,
         'second': second @ first.mean(0),
     }
-    measures = Estimate.of(torch.stack(list(values.values()), 1)).over(values)
+    measures = dict(zip(values, Estimate.of(torch.stack(list(values.values()), 1))))
     # The mean over all pairs is the product of the two mean vectors; its spread is the sum of what
     # the vectors of each side add to it.
     x, y = measures['all pairs'], measures.pop('second')
@@ -225,13 +221,15 @@ def transformed(first, second, seed=0):
     return {'as trained': sides, 'centred': centred, 'rotated': rotated}
 
 
-def word_vectors(word2vec, sentences, rows, dim, seed=0):
-    """{kind: vectors (rows, dim)} of Gensim's Word2Vec class on sentences, which it reads twice.
+def word_vectors(sentences, rows, dim, seed=0):
+    """{kind: vectors (rows, dim)} of Gensim's Word2Vec on sentences, which it reads twice.
 
     As in the paper: continuous bag of words, 5 on each side, 20 noise words, one epoch. Rows that
     occur less than five times get zeros. With several threads the result depends on their race."""
+    from gensim.models import Word2Vec
+
     how = dict(vector_size=dim, window=5, negative=20, epochs=1, seed=seed + 1, workers=1)
-    model, vectors = word2vec(sentences, **how), {}
+    model, vectors = Word2Vec(sentences, **how), {}
     for kind, found in dict(input=model.wv.vectors, output=model.syn1neg).items():
         vectors[kind] = torch.zeros(rows, dim)
         vectors[kind][[int(word) for word in model.wv.index_to_key]] = torch.from_numpy(found)

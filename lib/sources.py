@@ -5,7 +5,7 @@ FILE                      a text file, cut at line ends into pieces of about 16 
 FOLDER                    all such files below it, by path; a .txt file is a document
 FILE:FIELD, FOLDER:FIELD  rows have their text in FIELD instead of `text` or `complete_text`;
                           translation.en is the field `en` of the field `translation`
-docs                      documentation strings of the packages that requirements.txt installs
+docs                      documentation strings of the packages in requirements.txt
 eltec:eng, eltec:fra, ... 100 novels of the European Literary Text Collection, downloaded
 eltec:FOLDER              a local copy of them (or its archive), or other TEI files (.xml)
 hf:OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]
@@ -14,43 +14,45 @@ hf:OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]
 Files may be compressed (.gz, .bz2, .xz, .zst). formats.py knows what a file is.
 """
 
-import ast
 import contextlib
-import functools
 import importlib.metadata
-import inspect
-import itertools
+import io
 import os
 import re
+import urllib.request
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from lib.configurator import ConfigError, require
 
-from tqdm import tqdm
-
-from lib.eltec import eltec
-from lib.formats import in_words, intact, lines, members, opened, pieces, rows, text_of, whole
-from lib.workers import in_order
+from lib import formats
+from lib.formats import in_words, opened, optional, readable, text_of
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements.txt'
-READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|t[gbx]z2?)(\.(gz|bz2|xz|zst))?$'  # in a folder
-PACKED = r'\.(gz|bz2|xz|zst|zip|t[gbx]z2?|parquet)$'  # files that may hold more text than bytes
+READ = r'\.(txt|jsonl|ndjson|json|parquet|zip|tar|t[gbx]z2?)(\.(gz|bz2|xz|zst))?'  # in a folder
 
 
-def documents(source, notes=None):
+def documents(source, notes=None, of_text=formats.pieces):
     """Generator of the documents (str) of a source; '' for a null text.
 
-    notes: dict that gets `left_out`, a Counter of what was not read, by kind, and the `revision` of
-    a dataset. Raises ConfigError for what cannot be read."""
+    notes: dict that gets `left_out`, a Counter of what was not read, by kind; `is_one_text` for
+    pieces of a single text file; and the `revision` of a dataset. of_text: formats.pieces, or
+    formats.lines for one side of parallel text. Raises ConfigError for what cannot be read."""
     notes = {} if notes is None else notes
-    left_out = notes['left_out'] = Counter()
+    notes['left_out'] = Counter()
     kind, _, rest = source.partition(':')
     if source == 'docs':
         return docs()
     if kind == 'eltec':
-        return eltec(rest, left_out)
-    return hugging_face(rest, notes) if kind == 'hf' else files(source, left_out)
+        return eltec(rest, notes['left_out'])
+    if kind == 'hf':
+        return hugging_face(rest, notes)
+    path, field = path_of(source)
+    if path.is_dir() and of_text is not formats.lines:
+        return _read_all(formats.folder(path), path, field, notes)
+    return _read(partial(open, path, 'rb'), path, field, notes, of_text)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -66,180 +68,161 @@ def path_of(source):
     return Path(path), field
 
 
-def is_text_file(source):
-    """Whether a source is a single text file, whose documents are pieces of one text."""
-    if source.partition(':')[0] in ('docs', 'eltec', 'hf') or path_of(source)[0].is_dir():
-        return False
-    with open(path_of(source)[0], 'rb') as file:
-        return opened(file, source)[0] == 'text'
+def _read_all(found, place, field, notes):
+    """Documents of the files of a folder or archive: (name, function that opens it or None)."""
+    read, left_out = False, notes['left_out']
+    for name, open_file in found:
+        name = os.path.normpath(name)
+        ending = re.search(r'(\.\w+(\.(gz|bz2|xz|zst))?)?$', name.lower())[0]
+        hidden = re.search(r'(^|/)\.', name)
+        if open_file and not hidden and re.fullmatch(READ, ending):
+            read = True
+            yield from _read(open_file, f'{place}/{name}', field, notes, formats.whole)
+        else:
+            kind = 'hidden' if hidden else ending or 'without ending'
+            left_out[kind if open_file else 'links or devices'] += 1
+    tei = f'; eltec:{place} reads TEI files' if left_out['.xml'] else ''
+    reason = f'{place} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
+    require(read, reason)
 
 
-def file_bytes(source):
-    """Bytes of a source's files, which are at least those of its text; None where not known."""
-    if source.partition(':')[0] in ('docs', 'eltec', 'hf'):
-        return None
-    paths = paths_of(path_of(source)[0], Counter())
-    packed = any(re.search(PACKED, path.name, re.I) for path in paths)
-    return None if packed else sum(path.stat().st_size for path in paths)
+def _read(open_file, name, field, notes, of_text):
+    with readable(name), open_file() as file:
+        kind, file = opened(file, str(name))
+        if kind == 'text':
+            if of_text is formats.pieces:
+                notes['is_one_text'] = True
+            yield from of_text(file, name)
+        elif kind in ('rows', 'parquet'):
+            for place, row in formats.rows(file, kind, name):
+                yield text_of(row, field, place, notes['left_out'])
+        elif kind in ('zip', 'tar') and of_text is not formats.lines:
+            yield from _read_all(formats.members(file, kind), name, field, notes)
+        else:
+            raise ConfigError(f'{name} is {kind}; text, JSON lines, Parquet, tar and zip are read')
 
 
-def is_read(path, left_out, folder=None):
-    """Whether a file of a folder or an archive is read, by its name; if not, it is counted."""
-    name = str(path.relative_to(folder) if folder else Path(path)).lower()
-    kind = re.search(r'(\.\w+(\.(gz|bz2|xz|zst))?)?$', name)[0] or 'without ending'
-    kind = 'hidden' if re.search(r'(^|/)\.', name) else kind
-    read = kind != 'hidden' and re.search(READ, name)
-    left_out.update([] if read else [kind])
-    return bool(read)
+# --- ELTeC: novels in TEI -------------------------------------------------------------------------
+
+ELTEC = 'https://github.com/COST-ELTeC/ELTeC-{}/archive/HEAD.tar.gz'
+BREAKS = 'pb', 'lb', 'cb', 'gb', 'milestone'  # elements that may stand between or within words
+BLOCKS = 'body', 'div', 'quote', 'lg', 'floatingText'  # elements whose children are lines
 
 
-def paths_of(path, left_out):
-    """The files of a folder that are read, by path; linked folders are read, too, each once."""
-    if path.is_file():
-        return [path]
-    waiting, seen, paths = [path], set(), []
-    for start in waiting:
-        for folder, inner, names in os.walk(start, onerror=functools.partial(require, False)):
-            if os.path.realpath(folder) in seen:
-                inner.clear()
-                continue
-            seen.add(os.path.realpath(folder))
-            waiting += sorted(p for p in (Path(folder, name) for name in inner) if p.is_symlink())
-            paths += [Path(folder, name) for name in names]
-    broken = [name for name in paths if not name.is_file()]
-    left_out.update(['broken links'] * len(broken))
-    paths = [name for name in sorted({*paths} - {*broken}) if is_read(name, left_out, path)]
-    require(paths, no_text(path, left_out))
-    return paths
+def eltec(place, left_out):
+    """Novels of ELTeC: the body of level 1, or of level 0 of a language that has no level 1.
+
+    place: a language (downloaded), or a folder or archive. Raises ConfigError."""
+    valid = os.path.exists(place) or re.fullmatch('[A-Za-z0-9-]+', place)
+    require(valid, f'there is no {place!r}: eltec: takes a folder or a language, as in eltec:eng')
+    found = False
+    for name, xml in _novels(place if os.path.exists(place) else ELTEC.format(place)):
+        if text := _body(xml, f'{place}, {name},'):
+            found = True
+            yield text
+        else:
+            left_out[f'{name} (no <text><body>)'] += 1
+    reason = f'no *.xml, level1/*.xml or level0/*.xml; left out: {in_words(left_out)}'
+    require(found, f'{place} holds no TEI novels: {reason}')
 
 
-def no_text(path, left_out):
-    tei = f'; eltec:{path} reads TEI files' if left_out['.xml'] else ''
-    return f'{path} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
+def _novels(place):
+    """(name, XML) of the files of the level that is read."""
+    level_1, level_0 = False, []
+    with readable(place, 'fetch the repository and give its folder: --source=eltec:FOLDER'):
+        for name, open_file in formats.folder(place) if os.path.isdir(place) else _archive(place):
+            level = open_file and re.fullmatch(r'(.*\blevel([01])/)?[^/]*\.xml', name, re.I)
+            if level and level[2] == '0':
+                level_0.append((name, open_file().read()))
+            elif level:
+                level_1 = True
+                yield name, open_file().read()
+    yield from [] if level_1 else level_0
 
 
-def files(source, left_out):
-    """Documents of a file or of a folder of files."""
-    path, field = path_of(source)
-    for name in paths_of(path, left_out):
-        read_text = pieces if name == path else whole
-        with intact(name), open(name, 'rb') as file:
-            yield from _read(file, str(name), field, left_out, read_text)
-
-
-def sentences(source):
-    """The lines of a text file, or the texts of rows ('' for null): one side of parallel text."""
-    if source.startswith('hf:'):
-        yield from hugging_face(source.removeprefix('hf:'), {})
-        return
-    path, field = path_of(source)
-    with intact(path), open(path, 'rb') as file:
-        yield from _read(file, str(path), field, Counter(), lines, nested=True)
-
-
-def _read(file, name, field, left_out, read_text, nested=False):
-    """Documents of a binary file; read_text(file, name) gives those of a text."""
-    kind, file = opened(file, name)
-    if kind == 'text':
-        yield from read_text(file, name)
-    elif kind in ('rows', 'parquet'):
-        for place, row in rows(file, kind, name, field):
-            yield text_of(row, field, place, left_out)
-    elif kind in ('zip', 'tar'):
-        require(not nested, f'{name} is an archive ({kind}); unpack it first')
-        found = False
-        for member, open_member in members(file, kind):
-            if not open_member:
-                left_out['links'] += 1
-            elif is_read(member, left_out):
-                found = True
-                inner = f'{name}: {member}'
-                yield from _read(open_member(), inner, field, left_out, whole, nested=True)
-        require(found, no_text(name, left_out))
+def _archive(place):
+    """The files of an archive: a file or a URL."""
+    if os.path.exists(place):
+        file = open(place, 'rb')
     else:
-        raise ConfigError(f'{name} is {kind}; text, JSON lines, Parquet, tar and zip are read')
+        file = io.BufferedReader(urllib.request.urlopen(place, timeout=60))
+    with file:
+        kind, content = opened(file, place)
+        require(kind in ('zip', 'tar'), f'{place} is {kind}, no folder or archive of TEI files')
+        yield from formats.members(content, kind)
+
+
+def _body(xml, name):
+    """Text of the <body> of a TEI file, without notes: a paragraph, verse or heading a line; ''
+    without a body. Raises ConfigError for what is not XML."""
+    with readable(name):
+        body = ElementTree.fromstring(xml).find('.//{*}text/{*}body')
+
+    def text_of(element, inside_line):  # \0 ends a line, \x01 and \x02 are breaks
+        # A comment has no name.
+        tag = element.tag.rpartition('}')[2] if isinstance(element.tag, str) else 'note'
+        if tag == 'note':
+            return ''
+        if tag in BREAKS and inside_line:
+            return '\x02' if element.get('break') == 'no' else '\x01'
+        own_line = not inside_line or tag in ('p', 'l', 'head')
+        parts, in_line = [element.text or ''], not own_line or tag not in BLOCKS
+        for child in element:
+            parts += [text_of(child, in_line), child.tail or '']
+        end = '\0' if own_line else ''
+        return end + ''.join(parts) + end
+
+    text = _without_breaks(text_of(body, False)) if body is not None else ''
+    lines = [' '.join(line.split()) for line in text.split('\0')]
+    return ''.join(f'{line}\n' for line in lines if line)
+
+
+def _without_breaks(text):
+    """A text with a space at each break (\\x01), unless it stands in a word.
+
+    \\x02 does. Of another one, the joined parts are a word of the text, and not both parts are."""
+    text = re.sub(r'[\s\x01]*\x02[\s\x01]*', '', text)
+    words = set(re.findall(r'\w+', re.sub(r'\w*\x01+\w*', ' ', text).casefold()))
+
+    def joined(match):
+        parts = match[1].casefold(), match[2].casefold()
+        is_word = ''.join(parts) in words and not words.issuperset(parts)
+        return match[1] if is_word else f'{match[1]} '
+
+    text = re.sub(r'(\w+)\x01+(?=(\w+))', joined, text)
+    text = re.sub(r'(?<=[\w.,;:!?…»”)])\x01+(?=[\w«“„(])', ' ', text)
+    return text.replace('\x01', '')
 
 
 # --- docs: prose that every installation has ------------------------------------------------------
 
 
 def docs(requirements=REQUIREMENTS):
-    """The documentation strings of the packages of a requirements file and of what they need.
+    """The documentation strings (in three quotation marks) of the packages of a requirements file.
 
-    A module is a document. A paragraph is kept where it comes first, in the order of packages,
-    paths and lines."""
-    paths, seen = [], set()
-    for name in sorted(_distributions(requirements)):
-        package = importlib.metadata.distribution(name)
-        modules = [file for file in package.files or [] if file.suffix == '.py']
-        paths += sorted(str(package.locate_file(file)) for file in modules)
-    batches = [paths[start : start + 64] for start in range(0, len(paths), 64)]
-    with (
-        contextlib.closing(in_order(_module_paragraphs, batches)) as modules,
-        tqdm(desc='reading', total=len(paths), unit=' modules') as progress,
-    ):
-        for paragraphs in itertools.chain.from_iterable(modules):
-            progress.update()
-            new = dict.fromkeys(text for text in paragraphs if text not in seen)
+    A module is a document. A paragraph is kept where it comes first, in the order of packages and
+    their files."""
+    seen, packages = set(), re.findall(r'^[\w.-]+', requirements.read_text(), re.M)
+    with readable(requirements, 'install all of it: pip install -r requirements.txt'):
+        files = [f for p in sorted(packages) for f in sorted(importlib.metadata.files(p) or [])]
+        modules = [file.locate() for file in files if file.suffix == '.py']
+    for module in filter(os.path.isfile, modules):
+        code = Path(module).read_text(encoding='utf-8', errors='replace')
+        texts = '\n\n'.join(re.findall('"""(.*?)"""', code, re.S))
+        if new := dict.fromkeys(text for text in _prose(texts) if text not in seen):
             seen.update(new)
-            if new:
-                yield '\n\n'.join(new) + '\n'
-
-
-def _distributions(requirements):
-    """Names of the installed packages that a file asks for, directly or through others."""
-    lines = requirements.read_text().splitlines()
-    asked, names = [line for line in lines if line and not line.startswith('#')], set()
-    while asked:
-        requirement = asked.pop()
-        name = re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
-        if name in names or 'extra ==' in requirement:
-            continue
-        try:
-            asked += importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue  # for another platform
-        names.add(name)
-    return names
-
-
-def _module_paragraphs(paths):
-    """The paragraphs of each module: list of lists of text."""
-    found = []
-    for path in paths:
-        texts = []
-        with contextlib.suppress(OSError, SyntaxError, ValueError):
-            texts = _docstrings(ast.parse(Path(path).read_text(encoding='utf-8')))
-        found.append([part for text in texts for part in _prose(inspect.cleandoc(text))])
-    return found
-
-
-def _docstrings(node):
-    """Documentation strings of a module by line, also those given to add_docstr and its like."""
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        text = ast.get_docstring(node, clean=False)
-        if text:
-            yield text
-    for child in getattr(node, 'body', []):
-        call = child.value if isinstance(child, ast.Expr) else None
-        if not isinstance(call, ast.Call):
-            yield from _docstrings(child)
-        elif 'doc' in ast.unparse(call.func):
-            constants = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant)]
-            yield from (text for text in constants if isinstance(text, str) and len(text) > 80)
+            yield '\n\n'.join(new) + '\n'
 
 
 def _prose(text):
-    """The paragraphs of a documentation string that are prose: no code, no tables, no mark-up."""
-    code = ('>>>', '...', '$ ', '.. code', '.. math', '.. plot', '+--', '===')
+    """The paragraphs of a text that are prose: no code, no tables, no mark-up."""
+    code = re.compile(r'^\s*(>>>|\.\.\.|\$ |\.\. (code|math|plot)|\+--|===)|[;{}]$', re.M)
     for paragraph in re.split(r'\n[ \t]*\n', text):
-        lines = [line.strip() for line in paragraph.splitlines()]
-        if any(line.startswith(code) for line in lines):
+        if code.search(paragraph):
             continue
-        mark_up = r'[-=~^*#+| .:]*|\.\. .*|:[a-z]+:'
-        lines = [line for line in lines if not re.fullmatch(mark_up, line)]
-        joined = re.sub(r':[\w:]+:`~?([^`<]*)[^`]*`', r'\1', ' '.join(lines))
-        joined = re.sub(r'\s+', ' ', re.sub(r'[`*]+', '', joined)).strip()
+        joined = re.sub(r'^\s*([-=~^*#+| \t.:]*|\.\. .*|:[a-z]+:)$', '', paragraph, flags=re.M)
+        joined = re.sub(r':[\w:]+:`~?([^`<]*)[^`]*`', r'\1', joined)
+        joined = ' '.join(re.sub(r'[`*]+', '', joined).split())
         words = re.findall(r"\b[a-zA-Z][a-z']*\b", joined)
         if len(words) >= 6 and sum(map(len, words)) > 0.6 * len(joined):
             yield joined
@@ -248,43 +231,22 @@ def _prose(text):
 # --- Hugging Face ---------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def hub(name, advice):
-    """The module `datasets`, for the data set `name`; its failures become a ConfigError."""
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError('hf: sources need the package datasets: pip install datasets') from None
-    try:
-        yield datasets
-    except ConfigError:
-        raise
-    except Exception as error:  # the library raises many kinds; to the user they are one
-        lines = str(error).splitlines() or ['no reason given']
-        reason = f'{type(error).__name__}: {lines[0][:200]}); check the name and the connection'
-        raise ConfigError(f'the dataset {name} cannot be loaded ({reason}, or {advice}') from None
-
-
 def hugging_face(name, notes):
     """Texts of the split `train` of a dataset, streamed; '' for null.
 
     name: OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]. notes['revision'] becomes the commit
     that is read. Raises ConfigError."""
-    name, _, field = name.partition(':')
-    name, _, revision = name.partition('@')
-    is_name = re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*(/[^/]+)?)?', name)
-    require(is_name, f'hf:{name} is no dataset of the hub; a folder is given as --source=FOLDER')
-    owner, *rest = name.split('/')
-    repository, left_out = '/'.join([owner, *rest[:1]]), notes.setdefault('left_out', Counter())
-    with hub(name, 'save it as .jsonl and give that file') as datasets:
+    parts = r'(\w[\w.-]*(?:/\w[\w.-]*)?)(?:/([^/@:]+))?(?:@([^:]+))?(?::(.+))?'
+    found = re.fullmatch(parts, name)
+    require(found, f'hf:{name} is no dataset of the hub; a folder is given as --source=FOLDER')
+    repository, configuration, revision, field = found.groups()
+    datasets, advice = optional('datasets'), 'save it as .jsonl and give that file'
+    with readable(f'the dataset {name}', f'check the name and the connection, or {advice}'):
         with contextlib.suppress(Exception):  # if the hub is out of reach, the next call says so
-            import huggingface_hub
-
-            revision = huggingface_hub.dataset_info(repository, revision=revision or None).sha
+            revision = optional('huggingface_hub').dataset_info(repository, revision=revision).sha
         notes['revision'] = revision or 'unknown'
-        pinned = dict(revision=revision) if revision else {}
-        loaded = datasets.load_dataset(
-            repository, *rest[1:], split='train', streaming=True, **pinned
-        )
-        for number, row in enumerate(loaded, 1):
-            yield text_of(row, field, f'hf:{name}, row {number:,}', left_out)
+        options = dict(revision=revision, split='train', streaming=True)
+        rows = datasets.load_dataset(repository, configuration, **options)
+        for number, row in enumerate(rows, 1):
+            place = f'hf:{name}, row {number:,}'
+            yield text_of(row, field, place, notes['left_out'])

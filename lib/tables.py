@@ -1,13 +1,23 @@
 """Numbers and tables as text."""
 
 import math
+import unicodedata
+
+
+def width_of(text):
+    """Columns of a text in a font of fixed width: two for each East Asian character."""
+    wide = sum(unicodedata.east_asian_width(character) in 'WF' for character in text)
+    return len(text) + wide - sum(unicodedata.category(c) in ('Mn', 'Me', 'Cf') for c in text)
 
 
 def align(lines, left=1):
     """Text of a table, the first line its head; the first `left` columns are left-aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    form = '  '.join(f'{{:{"<" if i < left else ">"}{width}}}' for i, width in enumerate(widths))
-    return '\n'.join(form.format(*line).rstrip() for line in lines)
+    columns = []
+    for i, column in enumerate(zip(*lines)):
+        spaces = [' ' * (max(map(width_of, column)) - width_of(cell)) for cell in column]
+        pairs = zip(column, spaces) if i < left else zip(spaces, column)
+        columns.append(map(''.join, pairs))
+    return '\n'.join('  '.join(cells).rstrip() for cells in zip(*columns))
 
 
 def short(tokens):

@@ -17,8 +17,7 @@ from lib.configurator import ConfigError, require
 
 import numpy as np
 
-from lib.formats import is_text, lines, rows
-from lib.sources import hub
+from lib.formats import is_text, lines, optional, readable, rows
 
 # Columns that some distributions call otherwise.
 SAME = {'premise': 'sentence1', 'hypothesis': 'sentence2', 'gold_label': 'label'}
@@ -87,8 +86,8 @@ def chosen_tasks(names, source):
         require(asked.keys() <= TASKS.keys(), f'no task {wrong!r}; there are {", ".join(TASKS)}')
         return list(asked)
     if source.startswith('hf:'):
-        with hub(source[3:], ADVICE) as datasets:
-            found = datasets.get_dataset_config_names(source[3:])
+        with readable(source, ADVICE):
+            found = optional('datasets').get_dataset_config_names(source[3:])
         found = [name for name in TASKS if name.partition('_')[0] in found]
     else:
         found = [name for name, task in TASKS.items() if task_file(source, task, task.dev)]
@@ -123,8 +122,8 @@ def read_task(name, source, part):
 def hub_rows(name, source, parts):
     """(place, row as a dict) of the first of some splits that a Hugging Face dataset has."""
     configuration = name.partition('_')[0]  # mnli_mm is a dev set of mnli
-    with hub(source[3:], ADVICE) as datasets:
-        splits = datasets.load_dataset(source[3:], configuration)
+    with readable(source, ADVICE):
+        splits = optional('datasets').load_dataset(source[3:], configuration)
     part = next((part for part in parts if part in splits), None)
     require(part, f'{source}, {configuration}: there is no split {" or ".join(parts)}')
     for number, row in enumerate(splits[part]):
@@ -149,7 +148,7 @@ def file_rows(name, source, parts):
     require(path, f'{missing}; glue_dir is the folder around {task.folder}')
     with open(path, 'rb') as file:
         if path.suffix == '.jsonl':
-            yield from rows(file, 'rows', path, '')
+            yield from rows(file, 'rows', path)
             return
         for number, line in enumerate(lines(file, path), 1):
             place, cells = f'{path}, line {number}', line.rstrip('\r\n').split('\t')

@@ -1,12 +1,13 @@
 """The tokeniser of a corpus: text to token ids and back.
 
-All that the other scripts know of a tokeniser is this class; another kind is another class with
-the same members.
+All that the other scripts know of a tokeniser is the class Tokenizer; another kind is another class
+with the same members.
 """
 
 import functools
 import hashlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -16,7 +17,12 @@ from lib.configurator import ConfigError, require
 import numpy as np
 import sentencepiece
 
+from lib.workers import cores
+
 PAD, UNKNOWN, DOCUMENT_END = 0, 1, 2  # token ids of every corpus; padding is id 0 of every model
+
+PART = 4000  # characters that are encoded, or learnt from, at once
+PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e\u0301 \n end  '
 
 
 class Tokenizer:
@@ -32,20 +38,32 @@ class Tokenizer:
         except (OSError, RuntimeError):
             raise ConfigError(f'{path} is not a SentencePiece model') from None
         self.size, self.hash = len(self.model), sha256(path)
-        fits = self.size < 1 << 16
-        require(fits, f'{path} has {self.size:,} pieces, and 16 bits hold at most 65,535')
-        special = self.size > DOCUMENT_END and self.model.unk_id() == UNKNOWN
-        special = special and all(
+        fits = DOCUMENT_END < self.size < 1 << 16
+        require(fits, f'{path} has {self.size:,} pieces; 3 to 65,535 fit into 16 bits')
+        special = all(
             self.model.is_control(token) or re.fullmatch('<.*>', self.spelling(token))
             for token in (PAD, DOCUMENT_END)
         )
+        ids = 'padding, unknown and end of document at 0, 1 and 2'
         advice = 'train it with pad_id=0, unk_id=1, eos_id=2'
-        ids = 'padding at id 0, unknown at 1 and end of document at 2'
-        require(special, f'{path} does not have {ids}; {advice}')
+        require(special and self.model.unk_id() == UNKNOWN, f'{path} lacks {ids}; {advice}')
 
     def encode(self, text):
-        """Token ids of a text (list of int), or of each text of a list."""
-        return self.model.encode(text)
+        """Token ids of a text (list of int), or of each text of a list, which all cores share.
+
+        SentencePiece is slow with long texts and needs 100 bytes a character, so it gets parts of
+        them: cut at spaces, if no piece spans a space and the tokeniser keeps all spaces."""
+        if isinstance(text, str):
+            return self.encode([text])[0]
+        parts = [_parts(one, PART) if self._has_words else [one] for one in text]
+        ids = iter(self.model.encode(list(itertools.chain(*parts)), num_threads=cores()))
+        return [list(itertools.chain(*itertools.islice(ids, len(of_one)))) for of_one in parts]
+
+    @functools.cached_property
+    def _has_words(self):
+        spans = any(' ' in spelled or '\u2581' in spelled[1:] for spelled in self.spellings())
+        parts = itertools.chain(*self.model.encode(_parts(PROBE, 1)))
+        return not spans and list(parts) == self.model.encode(PROBE)
 
     def decode(self, tokens):
         """Text of token ids, without a space in front."""
@@ -57,7 +75,7 @@ class Tokenizer:
 
     def spellings(self):
         """The spelling of every token id, in order."""
-        return [self.spelling(token) for token in range(self.size)]
+        return list(map(self.spelling, range(self.size)))
 
     def is_fallback(self, token):
         """Whether a token stands for no spelling of its own: a byte, unknown or a control token."""
@@ -66,10 +84,9 @@ class Tokenizer:
 
     @functools.cached_property
     def _foreign(self):  # (size,) bool
-        white_space = [f'<0x{byte:02X}>' for byte in b'\t\n\v\f\r']  # bytes in any language
-        return np.array(
-            [self.is_fallback(t) and s not in white_space for t, s in enumerate(self.spellings())]
-        )
+        spaces = [f'<0x{byte:02X}>' for byte in b'\t\n\v\f\r']  # in any language
+        foreign = [self.is_fallback(t) and s not in spaces for t, s in enumerate(self.spellings())]
+        return np.array(foreign) & (np.arange(self.size) != DOCUMENT_END)
 
     def count_foreign(self, tokens):
         """How many tokens of a text (N,) are byte pieces or unknown, without white space."""
@@ -83,16 +100,15 @@ class Tokenizer:
         restores the text; only U+2581 comes back as a space. Raises ConfigError when the text
         does not support that many pieces."""
         lines = (line for text in texts for line in text.splitlines())
-        parts = (line[i : i + 4000] for line in lines for i in range(0, len(line), 4000))
-        model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
-        kind = dict(model_type='bpe', vocab_size=size, byte_fallback=True)
-        kind |= dict(max_sentence_length=16000, normalization_rule_name='identity')
-        special = dict(pad_id=PAD, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
-        special |= dict(remove_extra_whitespaces=False)
+        parts = (line[i : i + PART] for line in lines for i in range(0, len(line), PART))
+        options = dict(model_type='bpe', vocab_size=size, byte_fallback=True, minloglevel=2)
+        options |= dict(normalization_rule_name='identity', remove_extra_whitespaces=False)
+        options |= dict(pad_id=PAD, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
         # The model stores its number of threads: the same number on all machines, the same file.
-        quiet = dict(num_threads=16, minloglevel=2)
+        options |= dict(max_sentence_length=16000, num_threads=16)
+        model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
         try:
-            train(sentence_iterator=parts, model_writer=model, **kind, **special, **quiet)
+            train(sentence_iterator=parts, model_writer=model, **options)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[-1]
             if most := re.search(r'value <= (\d+)', str(error)):
@@ -101,6 +117,15 @@ class Tokenizer:
                 reason = f'its characters and bytes need at least --vocab_size={least[1]}'
             raise ConfigError(f'no tokeniser of {size:,} pieces can be trained: {reason}') from None
         return model.getvalue()
+
+
+def _parts(text, size):
+    """A text cut at spaces after `size` characters, without these spaces; no part is empty."""
+    parts, start = [], 0
+    while (cut := text.find(' ', start + size, len(text) - 1)) > 0:
+        parts.append(text[start:cut])
+        start = cut + 1
+    return [*parts, text[start:]]
 
 
 def sha256(path):

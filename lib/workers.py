@@ -1,14 +1,8 @@
-"""Work on all cores that the job may use."""
+"""Cores and processes."""
 
-import collections
-import itertools
 import multiprocessing
 import os
-import signal
 import threading
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
-
-from lib.configurator import ConfigError
 
 
 def cores():
@@ -20,41 +14,3 @@ def end_with_parent():
     """Ends this process when its parent does, which may be killed at any time."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def _start(start, arguments):
-    end_with_parent()
-    start(*arguments)
-
-
-def in_order(function, items, start=tuple, *arguments):
-    """Generator of function(item) for every item, in order and a few items ahead; to be closed.
-
-    There are at most as many processes as cores and as items; a single one is this process. Each
-    calls start(*arguments) first. Raises ConfigError when a process is killed."""
-    items = iter(items)
-    first = list(itertools.islice(items, cores()))
-    items = itertools.chain(first, items)
-    if len(first) < 2:
-        start(*arguments)
-        yield from map(function, items)
-        return
-    spawn = multiprocessing.get_context('spawn')  # a fork would carry the threads of torch
-    pool = ProcessPoolExecutor(len(first), spawn, _start, (start, arguments))
-    pending = collections.deque()
-    try:
-        for item in items:
-            # Ctrl-C reaches all processes. New ones start with it blocked; the parent stops them.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                pending.append(pool.submit(function, item))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if len(pending) == 3 * len(first):
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise ConfigError('one of the processes was killed; did memory run out?') from None
-    finally:
-        pool.shutdown(cancel_futures=True)

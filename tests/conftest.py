@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,6 @@ TINY = (
     '--batch_size=8 --learning_rate=1e-2 --warmup_steps=4 --compile=False --eval_interval=0 '
     '--corpora=[en,en] --languages=[en1,en2] --device=cpu'
 ).split()
-
-
 TINY_CONFIG = ''.join(  # the same as a config file
     f'{name} = {value!r}\n'
     for name, value in read_settings(train.__file__, vars(train), TINY)[2].items()
@@ -77,6 +76,13 @@ def in_process(name, *args, cwd):
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+
+def works(name, *args, cwd):
+    """As `in_process`, of a script that has to succeed."""
+    done = in_process(name, *args, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def environment(**more):
@@ -147,10 +153,7 @@ def made_once(tmp_path_factory):
     english, french = invented_words(1), invented_words(2)
     for name, words in dict(en=english, fr=english[0::2] + french[1::2]).items():
         text = write_documents(root / f'text_{name}', 100, words=words, seed=name)
-        done = script(
-            'prepare', f'--corpus={name}', f'--source={text}', '--vocab_size=500', cwd=root
-        )
-        assert done.returncode == 0, done.stderr
+        works('prepare', f'--corpus={name}', f'--source={text}', '--vocab_size=500', cwd=root)
     return root
 
 
@@ -196,8 +199,7 @@ def write_run(folder, name, stages, ppl, model=SMALL, documents=(), more=None, *
 def tiny_run(made_once):
     """The folder of a finished run of TINY that kept a checkpoint; to be read only."""
     args = '--max_steps=20', '--keep_checkpoints=[10]', '--out_dir=out/tiny'
-    done = in_process('train', *TINY, *args, cwd=made_once)
-    assert done.returncode == 0, done.stderr
+    works('train', *TINY, *args, cwd=made_once)
     return made_once / 'out/tiny'
 
 
@@ -230,15 +232,14 @@ def training_of(monkeypatch, made_once, tmp_path):
 @pytest.fixture(scope='session')
 def reference():
     """{name: array} of reference.npz: what the paper's own code computes, in float32, with a
-    random model of 3 blocks, 122 entries (two clones of 61) and 32 positions.
+    random model of 3 blocks, 122 embedding rows (two clones of 61) and 32 positions.
 
-    weights: of the tensors `names`, flat, one after the other. x, y (2, 32): their loss, logits and
-    residual stream `hidden` after each block, of every fourth position; the norm of the loss's
-    gradient for each tensor, and about 128 evenly spaced elements of it (`gradients`). Five
-    sequences in both clones (clone_l1, clone_l2) and five pairs of unequal length, padded with 0
-    (match_l1, match_l2): the cosine of hidden states (3, 5) at the same position and of tokens that
-    a full matching joins, and of the gradients of the two losses, for each tensor (53, 5). The loss
-    of `stream`, summed over the last stream_last_n targets of windows that move by as much."""
+    weights: of the tensors `names`, flat. x, y (2, 32): their loss, logits and residual stream
+    `hidden` after each block, of every fourth position; the norm of the loss's gradient for each
+    tensor, and about 128 elements of it (`gradients`). Five sequences in both clones (clone_l1,
+    clone_l2) and five pairs of unequal length (match_l1, match_l2): the cosine of hidden states
+    (3, 5) and of gradients for each tensor (53, 5). The loss of `stream`, summed over the last
+    stream_last_n targets of windows that move by as much."""
     arrays = dict(np.load(Path(__file__).with_name('reference.npz')))
     arrays = {k: a.astype(np.int64) if a.dtype == np.uint8 else a for k, a in arrays.items()}
     for kind in ('clone_grad_sims', 'match_grad_sims'):
@@ -249,20 +250,9 @@ def reference():
 
 def languini_name(name):
     """The name that the paper's code gives to one of our tensors."""
-    for ours, theirs in (
-        ('wte', 'input_embedding'),
-        ('wpe', 'position_embedding'),
-        ('blocks', 'layers'),
-        ('attn.q', 'attn.linear_Q'),
-        ('attn.k', 'attn.linear_K'),
-        ('attn.v', 'attn.linear_V'),
-        ('attn.o', 'attn.linear_O'),
-        ('mlp.fc', 'mlp.c_fc'),
-        ('mlp.proj', 'mlp.c_proj'),
-        ('head', 'linear'),
-    ):
-        name = name.replace(ours, theirs)
-    return name
+    name = re.sub(r'attn\.(.)', lambda letter: f'attn.linear_{letter[1].upper()}', name)
+    name = name.replace('blocks', 'layers').replace('head', 'linear').replace('mlp.', 'mlp.c_')
+    return name.replace('wte', 'input_embedding').replace('wpe', 'position_embedding')
 
 
 @pytest.fixture(scope='session')

@@ -59,8 +59,7 @@ def small(tmp_path, monkeypatch, capsys):
             exec(compile(SMALL_SCRIPT, path, 'exec'), dict(__name__='__main__', __file__=str(path)))
         except SystemExit as stop:
             status = stop.code
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, status, out, err)
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
 
     return call
 
@@ -78,15 +77,14 @@ def one_line(done, *words):
     return sentence
 
 
-# --- the command line -----------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
-
-def test_a_process_of_its_own_prints_one_line_and_fails(tmp_path):
-    (tmp_path / 'small.py').write_text(SMALL_SCRIPT)
-    command, output = [sys.executable, 'small.py'], dict(text=True, capture_output=True)
-    for argument, check in (('--stesp=3', one_line), ('--steps=3', settings)):
-        done = subprocess.run([*command, argument], cwd=tmp_path, env=environment(), **output)
-        check(done, 'steps')
+CONFIGS = dict(a='steps = 20\nplace = "there"', b='rate = 0.25\nsteps = 30', c='steps = 2 * steps')
+CONFIGS['own'] = (  # a config may compute with names of its own
+    'import math\nfrom math import sqrt\n_n = 4\ndef half(x):\n    return x / 2\n'
+    'names = [f"n{_i}" for _i in range(_n)]\nsteps = int(sqrt(math.floor(half(50))))\n'
+    'rows = ((0.5, 0.5),)'
+)
 
 
 @pytest.mark.parametrize(
@@ -102,55 +100,22 @@ def test_a_process_of_its_own_prints_one_line_and_fails(tmp_path):
         ('--names=("x","y")', dict(names=['x', 'y'])),
         ('--names=[]', dict(names=[])),
         ('--names=[en,fr-1]', dict(names=['en', 'fr-1'])),  # a shell ate the quotes
+        ('--names=[90_10,5_5]', dict(names=['90_10', '5_5'])),  # no numbers 9010 and 55
         ('--names=[en]', dict(names=['en'])),
+        # later files win over earlier ones, and the command line over all
+        ('a.py b.py', dict(steps=30, rate=0.25, place='there', stems=['a', 'b'])),
+        ('b.py a.py', dict(steps=20, rate=0.25, place='there', stems=['b', 'a'])),
+        ('--steps=7 a.py', dict(steps=7, place='there', stems=['a'])),
+        ('a.py --steps=7 b.py', dict(steps=7, rate=0.25, place='there', stems=['a', 'b'])),
+        ('a.py c.py c.py', dict(steps=80, place='there', stems=['a', 'c', 'c'])),
+        ('own.py', dict(names=[f'n{i}' for i in range(4)], steps=5, rows=[[0.5, 0.5]])),
     ],
 )
-def test_every_kind_of_value_is_understood(small, arguments, expected):
-    found = settings(small(*arguments.split()))
-    assert found == DEFAULTS | expected and type(found['rate']) is float
-
-
-@pytest.mark.parametrize(
-    'wrong, guess',
-    [
-        ('--step=3', "'steps'"),
-        ('--nmaes=[x]', "'names'"),
-        ('--Rate=1', "'rate'"),
-        ('--place2=x', "'place'"),
-        ('--CONSTANT=4', ''),
-        ('--lr=1', ''),
-        ('--config=x', ''),
-    ],
-)
-def test_an_unknown_setting_is_named_with_a_guess_only_if_one_is_close(small, wrong, guess):
-    sentence = one_line(small(wrong), repr(wrong[2:].partition('=')[0]), guess)
-    assert guess or not any(repr(name) in sentence for name in DEFAULTS)
-
-
-@pytest.mark.parametrize(
-    'short, name',
-    [('lr', 'learning_rate'), ('steps', 'max_steps'), ('bs', 'batch_size'), ('ctx', 'block_size')],
-)
-def test_the_usual_short_names_are_known_to_the_guess(short, name):
-    defaults = dict(vars(importlib.import_module('train')))
-    with pytest.raises(ConfigError, match=f"{short}.*'{name}'"):
-        read_settings(REPO / 'train.py', defaults, [f'--{short}=1'])
-
-
-@pytest.mark.parametrize(
-    'name, values, expected',
-    [
-        ('steps', ['many', '1.5', 'True', "'3'", '', '{[]: 1}'], 'a whole number'),
-        ('rate', ['fast', '[1]', 'False'], 'a number'),
-        ('fast', ['1', 'yes', 'None'], 'True or False'),
-        ('names', ['x', '{"a"}', '[1,2]'], 'a list'),
-        ('rows', ['[0.9,0.1]', '[[0.9,x]]'], 'a list'),
-        ('kept', ['3'], 'a list'),
-    ],
-)
-def test_a_value_of_a_wrong_type_names_the_setting_and_its_type(small, name, values, expected):
-    for value in values:
-        one_line(small(f'--{name}={value}'), name, expected)
+def test_configs_compose_and_every_kind_of_value_is_understood(small, arguments, expected):
+    arguments = arguments.split()
+    stems = [name[:-3] for name in arguments if name.endswith('.py')]
+    found = settings(small(*arguments, **CONFIGS))
+    assert found == DEFAULTS | dict(stems=stems) | expected and type(found['rate']) is float
 
 
 @pytest.mark.parametrize('text', ['a=b', '=', '', 'two words', '3', 'True', '[a,b]', "it's", '--x'])
@@ -172,81 +137,78 @@ def test_the_home_folder_is_found_in_every_path(small, monkeypatch):
         assert settings(small('a.py', a=f'place = {text!r}'))['place'] == path
 
 
-def test_a_dash_is_an_underscore():
-    defaults = dict(vars(importlib.import_module('prepare')))
-    values, _, _ = read_settings(REPO / 'prepare.py', defaults, ['--vocab-size=300'])
-    assert values['vocab_size'] == 300 != defaults['vocab_size']
-    with pytest.raises(ConfigError):
-        read_settings(REPO / 'prepare.py', defaults, ['--vocab_size=3', '--nothing=4'])
-    assert defaults['vocab_size'] == importlib.import_module('prepare').vocab_size
-
-
-@pytest.mark.parametrize('argument', ['--steps', '-x', '-steps=3', '--', '--=3', 'no_such.py'])
-def test_what_is_neither_a_config_nor_a_setting_is_refused(small, argument):
-    one_line(small(argument), argument)
-
-
-# --- config files ---------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    'arguments, expected',
+    'wrong, words',
     [
-        ('a.py b.py', dict(steps=30, rate=0.25, place='there', stems=['a', 'b'])),
-        ('b.py a.py', dict(steps=20, rate=0.25, place='there', stems=['b', 'a'])),
-        ('--steps=7 a.py', dict(steps=7, place='there', stems=['a'])),  # the command line wins
-        ('a.py --steps=7 b.py', dict(steps=7, rate=0.25, place='there', stems=['a', 'b'])),
-        ('a.py c.py c.py', dict(steps=80, place='there', stems=['a', 'c', 'c'])),
+        # an unknown setting, with a guess if one is close
+        ('--step=3', "'step' 'steps'"),
+        ('--nmaes=[x]', "'nmaes' 'names'"),
+        ('--Rate=1', "'Rate' 'rate'"),
+        ('--place2=x', "'place2' 'place'"),
+        *((f'--{name}=1', f"'{name}'") for name in ('CONSTANT', 'lr', 'config')),
+        # a value of a wrong type
+        *((f'--steps={v}', 'steps whole') for v in ('many', '1.5', 'True', "'3'", '', '{[]:1}')),
+        *((f'--rate={value}', 'rate number') for value in ('fast', '[1]', 'False')),
+        *((f'--fast={value}', 'fast True False') for value in ('1', 'yes', 'None')),
+        *((f'--names={value}', 'names list') for value in ('x', '{"a"}', '[1,2]')),
+        *((f'--rows={value}', 'rows list') for value in ('[0.9,0.1]', '[[0.9,x]]')),
+        ('--kept=3', 'kept list'),
+        # neither a config nor a setting
+        *((word, word) for word in ('--steps', '-x', '-steps=3', '--', '--=3', 'no_such.py')),
+        # a faulty config
+        ('steps = = 3', 'faulty.py SyntaxError'),
+        ('steps = stpes', 'faulty.py NameError stpes'),
+        ('steps = 1 / 0', 'faulty.py ZeroDivisionError'),
+        ('steps = 2.5', 'faulty.py steps 2.5'),
+        ('rows = [1.0]', 'faulty.py rows [1.0]'),
+        ('place = 3', 'faulty.py place 3'),
+        ('stpes = 3', "faulty.py 'stpes' 'steps'"),
     ],
 )
-def test_config_files_compose_and_the_later_one_wins(small, arguments, expected):
-    a, b = 'steps = 20\nplace = "there"', 'rate = 0.25\nsteps = 30'
-    found = settings(small(*arguments.split(), a=a, b=b, c='steps = 2 * steps'))
-    assert found == DEFAULTS | expected
+def test_what_is_wrong_is_named_in_one_line(small, wrong, words):
+    argument = 'faulty.py' if ' = ' in wrong else wrong
+    sentence = one_line(small(argument, faulty=wrong), *words.split())
+    if words == f"'{wrong[2:-2]}'":  # without a guess
+        assert not any(repr(name) in sentence for name in DEFAULTS)
 
 
-def test_a_config_may_compute_with_names_of_its_own(small):
-    source = (
-        'import math\nfrom math import sqrt\n_n = 4\ndef half(x):\n    return x / 2\n'
-        'names = [f"n{_i}" for _i in range(_n)]\n'
-        'steps = int(sqrt(math.floor(half(50))))\nrows = ((0.5, 0.5),)'
-    )
-    expected = dict(names=['n0', 'n1', 'n2', 'n3'], steps=5, rows=[[0.5, 0.5]], stems=['a'])
-    assert settings(small('a.py', a=source)) == DEFAULTS | expected
+def test_a_process_of_its_own_prints_one_line_or_other_letters_for_those_of_a_terminal(tmp_path):
+    (tmp_path / 'small.py').write_text(SMALL_SCRIPT.replace('json.dumps', 'str'))
+    command, env = [sys.executable, 'small.py'], environment(PYTHONIOENCODING='latin-1')
+    how = dict(cwd=tmp_path, env=env, text=True, capture_output=True)
+    one_line(subprocess.run([*command, '--stesp=3'], **how), 'steps')
+    done = subprocess.run([*command, '--place=ж'], **how)
+    assert done.returncode == 0 and "'place': '?'" in done.stdout
 
 
-@pytest.mark.parametrize(
-    'source, words',
-    [
-        ('steps = = 3', ['SyntaxError']),
-        ('steps = stpes', ['NameError', 'stpes']),
-        ('steps = 1 / 0', ['ZeroDivisionError']),
-        ('steps = 2.5', ['steps', '2.5']),
-        ('rows = [1.0]', ['rows', '[1.0]']),
-        ('place = 3', ['place', '3']),
-        ('stpes = 3', ["'stpes'", "'steps'"]),
-    ],
-)
-def test_a_faulty_config_file_is_named_in_one_line(small, source, words):
-    one_line(small('faulty.py', faulty=source), 'faulty.py', *words)
+def test_a_dash_is_an_underscore_and_the_usual_short_names_are_known_to_the_guess():
+    train, defaults = REPO / 'train.py', dict(vars(importlib.import_module('train')))
+    values, _, _ = read_settings(train, defaults, ['--batch-size=3'])
+    assert values['batch_size'] == 3 != defaults['batch_size']
+    for short, name in dict(lr='learning_rate', steps='max_steps', ctx='block_size').items():
+        with pytest.raises(ConfigError, match=f"{short}.*'{name}'"):
+            read_settings(train, defaults, [f'--{short}=1'])
 
 
-def test_a_run_is_named_after_its_configs_and_what_the_command_line_changes(small):
+# --- names ----------------------------------------------------------------------------------------
+
+
+def test_a_run_is_named_after_its_configs_and_what_the_command_line_changes(small, tmp_path):
     arguments = ['a.py', '--steps=7', '--fast=True', '--rows=[[0.5,0.5]]']
     for order in (arguments, arguments[::-1]):  # the name has the order of the settings
         done = settings(small(*order, a='rate = 1'), 'overrides')
         assert list(done['overrides']) == ['steps', 'rows']  # fast is True without it
         assert run_name(done['stems'], done['overrides']) == 'a-steps_7-rows_0.5_0.5'
     assert run_name([], {}) == 'default' and run_name(['a', 'b'], {}) == 'a-b'
-
-
-def test_a_long_name_of_a_run_is_shortened_and_stays_its_own(tmp_path):
-    names = [run_name(['a'], dict(names=['ж' * 40] * n)) for n in (3, 4, 4)]
+    names = [run_name(['a'], dict(names=['ж' * 40] * n)) for n in (3, 4, 4)]  # long ones
     assert names[0] != names[1] == names[2] and all(len(name.encode()) <= 120 for name in names)
     (tmp_path / names[0]).mkdir()
 
 
-# --- help and output ------------------------------------------------------------------------------
+# --- help, imports, configs -----------------------------------------------------------------------
 
 
 def test_help_prints_each_setting_with_its_comment_and_its_present_value(small):
@@ -288,28 +250,12 @@ def test_help_of_a_script_needs_no_torch_and_every_setting_has_a_comment(tmp_pat
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != '_'] == [without.name]
 
 
-def test_help_shows_what_the_command_line_changes_and_refuses_what_is_wrong(tmp_path):
-    done = script('prepare', '--vocab_size=777', '--help', cwd=tmp_path)
-    assert done.returncode == 0 and '--vocab_size=777' in done.stdout
-    refused(script('prepare', '--vocab_size=x', '--help', cwd=tmp_path), 'vocab_size')
-
-
 def test_importing_a_script_runs_nothing(tmp_path):
-    code, output = 'import prepare, train, evaluate', dict(text=True, capture_output=True)
+    code, output = 'import prepare, schedule', dict(text=True, capture_output=True)
     command = [sys.executable, '-c', code, '--help']
     done = subprocess.run(command, cwd=tmp_path, env=environment(), **output)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_terminal_without_the_letters_gets_others(tmp_path):
-    (tmp_path / 'small.py').write_text(SMALL_SCRIPT.replace('json.dumps', 'str'))
-    command, env = (
-        [sys.executable, 'small.py', '--place=ж'],
-        environment(PYTHONIOENCODING='latin-1'),
-    )
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True)
-    assert done.returncode == 0 and b"'place': '?'" in done.stdout
 
 
 @pytest.mark.parametrize('path', sorted((REPO / 'config').glob('*.py')), ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 
-from data import Control, Language, LanguageMix, build_languages, monolingual
+from data import Language, LanguageMix, build_languages, monolingual
 
 VOCAB = 500  # pieces of each of the corpora en and fr
 
@@ -21,11 +21,9 @@ def build(made_once):
     """build(corpora, ...): (tables, rows) of languages over the corpora en and fr."""
 
     def call(corpora, *arguments, **settings):
-        names = [f'language {number}' for number in range(len(corpora))]
-        root = made_once / 'data'
+        names, root = [f'l{number}' for number in range(len(corpora))], made_once / 'data'
         languages, rows = build_languages(corpora, names, *arguments, root=root, **settings)
-        assert [language.name for language in languages] == names
-        assert [language.corpus.name for language in languages] == corpora
+        assert [(lang.name, lang.corpus.name) for lang in languages] == [*zip(names, corpora)]
         return [language.table for language in languages], rows
 
     return call
@@ -107,24 +105,22 @@ def test_clones_and_real_languages_mix(build, spelling, vocabulary):
     assert set(clone) & (set(english) | set(french)) == {0}
 
 
-@pytest.mark.parametrize(
-    'corpora, names, settings, word',
-    [
-        ('en en', 'a', {}, 'corpora'),
-        ('', '', {}, 'corpora'),
-        ('en fr', 'a a', {}, 'name'),
-        ('en en', 'a b', dict(vocabulary='anchored'), 'cloned_fraction'),
-        ('en fr', 'a b', dict(vocabulary='merged'), 'vocabulary'),
-        ('en en', 'a b', dict(cloned_fraction=1.01), 'cloned_fraction'),
-        ('en en', 'a b', dict(orders=['reversed']), 'orders'),
-        ('en en', 'a b', dict(orders=['', 'shuffled_1']), 'orders'),
-        ('en en', 'a b', dict(orders=['', 'shuffled_K']), 'orders'),
-        ('en en', 'a b', dict(orders=['', 'reversed_4']), 'orders'),
-        ('en en', 'a b', dict(orders=['', 3]), 'orders'),
-        ('en nothing', 'a b', {}, 'prepare.py --corpus=nothing'),
-    ],
-)
-def test_languages_that_make_no_sense_are_refused(made_once, corpora, names, settings, word):
+SENSELESS = [
+    ('corpora', 'en en', 'a', {}),
+    ('corpora', '', '', {}),
+    ('name', 'en fr', 'a a', {}),
+    ('cloned_fraction', 'en en', 'a b', dict(vocabulary='anchored')),
+    ('vocabulary', 'en fr', 'a b', dict(vocabulary='merged')),
+    ('cloned_fraction', 'en en', 'a b', dict(cloned_fraction=1.01)),
+    ('prepare.py --corpus=nothing', 'en nothing', 'a b', {}),
+    ('orders', 'en en', 'a b', dict(orders=['reversed'])),
+]
+BAD_ORDERS = 'shuffled_1', 'shuffled_K', 'reversed_4', 3
+SENSELESS += [('orders', 'en en', 'a b', dict(orders=['', order])) for order in BAD_ORDERS]
+
+
+@pytest.mark.parametrize('word, corpora, names, settings', SENSELESS)
+def test_languages_that_make_no_sense_are_refused(made_once, word, corpora, names, settings):
     with pytest.raises(ConfigError, match=word):
         build_languages(corpora.split(), names.split(), root=made_once / 'data', **settings)
 
@@ -142,24 +138,20 @@ def test_tokens_stay_in_their_window_and_any_part_of_a_text_is_read_as_in_the_wh
     language = Language('a', None, None, order)
     positions = language.positions(800)
     windows = positions.reshape(-1, 8) - np.arange(0, 800, 8)[:, None]
-    assert (np.sort(windows) == np.arange(8)).all() and (windows != np.arange(8)).any(
-        1
-    ).mean() > 0.9
+    assert (np.sort(windows) == np.arange(8)).all()
+    assert (windows != np.arange(8)).any(1).mean() > 0.9
     assert len({tuple(window) for window in windows}) == (1 if order == 'shuffled_8' else 100)
     assert (language.positions(24, start=160) == positions[160:184] - 160).all()
     assert language.positions(21).tolist() == [p for p in positions if p < 21]
+    for size in range(2, 65):  # no size of window stays as it is
+        positions = Language('a', None, None, f'shuffled_{size}').positions(size)
+        assert (positions != np.arange(size)).any()
 
 
 def test_a_scrambled_window_is_a_permutation_of_its_own_drawn_evenly():
     windows = Language('a', None, None, 'scrambled_4').positions(96_000).reshape(-1, 4) % 4
     _, counts = np.unique(windows, axis=0, return_counts=True)
     assert len(counts) == 24 and abs(counts - 1000).max() < 150  # standard deviation 31
-
-
-def test_the_order_of_a_window_changes_every_size_of_window():
-    for size in range(2, 65):
-        positions = Language('a', None, None, f'shuffled_{size}').positions(size)
-        assert (positions != np.arange(size)).any()
 
 
 @pytest.mark.parametrize('order', ['', 'reversed', 'shuffled_8', 'scrambled_8'])
@@ -274,26 +266,18 @@ def test_clones_own_text_in_proportion_to_what_they_read_and_never_read_that_of_
         assert [len(part) for part in read] == [700, 200, 100]
         assert not read[0] & read[1] and not read[0] & read[2] and not read[1] & read[2]
         assert abs(np.mean(list(read[1])) - 500) < 60  # from everywhere in the corpus
-
-
-def test_corpora_of_the_same_size_have_orders_of_their_own():
     read = chunks_read(mix_of([801, 801], [0, 1], (0.5, 0.5)), range(10))
-    assert sum(a == b for a, b in zip(*read[:2])) < 8
+    assert sum(a == b for a, b in zip(*read[:2])) < 8  # each corpus has an order of its own
 
 
-@pytest.mark.parametrize('steps', [3, 10, 25])
-def test_a_shorter_run_sees_a_prefix_of_a_longer_run(steps):
-    short, long = (mix_of(**THREE, steps=n) for n in (steps, 40))
-    for step in range(steps):
-        assert all((a == b).all() for a, b in zip(short.batch(step), long.batch(step)))
+def test_a_shorter_run_sees_a_prefix_of_a_longer_run_in_batches_of_any_size():
+    def sequences(steps, size):
+        mix = mix_of(**THREE, steps=steps, batch_size=size)
+        return np.concatenate([mix.batch(step)[0] for step in range(steps)])
 
-
-def test_the_batch_size_does_not_change_the_text_that_is_read():
-    def sequences(size):
-        mix = mix_of(**THREE, steps=96 // size, batch_size=size)
-        return np.concatenate([mix.batch(step)[0] for step in range(96 // size)])
-
-    assert (sequences(4) == sequences(16)).all() and (sequences(16) == sequences(32)).all()
+    whole = sequences(40, 16)
+    for steps, size in ((3, 16), (10, 16), (25, 16), (160, 4), (20, 32)):
+        assert (sequences(steps, size) == whole[: steps * size]).all()
 
 
 def test_languages_come_as_often_as_their_probabilities_say():
@@ -310,12 +294,11 @@ def test_languages_come_as_often_as_their_probabilities_say():
 
 
 def test_sequences_before_a_step_and_epochs_equal_counting():
-    mix, counts = mix_of(**THREE), np.zeros(3, int)
+    mix, counts = mix_of(**THREE, steps=30), np.zeros(3, int)
     for step in range(30):
         assert (mix.before[step] == counts).all()
         counts += np.bincount(mix.batch(step)[2], minlength=3)
-    epochs = dict(zip(('language 0', 'language 1', 'language 2'), counts / [50, 375, 74]))
-    assert mix.epochs(30) == epochs and set(mix.epochs(0).values()) == {0}
+    assert [*mix.epochs.values()] == pytest.approx(counts[[0, 2, 1]] / [50, 74, 375])
 
 
 def test_the_order_of_a_large_corpus_takes_a_few_bytes_a_sequence():
@@ -335,27 +318,18 @@ def test_a_corpus_that_is_too_short_is_refused():
         mix_of([20], [0, 0], (0.9, 0.1))  # two chunks: both are the first language's
 
 
-def test_a_token_that_the_tokeniser_does_not_have_is_refused():
-    mix = mix_of([100], [0], (1.0,))
-    mix.languages[0].table = mix.languages[0].table[:50]
-    with pytest.raises(ConfigError, match='F/train.bin'):
-        for step in range(3):
-            mix.batch(step)
-
-
 @pytest.mark.parametrize('vocabulary', ['disjoint', 'anchored'])
 def test_a_model_reads_the_text_of_the_corpora(made_once, vocabulary):
     names, root = ['en', 'fr', 'en2'], made_once / 'data'
     languages, _ = build_languages(['en', 'fr', 'en'], names, vocabulary, root=root)
-    mix, step = LanguageMix(languages, [(0.4, 0.4, 0.2)], 400, 32, 64, 0), 0
+    mix = LanguageMix(languages, [(0.4, 0.4, 0.2)], 200, 32, 64, 0)
+    assert min(mix.epochs.values()) >= 1
     back = [{row: token for token, row in enumerate(lang.table.tolist())} for lang in languages]
     read = {'en': set(), 'fr': set()}
-    while min(mix.epochs(step).values()) < 1:
-        inputs, targets, drawn = mix.batch(step)
+    for inputs, targets, drawn in map(mix.batch, range(200)):
         for row, last, index in zip(inputs.tolist(), targets[:, -1].tolist(), drawn):
             text = tuple(back[index][entry] for entry in [*row, last])
             read[languages[index].corpus.name].add(text)
-        step += 1
     for language in languages[:2]:
         text = language.corpus.train.tolist()
         starts = range(0, (len(text) - 1) // 64 * 64, 64)
@@ -368,22 +342,18 @@ def test_a_model_reads_the_text_of_the_corpora(made_once, vocabulary):
 @pytest.mark.parametrize(
     'corpora, stages, settings',
     [
-        (['en', 'en'], [[0.9, 0.1]], {}),
         (['en', 'en'], [[1.0, 0.0], [0.2, 0.8]], {}),
         (['en', 'en'], [[0.6, 0.4]], dict(cloned_fraction=0.4, orders=['', 'scrambled_4'])),
         (['en', 'fr', 'en'], [[0.5, 0.3, 0.2]], dict(vocabulary='anchored')),
     ],
-    ids=['clones', 'stages', 'shared tokens', 'anchored'],
 )
-def test_a_control_has_the_very_sequences_of_the_mix_at_the_same_steps(
-    made_once, corpora, stages, settings
-):
+def test_a_control_has_the_sequences_of_the_mix_in_its_steps(made_once, corpora, stages, settings):
     names = [f'language {number}' for number in range(len(corpora))]
     languages, _ = build_languages(corpora, names, root=made_once / 'data', **settings)
     (alone,), rows = monolingual(languages, names[-1])
     assert rows == VOCAB and (alone.table == np.arange(VOCAB)).all()
     mix, index = LanguageMix(languages, stages, 30, 8, 32, 0), len(names) - 1
-    control = Control(mix, index, alone)
+    control = mix.control(alone)
     for step in range(30):
         inputs, targets, drawn = mix.batch(step)
         own, batch = drawn == index, control.batch(step)
@@ -395,7 +365,7 @@ def test_a_control_has_the_very_sequences_of_the_mix_at_the_same_steps(
 def test_a_control_re_reads_the_sequences_of_the_mix_in_new_orders():
     mix = mix_of(**THREE, steps=12)
     of_mix = chunks_read(mix, range(12))[2]
-    control = Control(mix, 2, mix.languages[2], epochs=3, batch_size=11)
+    control = mix.control(mix.languages[2], epochs=3, batch_size=11)
     steps = range(len(control.counts))
     read, count = chunks_read(control, steps)[2], len(of_mix)
     assert set(control.counts[:-1]) == {11} and count % 11  # an epoch ends within a batch
@@ -404,7 +374,7 @@ def test_a_control_re_reads_the_sequences_of_the_mix_in_new_orders():
     epochs = [read[i : i + count] for i in range(0, len(read), count)]
     assert all(sorted(epoch) == sorted(of_mix) for epoch in epochs)
     assert all(np.mean(np.equal(epochs[a], epochs[b])) < 0.3 for a, b in ((0, 1), (0, 2), (1, 2)))
-    again = Control(mix_of(**THREE, steps=12), 2, mix.languages[2], epochs=3, batch_size=11)
+    again = mix_of(**THREE, steps=12).control(mix.languages[2], epochs=3, batch_size=11)
     for step in reversed(steps):  # a pure function of the step
         part = again.batch(step, slice(1, None, 2))
         assert all((a == b[1::2]).all() for a, b in zip(part, control.batch(step)))

@@ -32,7 +32,7 @@ def is_in(figure, values):
 
 
 def unsupported(text, rows, others=()):
-    """Figures of `text` that are in no row; a line that names runs may use the rows of these only."""
+    """Figures of `text` that no row has; what follows the name of a run must be in its rows."""
     missing = []
     for part in re.split(r'\n(?=\n|- |\| )', text):
         for clause in re.split(r'(?=`\w+`)', part):

@@ -13,7 +13,7 @@ from lib import runs
 
 FILES = sorted([*REPO.glob('*.py'), *REPO.glob('lib/*.py'), *REPO.glob('lab/*.py')])
 OPTIONAL = {
-    'compression',
+    'backports',
     'datasets',
     'gensim',
     'huggingface_hub',
@@ -21,7 +21,7 @@ OPTIONAL = {
     'safetensors',
     'tokenizers',
 }
-OPTIONAL |= {'transformers', 'wandb', 'zstandard'}
+OPTIONAL |= {'transformers', 'wandb'}
 ROOMS = ['lib', 'top level', 'lab']  # a room may import from itself and those before it
 
 

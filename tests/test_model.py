@@ -16,9 +16,8 @@ def test_logits_loss_and_hidden_states_are_those_of_the_papers_code(reference, r
     x, y = torch.from_numpy(reference['x']), torch.from_numpy(reference['y'])
     with torch.no_grad():
         assert np.allclose(reference_model(x)[:, 3::4], reference['logits'], atol=1e-4)
-        assert np.allclose(
-            reference_model.hidden_states(x)[:, :, 3::4], reference['hidden'], atol=1e-4
-        )
+        states = reference_model.hidden_states(x)
+        assert np.allclose(states[:, :, 3::4], reference['hidden'], atol=1e-4)
         assert abs(reference_model(x, y).item() - reference['loss']) < 1e-5
 
 
@@ -35,9 +34,8 @@ def test_gradients_are_those_of_the_papers_code(reference, reference_model):
 
 
 def test_sliding_window_loss_is_that_of_the_papers_code(reference, reference_model):
-    losses, _ = window_losses(
-        reference_model, reference['stream'], int(reference['stream_last_n']), batch_size=7
-    )
+    last_n = int(reference['stream_last_n'])
+    losses, _ = window_losses(reference_model, reference['stream'], last_n, batch_size=7)
     assert losses.size == reference['stream_count']
     assert abs(losses.astype(np.float64).sum() / reference['stream_loss_sum'] - 1) < 1e-5
 
@@ -128,24 +126,16 @@ def test_more_chunks_compile_no_more_graphs_and_give_the_same_gradients(monkeypa
     assert graphs[0] == graphs[1] == graphs[2] and graphs[0] > 1  # the chunk is one of them
 
 
-def test_logits_of_the_last_positions_are_the_last_logits():
-    model, idx = GPT(TINY), torch.randint(1, 53, (2, 16))
-    assert torch.allclose(model(idx, last_n=3), model(idx)[:, -3:], atol=1e-6)
-
-
-def test_no_position_sees_what_comes_after_it():
-    model, idx = GPT(TINY), torch.randint(1, 53, (1, 16))
+def test_logits_are_of_the_residual_stream_which_sees_no_later_position():
+    model, (idx, _) = seeded(), batch()
+    states, logits = model.hidden_states(idx), model(idx)
+    assert states.shape == (2, 3, 16, 20)
+    assert torch.allclose(model.head(model.ln_f(states[-1])), logits, atol=1e-6)
+    assert torch.allclose(model(idx, last_n=3), logits[:, -3:], atol=1e-6)
     changed = idx.clone()
-    changed[0, 9] = 1 + changed[0, 9] % 52
-    same = (model(idx) == model(changed)).all(-1)[0]
-    assert same[:9].all() and not same[9:].any()
-
-
-def test_the_residual_stream_ends_in_the_logits():
-    model, idx = GPT(TINY), torch.randint(1, 53, (2, 16))
-    states = model.hidden_states(idx)
-    assert states.shape == (2, 2, 16, 20)
-    assert torch.allclose(model.head(model.ln_f(states[-1])), model(idx), atol=1e-6)
+    changed[:, 9] = 1 + changed[:, 9] % 52
+    same = (logits == model(changed)).all(-1)
+    assert same[:, :9].all() and not same[:, 9:].any()
 
 
 def test_a_sequence_longer_than_the_block_is_refused():

@@ -9,7 +9,7 @@ from lib.configurator import ConfigError
 
 import numpy as np
 import pytest
-from test_sources import fake_datasets
+from test_sources import fake_datasets, tar
 
 from data import Corpus, Language
 from lib.parallel import aligned_lines, pack, sequence_pairs
@@ -17,6 +17,7 @@ from lib.tokenizer import DOCUMENT_END
 
 PAIRS = [('yes', 'oui'), ('no\u2028\x85 \x0c\r way', 'non'), ('', 'vide'), ('a & b', 'a et b')]
 EN, FR = ('\n'.join(side).encode() for side in zip(*PAIRS))
+NAMES = ['en', 'fr']
 
 
 def tmx(*units, end='</body></tmx>'):
@@ -26,7 +27,6 @@ def tmx(*units, end='</body></tmx>'):
     return f'<?xml version="1.0"?>\n<tmx version="1.4"><header/><body>{body}{end}'
 
 
-ORDERS = dict(tmx=[('en-GB', 'fr'), ('FR', 'en_US')], lang=[('en', 'fr')] * 2)
 TMX = tmx(
     [('en', 'only')],
     [('en', 'yes'), ('fr', 'oui')],
@@ -54,30 +54,32 @@ def test_only_a_line_feed_ends_a_line_of_aligned_text(here):
     write(here, en=EN, fr=FR.replace(b'\n', b'\r\n'), en__jsonl=rows, both__tsv=table)
     write(here, fr__gz=gzip.compress(b'\xef\xbb\xbf' + FR), pairs=gzip.compress(table.encode()))
     for sources in (['en', 'fr'], ['en.jsonl', 'fr.gz'], ['both.tsv'], ['pairs']):
-        assert list(aligned_lines(sources)) == PAIRS, sources
-    assert list(aligned_lines(['en'], ['x'])) == [(text,) for text, _ in PAIRS]
-    assert list(aligned_lines(['both.tsv'], ['x'])) == [(text,) for text, _ in PAIRS]
+        assert list(aligned_lines(sources, NAMES)) == PAIRS, sources
+    for source in ('en', 'both.tsv'):
+        assert list(aligned_lines([source], ['x'])) == [(text,) for text, _ in PAIRS]
 
 
 @pytest.mark.parametrize('code', ['utf-8', 'utf-16'])
 def test_the_codes_of_tmx_are_the_names_of_the_languages(here, capsys, code):
     write(here, a__tmx=gzip.compress(TMX.replace('"1.0"', f'"1.0" encoding="{code}"').encode(code)))
-    for names, order in ((['en', 'fr'], 1), (['fr1', 'en'], -1), (['french', 'en'], -1)):
-        if names[0] != 'french':
-            assert list(aligned_lines(['a.tmx'], names)) == [p[::order] for p in TMX_PAIRS]
-        write(here, b__tmx=tmx(*[[('en', a), ('fr', b)] for a, b in TMX_PAIRS]))
-        assert list(aligned_lines(['b.tmx'], names)) == [p[::order] for p in TMX_PAIRS]
-        assert f'{names[0]} is its {"en" if order == 1 else "fr"}' in capsys.readouterr().out
+    write(here, b__tmx=tmx(*[list(zip(NAMES, pair)) for pair in TMX_PAIRS]))
+    for file, *names in map(
+        str.split, ('a en fr', 'a fr1 en', 'b en fr', 'b fr1 en', 'b french en')
+    ):
+        swapped = names[0] != 'en'
+        expected = [pair[::-1] if swapped else pair for pair in TMX_PAIRS]
+        assert list(aligned_lines([f'{file}.tmx'], names)) == expected
+        assert f'{names[0]} is its {"fr" if swapped else "en"}' in capsys.readouterr().out
     assert list(aligned_lines(['b.tmx'], ['other', 'names'])) == TMX_PAIRS
-    assert list(aligned_lines(['b.tmx'], ['fr2'])) == [(b,) for _, b in TMX_PAIRS]
-    assert list(aligned_lines(['b.tmx'], ['hu'])) == [(a,) for a, _ in TMX_PAIRS]
+    for name, side in (('fr2', 1), ('hu', 0)):
+        assert list(aligned_lines(['b.tmx'], [name])) == [(pair[side],) for pair in TMX_PAIRS]
 
 
 def test_columns_of_the_hub_are_aligned(monkeypatch):
     pairs = [dict(translation=dict(en='yes', fr='oui')), dict(translation=dict(en='no', fr=None))]
     fake_datasets(monkeypatch, pairs)
     sources = ['hf:a/b/en-fr:translation.en', 'hf:a/b/en-fr:translation.fr']
-    assert list(aligned_lines(sources)) == [('yes', 'oui'), ('no', '')]
+    assert list(aligned_lines(sources, NAMES)) == [('yes', 'oui'), ('no', '')]
 
 
 THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
@@ -87,11 +89,12 @@ THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
     'sources, word',
     [
         (['two', 'three'], '2 and 3'),
-        (['two', 'empty'], 'empty is empty'),
-        (['blank', 'two'], 'blank is empty'),
+        (['two', 'empty'], 'empty.* 2 and 0'),
         (['two', 'missing'], 'missing'),
         (['missing'], 'missing'),
         (['two', 'archive.zip'], 'archive.zip'),
+        (['two', 'archive.tar'], 'archive.tar'),
+        (['.', 'two'], 'directory'),
         (['two', 'two.tsv'], 'two.tsv'),
         (['two', 'three.tmx'], 'three.tmx'),
         (['two'], 'two, line 1, has 1 column'),
@@ -105,11 +108,13 @@ THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
     ],
 )
 def test_text_that_is_not_aligned_gets_one_sentence(here, sources, word):
-    write(here, two='one\ntwo\n', three='un\ndeux\ntrois\n', empty='', blank='\n \n')
+    write(here, two='one\ntwo\n', three='un\ndeux\ntrois\n', empty='')
     write(here, two__tsv='a\tb', columns__tsv='a\tb\na\tb\tc', latin__tsv=b'a\tb\n\xe9\tb')
     write(here, archive__zip='PK\x03\x04', cut__tmx=tmx(THREE[:2], end=''), novel__xml='<TEI/>')
     write(here, three__tmx=tmx(THREE), single__tmx=tmx(THREE[:1], THREE[1:2]))
-    write(here, german__tmx=tmx([THREE[0], THREE[2], THREE[1]]))
+    write(
+        here, german__tmx=tmx([THREE[0], THREE[2], THREE[1]]), archive__tar=tar([('a.txt', b'x')])
+    )
     with pytest.raises(ConfigError, match=word) as refusal:
         list(aligned_lines(sources, ['hu', 'uk']))
     assert '\n' not in str(refusal.value)
@@ -150,22 +155,17 @@ def test_clones_without_parallel_text_get_sequences_of_the_test_set():
 def test_pairs_are_tokens_of_both_languages_and_foreign_text_gets_a_warning(
     made_once, here, capsys
 ):
-    en, fr = (Language(name, Corpus(name, made_once / 'data'), None) for name in ('en', 'fr'))
-    texts = [
-        (made_once / f'text_{name}/0000.txt').read_text().split('.')[:20]
-        for name in 'en fr'.split()
-    ]
-    lines = [[' '.join(line.split()) for line in side] for side in texts]
-    length = min(map(len, lines))
-    lines = [side[:length] for side in lines]
-    write(here, en='\n'.join(lines[0]), fr='\n'.join(lines[1]), foreign='Ελλάδα\n' * length)
-    write(here, both__tsv='\n'.join(map('\t'.join, zip(*lines))))
+    en, fr = (Language(name, Corpus(name, made_once / 'data'), None) for name in NAMES)
+    texts = [(made_once / f'text_{name}/0000.txt').read_text().split('.')[:20] for name in NAMES]
+    pairs = list(zip(*([' '.join(line.split()) for line in side] for side in texts)))
+    lines = ['\n'.join(side) for side in zip(*pairs)]
+    write(here, en=lines[0], fr=lines[1], foreign='Ελλάδα\n' * len(pairs), blank='\n' * len(pairs))
+    write(here, both__tsv='\n'.join(map('\t'.join, pairs)))
     found = sequence_pairs(en, fr, ['en', 'fr'], 3, 64, 4)
     assert [number for *_, number in found] == [0, 1, 2]
-    for side, language, text in ((0, en, lines[0]), (1, fr, lines[1])):
+    for side, language in enumerate((en, fr)):
         decoded = language.corpus.load_tokenizer().decode(found[0][side].tolist())
-        assert ' '.join(text).startswith(decoded) and decoded
-    assert 'warning' not in capsys.readouterr().err
+        assert lines[side].replace('\n', ' ').startswith(decoded) and decoded
     again = sequence_pairs(en, fr, ['both.tsv'], 3, 64, 4)
     assert all((a == b).all() for one, two in zip(found, again) for a, b in zip(one[:2], two[:2]))
     clones = sequence_pairs(en, en, ['both.tsv'], 3, 64, 4)
@@ -173,6 +173,7 @@ def test_pairs_are_tokens_of_both_languages_and_foreign_text_gets_a_warning(
     assert 'warning' not in capsys.readouterr().err
     sequence_pairs(en, fr, ['en', 'foreign'], 3, 64, 4)
     assert 'foreign' in capsys.readouterr().err
-    for sources, least in (([], 4), (['en', 'fr', 'en'], 4), (['en', 'fr'], 64)):
+    blank = ['en', 'blank'], 4
+    for sources, least in (([], 4), (['en', 'fr', 'en'], 4), (['en', 'fr'], 64), blank):
         with pytest.raises(ConfigError):
             sequence_pairs(en, fr, sources, 3, 64, least)

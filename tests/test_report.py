@@ -2,10 +2,10 @@
 
 import base64
 import copy
+import html
 import json
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,13 +14,16 @@ from conftest import REPO, SMALL, in_process, refused, write_run
 import fit_scaling
 import report
 from fit_scaling import MEASURES, load_scaling
-from lib import plots
+from lab import charts
+from lib import plots, runs
 from lib.laws import PowerLaw
 from lib.paper import load_paper_runs
 from lib.rows import grouped, measured, named_groups, runs_of
 
 EN = PowerLaw(0.0386839, 0.20725333, 0.08406525)
 TINY = SMALL | dict(n_layer=4, n_head=4, n_embd=256)
+SAVE = plots.plt.Figure.savefig
+BOTH = dict(control=1.2, reread=1.8)
 DOCUMENTS = dict(documents=[0.02, -0.01, 0.01, -0.03, 0.01])
 
 
@@ -28,75 +31,66 @@ def novels(*names):
     return dict(languages=[*names], corpora=[f'novels_{name}' for name in names])
 
 
-def times(*worth):
+def times(*equivalent):
     """Function of (tokens, language number): the perplexity of so many times the tokens."""
-    return lambda seen, i: float(EN.ppl(seen * worth[i]))
+    return lambda seen, i: float(EN.ppl(seen * equivalent[i]))
 
 
-def write_law(folder, language='en1', corpus='books_en', count=7, model=TINY):
-    about = dict(corpora=[corpus], languages=[language], model=model, **DOCUMENTS)
+def write_law(folder, language='en1', corpus='books_en', count=7, **about):
+    about = dict(model=TINY, corpora=[corpus], languages=[language]) | DOCUMENTS | about
     for i, steps in enumerate((550, 1100, 1826, 3650, 7300, 9132, 18265)[:count]):
         ppl, name = times(1 + 0.02 * (-1) ** i), f'law_{language}_{steps}'
         write_run(folder, name, [[1.0]], ppl, max_steps=steps, **about)
 
 
-def write_mixture(folder, name, stages, worth, seeds=1, control=0, reread=0, **about):
-    """A mixture with replicates, and the controls of its last language; 0: without that one."""
+def write_mixture(folder, name, share, equivalent, seeds=1, control=0, reread=0, **about):
+    """A mixture with replicates, and the controls of its last language; 0: without that one. share:
+    of the second language, or the stages."""
+    stages = share if isinstance(share, list) else [[1 - share, share]]
     about = dict(model=TINY) | DOCUMENTS | about
     last = about.get('languages', ['en1', 'en2'])[-1]
     for seed in range(seeds):
         end, about['seed'] = f'-seed_{seed}' if seed else '', seed
-        write_run(folder, name + end, stages, times(*np.array(worth) + 0.01 * seed), **about)
+        write_run(folder, name + end, stages, times(*np.array(equivalent) + seed / 100), **about)
         for kind, value, epochs in (('', control, 0), ('-x4', reread, 4)):
             if value:
-                only, ppl = f'{name}-only_{last}{kind}{end}', times(*[value + 0.01 * seed] * 3)
+                only, ppl = f'{name}-only_{last}{kind}{end}', times(*[value + seed / 100] * 3)
                 write_run(folder, only, stages, ppl, only=last, epochs=epochs, **about)
 
 
-class Page(HTMLParser):
-    """The page as a reader's program sees it: text, tags with attributes, tables, commands."""
+class Page:
+    """The page as its reader sees it: text, commands, lines of tables."""
 
     def __init__(self, path):
-        super().__init__()
-        self.source, self.text, self.tags, self.tables, self.pre = path.read_text(), '', [], [], []
-        self.into = None  # the list whose last text is being read
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag == 'table':
-            self.tables.append([])
-        elif tag == 'tr':
-            self.tables[-1].append([])
-        elif tag in ('td', 'th', 'pre'):
-            self.into = self.pre if tag == 'pre' else self.tables[-1][-1]
-            self.into.append('')
-
-    def handle_endtag(self, tag):
-        self.into = None if tag in ('td', 'th', 'pre') else self.into
-
-    def handle_data(self, data):
-        self.text += data
-        if self.into:
-            self.into[-1] += data
+        self.source = path.read_text()
+        self.text, *self.pre = map(plain, (self.source, *parts_of(self.source, 'pre')))
 
     def lines(self, head):
         """The lines of the tables with `head` in their first line, as lists of text."""
-        found = [table for table in self.tables if any(head in cell for cell in table[0])]
-        return [[' '.join(cell.split()) for cell in line] for table in found for line in table]
+        tables = [parts_of(table, 'tr') for table in parts_of(self.source, 'table')]
+        tables = [[parts_of(row, 't[dh]') for row in table] for table in tables]
+        tables = [[[' '.join(plain(c).split()) for c in row] for row in table] for table in tables]
+        return [row for table in tables if any(head in c for c in table[0]) for row in table]
+
+
+def parts_of(source, tag):
+    return re.findall(rf'<{tag}\b.*?>(.*?)</{tag}>', source, re.S)
+
+
+def plain(source):
+    return html.unescape(re.sub(r'<style.*?</style>|<[^>]*>', '', source, flags=re.S))
 
 
 def write_all(folder):
     """Two clones at two ratios with everything; the same with unusual settings; languages without a
     law; a schedule; and what is beside the results of a run."""
     write_law(folder)
-    both = dict(control=1.2, reread=1.8)
-    write_mixture(folder, '90_10', [[0.9, 0.1]], (1.0, 2.6), seeds=3, **both)
-    write_mixture(folder, '50_50', [[0.5, 0.5]], (1.0, 1.2), seeds=3, control=1.2)
-    write_mixture(folder, 'decay', [[0.9, 0.1]], (1, 2), weight_decay=0.1)
-    write_mixture(folder, 'a&b', [[0.8, 0.2]], (1, 2), control=1.2, cloned_fraction=0.5)
+    write_mixture(folder, '90_10', 0.1, (1.0, 2.6), seeds=3, **BOTH)
+    write_mixture(folder, '50_50', 0.5, (1.0, 1.2), seeds=3, control=1.2)
+    write_mixture(folder, 'decay', 0.1, (1, 2), weight_decay=0.1)
+    write_mixture(folder, 'a&b', 0.2, (1, 2), control=1.2, cloned_fraction=0.5)
     write_mixture(folder, 'two_stages', [[1, 0], [0.2, 0.8]], (1, 1.5))
-    write_mixture(folder, 'hu_pl', [[0.8, 0.2]], (1, 2), **both, **novels('hu', 'pl'))
+    write_mixture(folder, 'hu_pl', 0.2, (1, 2), **BOTH, **novels('hu', 'pl'))
     for name, end in (('90_10', ''), ('90_10-only_en2', '{"step": 40, "los')):
         losses = [dict(step=step, losses=dict(en2=7 - step / 10, en1=6.5)) for step in range(30)]
         lines = map(json.dumps, [*losses, dict(step=29, perplexity=dict(en2=99.0))])
@@ -113,40 +107,57 @@ def write_all(folder):
         (folder / name).write_text('{"run": "to')
 
 
-@pytest.fixture(scope='session')
-def made(tmp_path_factory):
+@pytest.fixture(autouse=True, scope='module')
+def quick():
+    """No picture is drawn, but those of `made`."""
+    with pytest.MonkeyPatch.context() as patched:
+        tiny = lambda _, file, **__: plots.plt.imsave(file, np.ones((2, 2)))  # noqa: E731
+        patched.setattr(plots.plt.Figure, 'savefig', tiny)
+        yield
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory, quick):
     """(folder, laws, rows, page, CompletedProcess) of write_all; to be read only."""
     root = tmp_path_factory.mktemp('report')
     write_all(root / 'out')
-    done = in_process('report', cwd=root)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plots.plt.Figure, 'savefig', SAVE)
+        patched.setattr(plots, 'DPI', 40)
+        done = in_process('report', cwd=root)
     assert done.returncode == 0, done.stderr
     return root / 'out', *load_scaling(root / 'out'), Page(root / 'out/report/report.html'), done
 
 
-@pytest.fixture(scope='session')
-def three(tmp_path_factory):
-    """(rows, page) of mixtures of three languages, two of them and all."""
-    folder = tmp_path_factory.mktemp('three')
+@pytest.fixture(scope='module')
+def other(tmp_path_factory, quick):
+    """(folder, rows, page, the paper's page) of mixtures of three languages, two of them and all,
+    and of runs of GPT small, one of them in the paper's setting."""
+    folder = tmp_path_factory.mktemp('other')
     for name in ('hu', 'pl', 'pt'):
         write_law(folder, name, f'novels_{name}')
-    for worth, pair in enumerate((('hu', 'pl'), ('pl', 'pt'), ('pt', 'hu')), 1):
-        about = dict(control=1.2, reread=1.8) | novels(*pair)
-        write_mixture(folder, '_'.join(pair), [[0.8, 0.2]], (1, worth), **about)
-    about = dict(control=1.2) | novels('hu', 'pl', 'pt')
-    write_mixture(folder, 'all', [[0.6, 0.2, 0.2]], (1, 1, 2), **about)
-    return load_scaling(folder)[1], Page(report.write(folder, *load_scaling(folder)))
+    for equivalent, pair in enumerate((('hu', 'pl'), ('pl', 'pt'), ('pt', 'hu')), 1):
+        write_mixture(folder, '_'.join(pair), 0.2, (1, equivalent), **BOTH, **novels(*pair))
+    write_mixture(folder, 'all', [[0.6, 0.2, 0.2]], (1, 1, 2), 1, 1.2, **novels('hu', 'pl', 'pt'))
+    write_law(folder, model=SMALL)
+    write_mixture(folder, 'row5', 0.1, (1, 2), control=1.2, model=SMALL)
+    write_mixture(folder, 'row0', 0.15, (1, 2), model=SMALL)
+    pages = [Page(report.write(folder, *load_scaling(folder)))]
+    done = in_process('report', '--out=.', '--paper=True', cwd=folder)
+    assert done.returncode == 0 and done.stdout.split()[-1] == 'report/paper.html'
+    return folder, load_scaling(folder)[1], *pages, Page(folder / 'report' / 'paper.html')
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """drawn(folder, kind): the axes of a kind of figures of the page."""
-    close = plots.plt.close
+    """drawn(folder, kind): the axes of a kind of figures of the page, without their files."""
 
     def call(folder, kind):
-        axes = []
-        monkeypatch.setattr(plots.plt, 'close', lambda f: (axes.append(f.axes[0]), close(f)))
-        monkeypatch.setattr(report, 'write_page', lambda _, name, draw, **values: draw[kind]([]))
-        report.write(folder, *load_scaling(folder))
+        scaling, axes = load_scaling(folder), []
+        save = lambda figure, *_, **__: axes.extend(figure.axes)  # noqa: E731
+        monkeypatch.setattr(plots.plt.Figure, 'savefig', save)
+        monkeypatch.setattr(report, 'write_page', lambda _, name, draw, **__: draw[kind]([]))
+        report.write(folder, *scaling)
         return axes
 
     return call
@@ -157,73 +168,69 @@ def row_of(rows, run, language='en2'):
 
 
 def points(axes, marker):
-    return [line.get_ydata() for line in axes.lines if line.get_marker() == marker]
+    lines = [line.get_ydata() for line in axes.lines if line.get_marker() == marker]
+    return [ys for ys in lines if len(ys)]
 
 
 # --- the page -------------------------------------------------------------------------------------
 
 
-def test_the_page_needs_nothing_but_itself_and_each_figure_is_a_file(made, three):
-    for page in (made[3], three[1]):
-        assert not {tag for tag, _ in page.tags} & {'script', 'link', 'iframe', 'object', 'base'}
-        assert not re.search(r'https?:|@import|url\(', page.source)
-        ids = {about.get('id') for _, about in page.tags}
-        assert {about.get('href', '#runs')[1:] for _, about in page.tags} <= ids
-    sources = [about['src'] for tag, about in made[3].tags if tag == 'img' and about['alt']]
+def test_the_page_needs_nothing_but_itself_and_each_figure_is_a_file(made, other):
+    for page in (made[3], *other[2:]):
+        assert not re.search('<(script|link|iframe|object|base)|https?:|@import|url', page.source)
+        ids = re.findall(' id="(.*?)"', page.source)
+        assert set(re.findall('href="#(.*?)"', page.source)) <= set(ids)
+    sources = re.findall('alt="[^"]+" [^>]*src="data:image/png;base64,(.*?)"', made[3].source)
     files = [*made[0].glob('report/*.png'), made[0] / '90_10' / 'hidden.png']  # but no old ones
-    data = ('data:image/png;base64,' + base64.b64encode(f.read_bytes()).decode() for f in files)
+    data = [base64.b64encode(file.read_bytes()).decode() for file in files]
     assert sorted(sources) == sorted(data) and len(sources) > 6
 
 
-def test_every_run_and_every_number_of_a_row_is_on_the_page(made, three):
-    for rows, page in ((made[2], made[3]), (three[0], three[1])):
-        shown = {(line[0], line[1]): line for line in page.lines('mlpe')[1:]}
-        assert len(shown) == len(page.lines('mlpe')) - 1 == len(rows)
+def test_every_run_and_every_number_of_a_row_is_on_the_page(made, other):
+    for rows, page in (made[2:4], other[1:3]):
+        _, *lines = page.lines('mlpe')
+        shown = {(line[0], line[1]): line[2:] for line in lines}
+        assert len(shown) == len(lines) == len(rows)
         for row in rows:
-            line = shown[row['run'], row['language']]
-            assert line[2] == f'{row["tokens_seen"]:,.0f}'
-            assert line[3] == f'{row["ppl"]:.1f} ± {row["ppl_se"]:.2g}'
-            assert row['control'] in line and row['reread_control'] in line
-            for key, cell in zip(MEASURES, line[4:]):
-                if key != 'mlte' and row[key] is not None:
-                    digits = 1 if key == 'mlpe' else 3 if key[-4:] in ('nats', 'tau') else 2
-                    numbers = [row[key], *(row[f'{key}_interval'] or ())]
-                    written = [float(n) for n in re.findall(r'-?\d+\.?\d*', cell)]
-                    assert written == pytest.approx(numbers, abs=0.51 * 10**-digits), key
+            seen, ppl, *cells = shown[row['run'], row['language']]
+            assert seen == f'{row["tokens_seen"]:,.0f}' and row['note'] in page.text
+            assert ppl == f'{row["ppl"]:.1f} ± {row["ppl_se"]:.2g}'
+            assert {row['control'], row['reread_control']} <= {*cells}
+            for key, cell in zip(MEASURES, cells):
                 assert bool(cell) == (row[key] is not None)
+                if cell and key != 'mlte':
+                    numbers = [row[key], *(row[f'{key}_interval'] or ())]
+                    written = [float(number) for number in re.findall(r'-?\d+\.?\d*', cell)]
+                    assert written == pytest.approx(numbers, abs=0.051 if key == 'mlpe' else 0.0051)
     for path in made[0].glob('*/results.json'):  # controls, seeds and damaged files, too
         assert path.parent.name in made[3].text
-    assert all(row['note'] in made[3].text for row in made[2])
     budgets = [line[0].split('_')[2] for line in made[3].lines('mlpe') if 'law_en1' in line[0]]
     assert budgets == sorted(budgets, key=int) and len(budgets) == 7
 
 
-def test_the_table_of_mixtures_has_their_numbers_under_short_names(made):
-    lines, row = made[3].lines('transfer'), row_of(made[2], '90_10')
+def test_runs_that_differ_in_a_setting_that_nothing_names_are_kept_apart(made):
+    mixes = [run for run in runs_of(made[2]) if not run.monolingual]
+    groups = {run.name: g['title'] for g in named_groups(mixes, made[1]) for _, run in g['runs']}
+    assert groups['decay'].endswith('weight_decay=0.1') and groups['decay'] in made[3].text
+    for may_differ, _ in report.VIEWS.values():
+        assert ['decay'] in [[run.name for run in group] for group in grouped(mixes, may_differ)]
+
+
+def test_the_tables_have_names_settings_machines_and_reasons_and_samples_are_there(made):
+    page, row = made[3], row_of(made[2], '90_10')
+    lines = page.lines('transfer')
     heads = [line[0] for line in lines if len(line) == 1]
     for head in ('90/10 90_10, 3 seeds', '80/20 cloned_fraction=0.5 a&b', '100/0 then 20/80 two_'):
         assert any(text.startswith(f'en1/en2 {head}') for text in heads)
     cells = lines[lines.index(['en1/en2 90/10 90_10, 3 seeds']) + 2]
     ends = '[{:.2f}, {:.2f}]'.format(*row['transfer_interval'])
     assert cells[0] == 'en2' and f'{row["transfer"]:.2f} {ends}' in cells
-
-
-def test_runs_that_differ_in_a_setting_that_nothing_names_are_kept_apart(made):
-    runs = [run for run in runs_of(made[2]) if not run.monolingual]
-    groups = {name: g['title'] for g in named_groups(runs, made[1]) for _, name in g['runs']}
-    [title] = [title for run, title in groups.items() if run.name == 'decay']
-    assert title.endswith('weight_decay=0.1') and title in made[3].text
-    for view in report.VIEWS.values():
-        assert ['decay'] in [[run.name for run in group] for group in grouped(runs, view)]
-
-
-def test_settings_machine_samples_and_reasons_are_there(made):
-    lines = {line[0]: line for line in made[3].lines('hours')[1:]}
+    lines = {line[0]: line for line in page.lines('hours')[1:]}
     assert lines['90_10'][1:-1] == ['18,265', '3', '1.50', 'a machine', 'bfloat16', '0123456789']
     assert re.fullmatch(r'20\d\d-\d\d-\d\d', lines['90_10'][-1])
-    assert 'n_embd=256' in made[3].text and lines.keys() == {row['run'] for row in made[2]}
-    assert 'en2: The end of <it>\n----\n' in made[3].pre
-    [law] = [line for line in made[3].lines('run noise') if 'novels_pl' in line[0]]
+    assert 'n_embd=256' in page.text and lines.keys() == {row['run'] for row in made[2]}
+    assert 'en2: The end of <it>\n----\n' in page.pre
+    [law] = [line for line in page.lines('run noise') if 'novels_pl' in line[0]]
     assert 'at least 3 budgets' in law[-1]
 
 
@@ -240,20 +247,20 @@ def test_rows_of_a_file_make_the_page_of_the_rows_themselves(tmp_path, monkeypat
     assert '&gt; 1.11' in pages[0][0]
 
 
-def test_a_folder_without_runs_is_refused(tmp_path):
+def test_monolingual_runs_alone_make_a_page_and_no_runs_are_refused(tmp_path):
     for folder in (tmp_path, tmp_path / 'nowhere'):
         refused(in_process('report', f'--out={folder}', cwd=tmp_path), folder)
     assert not (tmp_path / 'report').exists()
-
-
-def test_monolingual_runs_alone_make_a_page(tmp_path):
     write_law(tmp_path, count=2)
     page = Page(report.write(tmp_path, *load_scaling(tmp_path)))
     assert 'law_en1_1100' in page.text and report.NO_MIXTURE in page.text
 
 
+# --- findings and the matrix ----------------------------------------------------------------------
+
+
 def about(rows, name):
-    return next(text for text in report.findings(rows) if f'({name}' in text)
+    return next(text for text in report.findings(rows) if re.search(rf'[ (]{name}\)', text))
 
 
 def test_the_findings_are_printed_the_first_being_the_head_of_the_page(made):
@@ -262,7 +269,7 @@ def test_the_findings_are_printed_the_first_being_the_head_of_the_page(made):
     assert path.endswith('out/report/report.html') and printed == report.findings(rows)
     assert f'<p class="finding">{printed[0]}</p>' in page.source
     assert all(text in page.text for text in printed)
-    order = [re.search(r'\((\S+?)[,)]', text)[1] for text in printed]  # plain, with controls first
+    order = [re.search(r'(\S+)\): PPL', text)[1].lstrip('(') for text in printed]
     assert order == ['90_10', '50_50', 'a&b', 'hu_pl', 'decay', 'two_stages']
 
 
@@ -270,10 +277,15 @@ def test_the_numbers_of_a_finding_are_those_of_its_row(made):
     row, text = row_of(made[2], '90_10'), about(made[2], '90_10')
     keys = 'transfer', 'transfer_nats', 'gain', 'gain_nats'
     numbers = [row['ppl'], *(n for key in keys for n in (row[key], *row[f'{key}_interval']))]
-    assert text.startswith('en1 helps en2 at 90/10 (90_10, 3 seeds): PPL ')
+    assert text.startswith('en1 helps en2 at 90/10 (3 seeds of 90_10): PPL ')
     written = [float(number) for number in re.findall(r'-?\d+\.\d+', text)]
     assert written == pytest.approx(numbers, abs=0.051) and len(written) == 13
     assert written[1:] == pytest.approx(numbers[1:], abs=0.0051)
+    row, text = row_of(made[2], 'hu_pl', 'pl'), about(made[2], 'hu_pl')  # without a law
+    for ppl in (row['ppl'], row['control_ppl'], row['reread_control_ppl']):
+        assert f'PPL {ppl:.1f}' in text
+    assert f'{math.log(row["control_ppl"] / row["ppl"]):.3f} nats' in text
+    assert 'helps' not in text and 'at least 3 budgets' in text
 
 
 @pytest.mark.parametrize('name, nothing', [('transfer', 1), ('gain', 1), ('transfer_nats', 0)])
@@ -282,31 +294,23 @@ def test_a_finding_says_no_more_than_the_interval(made, name, nothing):
     row = row_of(rows, '90_10')
     for key in ('transfer', 'transfer_nats', 'gain', 'gain_nats'):
         row[f'{key}_interval'] = None
-    assert not re.search('interval| to |helps|costs|effect', about(rows, '90_10'))
+    words = 'helps|costs|no clear'
+    assert not re.search(rf'\[|{words}', about(rows, '90_10'))
     for low, high in ((0.1, 1), (-1, -0.1), (-1, 1)):
         row[f'{name}_interval'] = nothing + low, nothing + high
-        found += re.findall('helps|costs|effect', about(rows, '90_10'))
-    assert found == ['helps', 'costs', 'effect']
+        found += re.findall(words, about(rows, '90_10'))
+    assert found == ['helps', 'costs', 'no clear'][: 2 if name == 'gain' else 3]
 
 
 def test_a_finding_names_the_commands_of_the_controls_that_are_missing(made):
-    again = {'90_10': [], '50_50': [' --epochs=2'], 'a&b': [' --epochs=4'], 'two_stages': ['']}
-    for name, more in again.items():
-        found = re.findall(r'train.py CONFIG --only=en[12]( --epochs=\d)?\)', about(made[2], name))
-        assert found[: len(more) or None] == more, name
+    again = {'90_10': [], '50_50': [' --epochs=2'], 'a&b': [' --epochs=4']}
+    for name, more in {**again, 'two_stages': ['', ' --epochs=2']}.items():
+        assert re.findall(r' CONFIG --only=en\d( --epochs=\d)?\)', about(made[2], name)) == more
     assert 'TEff' in about(made[2], 'two_stages')
 
 
-def test_a_finding_without_a_law_has_perplexities_and_the_reason(made):
-    row, text = row_of(made[2], 'hu_pl', 'pl'), about(made[2], 'hu_pl')
-    for ppl in (row['ppl'], row['control_ppl'], row['reread_control_ppl']):
-        assert f'PPL {ppl:.1f}' in text
-    assert f'{math.log(row["control_ppl"] / row["ppl"]):.3f} nats' in text
-    assert 'helps' not in text and 'at least 3 budgets' in text
-
-
-def test_three_languages_make_a_matrix_and_two_none(made, three):
-    rows, page = three
+def test_three_languages_make_a_matrix_and_two_none(made, other):
+    _, rows, page, _ = other
     assert not made[3].lines('from, to')
     for key, label, digits in (('transfer', 'Transfer', 2), ('gain', 'Gain', 2), ('tau', 'tau', 3)):
         (_, *targets), *lines = page.lines(f'{label} from, to')
@@ -321,41 +325,38 @@ def test_three_languages_make_a_matrix_and_two_none(made, three):
     assert 'the rest of the mixture' in about(rows, 'all')
 
 
-def test_markers_are_joined_where_there_are_three_ratios(tmp_path, drawn):
-    for count in (1, 2, 3):
-        write_mixture(tmp_path, f'r{count}', [[1 - count / 10, count / 10]], (1, 2))
-        axes = drawn(tmp_path, 'share')[0]
-        assert [len(values) for values in points(axes, 's')] == [count]
-        assert any(line.get_linestyle() == '-' for line in axes.lines) == (count > 2)
+# --- figures --------------------------------------------------------------------------------------
 
 
-def test_perplexity_by_ratio_stands_beside_its_controls(made, drawn):
-    ppl, rows = drawn(made[0], 'share')[0], [row_of(made[2], name) for name in ('90_10', '50_50')]
-    assert points(ppl, 's')[0] == pytest.approx([row['ppl'] for row in rows])
-    for marker, key in (('x', 'control_ppl'), ('+', 'reread_control_ppl')):
-        assert points(ppl, marker)[0] == pytest.approx([row[key] for row in rows if row[key]])
-
-
-def test_runs_by_tokens_and_by_size_have_a_line_for_each_ratio(tmp_path, drawn):
+def test_by_tokens_and_size_each_ratio_has_markers_joined_where_there_are_three(tmp_path, drawn):
     for steps in (4000, 8000, 18265):
-        write_mixture(tmp_path, f't{steps}', [[0.9, 0.1]], (1, 2), max_steps=steps)
-    write_mixture(tmp_path, 'big', [[0.9, 0.1]], (1, 2), model=TINY | dict(n_layer=8))
-    [line] = [line for line in drawn(tmp_path, 'tokens')[0].lines if line.get_marker() == 's']
+        write_mixture(tmp_path, f't{steps}', 0.1, (1, 2), max_steps=steps)
+    write_mixture(tmp_path, 'big', 0.1, (1, 2), model=TINY | dict(n_layer=8))
+    tokens, [size] = drawn(tmp_path, 'tokens')[0], drawn(tmp_path, 'parameters')
+    [line] = [line for line in tokens.lines if line.get_marker() == 's']
     assert line.get_xdata() == pytest.approx(65536 * np.array([4000, 8000, 18265]), rel=1e-3)
-    [size] = drawn(tmp_path, 'parameters')
     assert len(points(size, 's')[0]) == 2 and not drawn(tmp_path, 'shared')
     assert list(plots.legend_entries([size])) == ['90/10 en1', '90/10 en2']
+    joined = [any(line.get_linestyle() == '-' for line in axes.lines) for axes in (tokens, size)]
+    assert joined == [True, False]
 
 
-def test_laws_end_at_their_budgets_and_training_stands_beside_its_control(made, drawn):
-    for axes in drawn(made[0], 'laws'):
-        [law] = [law for law in made[1] if axes.get_title() in law['label'] and law['runs']]
-        ends = [end for line in axes.lines for end in line.get_xdata()]
-        assert [min(ends), max(ends)] == pytest.approx([min(law['tokens']), max(law['tokens'])])
-        assert axes.get_ylim()[1] < 1.5 * max(law['ppl'])
+def test_a_run_stands_beside_its_controls_by_ratio_and_over_training(made, drawn):
+    ppl, rows = drawn(made[0], 'share')[0], [row_of(made[2], name) for name in ('90_10', '50_50')]
+    for marker, key in dict(s='ppl', x='control_ppl').items():
+        assert points(ppl, marker)[0] == pytest.approx([row[key] for row in rows])
+    assert points(ppl, '+')[0] == pytest.approx([rows[0]['reread_control_ppl']])
     [axes] = drawn(made[0], 'training')  # the other mixtures have no log
     assert {'en1', 'en2', 'en2 control'} == set(plots.legend_entries([axes]))
     assert np.exp(points(axes, 'o')) == pytest.approx(np.full((2, 1), 99.0))
+
+
+def test_laws_end_at_their_budgets(made, drawn):
+    [axes] = drawn(made[0], 'laws')
+    [law] = [law for law in made[1] if axes.get_title() in law['label'] and law['curve']]
+    ends = [end for line in axes.lines for end in line.get_xdata()]
+    assert [min(ends), max(ends)] == pytest.approx([min(law['tokens']), max(law['tokens'])])
+    assert axes.get_ylim()[1] < 1.5 * max(law['ppl'])
 
 
 def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn):
@@ -367,20 +368,29 @@ def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn
     assert [*points(axes, 'o'), *points(axes, 's')] == [[pytest.approx(0.7)], [pytest.approx(0.5)]]
 
 
+def test_the_lab_draws_the_runs_that_are_there(tmp_path, monkeypatch):
+    figures = {}
+    save = lambda figure, path, **_: figures.update({path.name: figure.axes})  # noqa: E731
+    monkeypatch.setattr(plots.plt.Figure, 'savefig', save)
+    write_law(tmp_path)
+    write_mixture(tmp_path, 'half', 0.1, (1, 3), cloned_fraction=0.5, **BOTH)
+    for count, name in enumerate(('clones_90_10', 'past_90_10'), 1):
+        write_mixture(tmp_path, name, 0.1, (1, 2.6), max_steps=18265 // count, **BOTH)
+        members = runs.load_runs(tmp_path)
+        laws, rows = fit_scaling.analyse(members)
+        laws = [fit_scaling.law_entry(*law) for law in laws.items()]
+        charts.draw(members, rows, laws, tmp_path)
+        assert len(figures['lab_tokens.png']) == count
+    drawn = [tuple(line.get_xydata()[0]) for line in figures['lab_tokens.png'][1].lines]
+    row = row_of(rows, 'past_90_10')
+    for key in ('ppl', 'control_ppl', 'reread_control_ppl'):
+        assert (row['tokens_seen'], pytest.approx(row[key])) in drawn
+    texts = [text.get_text() for text in figures['lab_axes.png'][0].texts]
+    transfers = (row_of(rows, name)['transfer'] for name in ('clones_90_10', 'half'))
+    assert [text[:4] for text in texts] == [f'{value:.2f}' for value in transfers]
+
+
 # --- the paper ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='session')
-def paper(tmp_path_factory):
-    """(folder, page, the paper's page) of a run in the paper's setting and one that is not."""
-    folder = tmp_path_factory.mktemp('paper')
-    write_law(folder, model=SMALL)
-    write_mixture(folder, 'row5', [[0.9, 0.1]], (1, 2), control=1.2, model=SMALL)
-    write_mixture(folder, 'other', [[0.85, 0.15]], (1, 2), model=SMALL)
-    ours = report.write(folder, *load_scaling(folder))
-    done = in_process('report', '--out=.', '--paper=True', cwd=folder)
-    assert done.returncode == 0 and done.stdout.split()[-1] == 'report/paper.html'
-    return folder, Page(ours), Page(folder / 'report' / 'paper.html')
 
 
 def hollow(axes):
@@ -388,21 +398,20 @@ def hollow(axes):
     return sorted(y for line in lines for y in line.get_ydata())
 
 
-def test_the_papers_numbers_stand_beside_runs_in_its_setting_alone(made, paper, drawn):
-    folder, page, _ = paper
-    beside = [line[0] for line in page.lines('the paper:') if '32.8, 2.08 Table 1 row 5' in line]
-    assert beside == ['en2'] and 'the paper:' not in made[3].text
-    ppl, teff, transfer = drawn(folder, 'share')
-    assert hollow(ppl) == pytest.approx([22.46, 32.81], abs=0.01)
-    assert hollow(teff) == pytest.approx([1.0, 2.076], abs=0.01) and hollow(transfer) == []
-    assert not any(map(hollow, drawn(made[0], 'share')))
+def test_the_papers_numbers_stand_beside_runs_in_its_setting_alone(made, other, drawn):
+    folder, _, page, _ = other
+    beside = [line for line in page.lines('the paper:') if any('Table' in cell for cell in line)]
+    assert [line[0] for line in beside] == ['en1', 'en2'] and 'the paper:' not in made[3].text
+    assert '32.8, 2.08 Table 1 row 5' in beside[1]
+    found = [hollow(axes) for axes in drawn(folder, 'share') if hollow(axes)]
+    assert found == [pytest.approx(both, abs=0.01) for both in ([22.46, 32.81], [1.0, 2.076])]
 
 
-def test_the_papers_page_has_all_rows_of_its_tables_and_the_readmes_commands(paper):
-    folder, _, page = paper
+def test_the_papers_page_has_all_rows_of_its_tables_and_the_readmes_commands(other):
+    folder, *_, page = other
     lines, readme = page.lines('the paper:'), (REPO / 'config' / 'README.md').read_text()
     for run in (run for run in load_paper_runs() if run['table'] in '13'):
-        number, command = run['name'].split()[-1], run['command']
+        number, command = run['number'], run['command']
         heads = [line[0] for line in lines if len(line) == 1 and line[0].startswith(f'{number}: ')]
         assert any(head.endswith(command) for head in heads), run['name']
         section = readme.partition(f'\n## Table {run["table"]}\n')[2].partition('\n## ')[0]
