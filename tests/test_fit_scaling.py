@@ -192,6 +192,8 @@ def test_a_reading_in_a_hole_of_the_law_has_no_interval_but_what_to_add():
     assert open_['holes'] == [pytest.approx((0.2 * UNIT, 0.4 * UNIT))]
     assert open_['control_teff_interval'] and open_['transfer_nats_interval']
     assert closed['transfer_interval'] and not closed['holes']
+    closed = law_of_transition().curve  # certain at 0.07, between near budgets at 0.173
+    assert closed.hole(transition(0.07 * UNIT)) is closed.hole(transition(0.173 * UNIT)) is None
 
 
 # --- the runs of a folder -------------------------------------------------------------------------
