@@ -260,6 +260,10 @@ def table_text(rows, every=False):
             f'{lacking} of {len(rows)} have no control: their TEff may come from more optimiser '
             'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
         )
+    codes = {(row['commit'], row['dirty']) for row in rows if row['commit']}
+    if len(codes) > 1 or any(dirty for _, dirty in codes):
+        known = ', '.join(sorted(f'{commit[:8]}{" and edits" * bool(d)}' for commit, d in codes))
+        text.append(f'runs of edited or different code: {known}')
     return '\n'.join([align(lines, 2), *(fill(x, 100, subsequent_indent='   ') for x in text)])
 
 

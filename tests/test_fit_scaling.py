@@ -509,3 +509,15 @@ def test_runs_of_the_paper_are_recognised_by_their_setup(tmp_path):
 def test_a_language_is_known_by_whole_words():
     names = [('en1', 'docs'), ('l1', 'eltec_eng'), ('a', 'french'), ('trench', 'docs')]
     assert [kind_of(*words) for words in names] == ['en', 'en', 'fr', '']
+
+
+def test_a_table_names_the_commits_where_its_runs_are_of_different_or_edited_code(tmp_path):
+    for name in ('first', 'second'):
+        write_run(tmp_path, name, NINETY, lambda seen, i: 20.0, seed=len(name))
+    _, rows = analyse(load_runs(tmp_path))
+    for row in rows:
+        row |= dict(commit='0123456789', dirty=False)
+    assert '01234567' not in fit_scaling.table_text(rows)
+    other = [rows[0] | dict(commit='abcdefabcdef'), *rows[1:]]
+    assert '01234567, abcdefab' in fit_scaling.table_text(other)
+    assert '01234567 and edits' in fit_scaling.table_text([row | dict(dirty=True) for row in rows])
