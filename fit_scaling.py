@@ -260,6 +260,10 @@ def table_text(rows, every=False):
             f'{lacking} of {len(rows)} have no control: their TEff may come from more optimiser '
             'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
         )
+    codes = {(row['commit'], row['dirty']) for row in rows if row['commit']}
+    if len(codes) > 1 or any(dirty for _, dirty in codes):
+        known = ', '.join(sorted(f'{commit[:8]}{" and edits" * bool(d)}' for commit, d in codes))
+        text.append(f'runs of edited or different code: {known}')
     return '\n'.join([align(lines, 2), *(fill(x, 100, subsequent_indent='   ') for x in text)])
 
 
@@ -336,10 +340,9 @@ def load_scaling(folder):
 def scale(folder):
     """Analyses the runs of a folder, and writes scaling.json, scaling.csv and figure5.png; returns
     (laws, rows) as scaling.json has them. Raises ConfigError without a finished run."""
-    folder, advice = Path(folder), 'train some with python train.py config/NAME.py'
-    runs = load_runs(folder)
+    runs, folder = load_runs(folder), Path(folder)
     missing = f'there is no finished run in {folder}/ (no {folder}/RUN/results.json)'
-    require(runs, f'{missing}; {advice}, or name their folder with --out=')
+    require(runs, f'{missing}: train one, python train.py config/NAME.py, or set --out=FOLDER')
     laws, rows = analyse(runs)
     for law in laws.values():
         print(f'{law.label}: {describe(law)}')
@@ -351,8 +354,7 @@ def scale(folder):
 
 
 def draw_laws(laws, file):
-    """Figure 5: the monolingual runs of each text, and the law of each model with its 90% band.
-    Returns whether there are any."""
+    """Figure 5: the monolingual runs and the laws of each text; returns whether there are any."""
     texts = {}
     for law in laws:
         if law['runs']:
@@ -372,15 +374,15 @@ def draw_laws(laws, file):
 
 
 def draw_law(axes, law, color):
-    """The points of a law of scaling.json, and its curve between them."""
+    """The points of a law of scaling.json, and the curve between them with its 90% interval."""
     label = law['label'].partition(', ')[2] + ('' if law['curve'] else ' (no law)')
     axes.plot(law['tokens'], law['ppl'], 'o', ms=4, color=color, label=label)
     curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}
     if curve:
         axes.plot(curve['tokens'], curve['ppl'], color=color, lw=1.4)
     if 'low' in curve:
-        band = curve['low'], curve['high']
-        axes.fill_between(curve['tokens'], *band, color=color, alpha=0.15, lw=0)
+        ends = curve['low'], curve['high']
+        axes.fill_between(curve['tokens'], *ends, color=color, alpha=0.15, lw=0)
 
 
 def main():

@@ -106,20 +106,19 @@ VIEWS = dict(  # x of a figure: the settings in which its runs may differ, title
     shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use (%)'),
 )
 CONTROL, REREAD = ('{}: control', 'x--'), ('{}: re-reading', '+-.')
+LAW = '{}: monolingual (law)', '.:'
 FIGURES = dict(  # y: title of the axis, what 1 means, {key of what is beside it: (label, look)}
-    ppl=('perplexity on the test set', '', dict(control_ppl=CONTROL, reread_control_ppl=REREAD)),
-    teff=('token efficiency TEff', '1: as a monolingual run', dict(control_teff=CONTROL)),
+    ppl=('test perplexity', '', dict(control_ppl=CONTROL, reread_control_ppl=REREAD, mlpe=LAW)),
+    teff=('TEff', '1: as a monolingual run', dict(control_teff=CONTROL, reread_teff=REREAD)),
     transfer=('transfer', '1: as its control', {}),
     gain=('gain over re-reading', '1: as re-reading', {}),
     accuracy=('accuracy after fine-tuning', '', dict(majority=('{}: majority class', '_:'))),
 )
-FIGURES['ppl'][2]['mlpe'] = '{}: monolingual (law)', '.:'
-FIGURES['teff'][2]['reread_teff'] = REREAD
 
 
 def draw_view(panels, runs, view):
     """Perplexity, TEff, transfer and gain of pairs of languages, for the groups of runs that differ
-    in the view; by share also of single runs where no group has two ratios."""
+    in the view; where no group has two ratios, by share for each run."""
     usual = usual_of(runs)
     groups = grouped([run for run in runs if run.share is not None], VIEWS[view][0])
     wide = [group for group in groups if len({getattr(run, view) for run in group}) > 1]
@@ -146,13 +145,17 @@ def draw_measure(panels, title, runs, what, view):
     for run in runs:
         ratios.setdefault('' if view == 'share' else run.ratio, []).append(run)
     for number, ratio in enumerate(sorted(ratios, key=natural)):
-        places = {getattr(run, view) for run in ratios[ratio]}
-        for i, name in enumerate(names if places - {min(places)} or not ratio else ()):
+        chosen = ratios[ratio]
+        if ratio and len({getattr(run, view) for run in chosen}) < 2:
+            continue
+        for i, name in enumerate(names):
             color, own = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
             kinds = {what: (own, MARKERS[i] + '-'), f'paper_{what}': (own, MARKERS[i] + ':')}
-            for key, (label, fmt) in (kinds | ({} if ratio else beside)).items():
-                found = [(getattr(run, view), measured(run.rows[i], key)) for run in ratios[ratio]]
-                points = [(100 * x + 0.8 * i if percent else x, *y) for x, y in found if y]  # apart
+            for key, (label, fmt) in (kinds if ratio else kinds | beside).items():
+                found = [(getattr(run, view), measured(run.rows[i], key)) for run in chosen]
+                if percent:  # a little apart, so that no language hides the other
+                    found = [(100 * x + 0.8 * i, y) for x, y in found]
+                points = [(x, *y) for x, y in found if y]
                 look = dict(color=color, label=label.format(name))
                 if key == f'paper_{what}':
                     look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
@@ -178,40 +181,38 @@ def draw_training(panels, folder, runs):
     """The loss over steps of each mixture that has a log and of its controls, at most three
     languages; circles: the logarithm of quick perplexities on test text."""
     for run in runs:
-        shown = [row for row in (run.asked if run.rows[3:] else run.rows)][:3]
         if not (folder / run.name / 'log.jsonl').exists():
             continue
         labels = dict(xlabel='optimiser steps', ylabel='loss (nats a token)')
         with panel(panels, run.name, **labels) as axes:
-            for row, color in zip(shown, COLORS):
-                looks = {row['reread_control']: (' re-reading', ':')}
-                looks |= {row['control']: (' control', '--'), run.name: ('', '-')}  # can be both
+            for row, color in zip((run.asked if run.rows[3:] else run.rows)[:3], COLORS):
+                looks = {row['reread_control']: (' re-reading', ':')}  # one control can be both
+                looks |= {row['control']: (' control', '--'), run.name: ('', '-')}
                 for name, (about, dash) in looks.items():
-                    losses, ppl = log_of(folder / name / 'log.jsonl', row['language'])
-                    if len(losses):
-                        about = dict(label=row['language'] + about, ls=dash, lw=1.2, color=color)
-                        axes.plot(*smooth(losses), **about)
-                    fill = color if name == run.name else 'w'
-                    axes.plot(ppl[:, 0], np.log(ppl[:, 1]), 'o', ms=4, color=color, mfc=fill)
+                    steps, loss = log_of(folder / name / 'log.jsonl', 'losses', row['language'])
+                    if len(steps):
+                        look = dict(color=color, ls=dash, lw=1.2, label=row['language'] + about)
+                        axes.plot(smooth(steps), smooth(loss), **look)
+                    steps, ppl = log_of(folder / name / 'log.jsonl', 'perplexity', row['language'])
+                    look = dict(color=color, mfc=color if name == run.name else 'w', ms=4)
+                    axes.plot(steps, np.log(ppl), 'o', **look)
             log_ticks(axes.xaxis, short)
 
 
-def log_of(path, language):
-    """The losses and the quick perplexities of a log.jsonl: arrays (n, 2) of steps and values."""
-    found = [], []
+def log_of(path, key, language):
+    """Steps and values, (2, n), of the entries of a log.jsonl that have the key and language."""
+    points = []
     for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError, LookupError):  # a line that was cut
+        with contextlib.suppress(ValueError, LookupError):  # of a line that was cut, too
             entry = json.loads(line)
-            for points, key in zip(found, ('losses', 'perplexity')):
-                if language in entry.get(key, ()):
-                    points.append((entry['step'] + 1, entry[key][language]))
-    return [np.reshape(points, (-1, 2)) for points in found]
+            points.append((entry['step'] + 1, entry[key][language]))
+    return np.reshape(points, (-1, 2)).T
 
 
-def smooth(points):
-    """Steps and values of points (n, 2), means over parts that grow with the step: (2, parts)."""
-    starts = np.unique(np.geomspace(1, len(points), 60).astype(int)) - 1
-    return np.transpose([part.mean(0) for part in np.split(points, starts[1:])])
+def smooth(values):
+    """Means over parts that grow with the step."""
+    starts = np.unique(np.geomspace(1, len(values), 60).astype(int)) - 1
+    return np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
 
 
 def draw_glue(panels, folder, runs):

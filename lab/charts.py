@@ -3,8 +3,8 @@
 import numpy as np
 
 from fit_scaling import draw_law, draw_laws
-from lib import runs as table
 from lib.plots import COLORS, GREY, MARKERS, log_ticks, picture
+from lib.runs import FREE, SEED, controls_of, differing, group_of
 from lib.tables import short
 
 TOKENS = {  # panels of the picture of tokens: the first of these runs that is there
@@ -32,15 +32,15 @@ def draw_tokens(members, laws, path):
     looks = {}  # of each label, the same in both panels
     with picture(path, '', (4.8 * len(shown), 4.6), ncols=len(shown)) as axes:
         for ax, (title, member) in zip(axes[0], shown.items()):
-            group, own = table.group_of(member, 'en2'), member['languages']['en2']
+            group, own = group_of(member, 'en2'), member['languages']['en2']
             [law] = [law for law in laws if law['group'] == group]
             draw_law(ax, law | dict(label=', monolingual runs'), GREY)
-            controls = table.controls_of(member, 'en2', members.values())
+            controls = controls_of(member, 'en2', members.values())
             controls.sort(key=lambda one: (kind_of(one), -one['languages']['en2']['ppl']))
             points = {kind_of(control)[1]: control['languages']['en2'] for control in controls}
             for label, point in ({'mixture with EN1': own} | points).items():
                 x, y, curve = own['tokens_seen'], point['ppl'], law['curve']
-                reach = np.interp(-y, -np.array(curve['ppl']), curve['tokens'])
+                reach = np.interp(-y, -np.array(curve['ppl']), curve['tokens']) if curve else x
                 place = looks.setdefault(label, len(looks))
                 ax.plot([x, reach], [y, y], ':', color=COLORS[place], lw=1)
                 ax.plot(x, y, MARKERS[place], color=COLORS[place], ms=8, label=label, zorder=5)
@@ -80,13 +80,15 @@ def draw_transfers(rows, path):
 def draw_axes(rows, path):
     """Transfer at 90/10 from clone to foreign language, by order and by shared vocabulary."""
     base = [row['settings'] for row in rows if row['run'] == 'clones_90_10']
-    varied, cells = table.FREE | table.SEED | {'orders', 'cloned_fraction'}, {}
+    varied, cells = FREE | SEED | {'orders', 'cloned_fraction'}, {}
     for row in rows if base else ():
-        first, *_ = row['settings']['orders'] or ['']
-        if row['language'] == 'en2' and not first:
-            if not table.differing(row['settings'], base[0], varied):
-                cells[row['order'], 1 - row['settings']['cloned_fraction']] = row
-    orders, shares = (sorted(set(values)) for values in zip(*cells))
+        settings = row['settings']
+        plain = not (settings['orders'] and settings['orders'][0])
+        if row['language'] == 'en2' and plain and not differing(settings, base[0], varied):
+            cells[row['order'], 1 - settings['cloned_fraction']] = row
+    orders, shares = (sorted({cell[i] for cell in cells}) for i in (0, 1))
+    if not cells:
+        return
     grid = np.full((len(orders), len(shares)), np.nan)
     with picture(path, '', (5, 3.4)) as ((ax,),):
         for (order, share), row in cells.items():

@@ -91,7 +91,8 @@ def log_ticks(axis, write='{:g}'.format):
     """A log axis with plain numbers on it."""
     axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
     low, high = axis.get_view_interval()
-    subs = (1, 2, 5) if high > 20 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7)
+    subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)
+    subs = subs if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_locator(NullLocator())

@@ -192,6 +192,8 @@ def test_a_reading_in_a_hole_of_the_law_has_no_interval_but_what_to_add():
     assert open_['holes'] == [pytest.approx((0.2 * UNIT, 0.4 * UNIT))]
     assert open_['control_teff_interval'] and open_['transfer_nats_interval']
     assert closed['transfer_interval'] and not closed['holes']
+    closed = law_of_transition().curve  # certain at 0.07, between near budgets at 0.173
+    assert closed.hole(transition(0.07 * UNIT)) is closed.hole(transition(0.173 * UNIT)) is None
 
 
 # --- the runs of a folder -------------------------------------------------------------------------
@@ -226,13 +228,14 @@ def rows_of(folder):
 
 
 def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
-    out = tmp_path / 'out'
+    out, french = tmp_path / 'out', 'frfr' + 80 * 'r'
     write_mix(out, 'alone', 1, [[0.0, 1.0]], max_steps=9132)  # en1 is never seen
     write_mono(out, SIX, noise=1e-4)
     write_mono(out, [0.1, 0.5], corpus='books_fr', law=FR.ppl)
     write_run(out, 'row05', NINETY, lambda seen, i: EN.ppl(seen * (1.0, 2.0)[i]))
     write_run(out, 'great', [[0.1, 0.9]], lambda seen, i: (EN.ppl(0.9 * seen), 10.0)[i])
-    write_run(out, 'frfr', [[0.5, 0.5]], lambda seen, i: 20.0, corpora=['books_fr'] * 2)
+    write_run(out, french, [[0.5, 0.5]], lambda seen, i: 20.0, corpora=['books_fr'] * 2)
+    write_control(out, 'row05-only_en2', 1.6)
     for name, text in (('torn', '{"run": "to'), ('other', '{"accuracy": 0.7}')):
         (out / name).mkdir()
         (out / name / 'results.json').write_text(text)
@@ -253,7 +256,7 @@ def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
     assert row['paper_teff'] == pytest.approx(2.08, abs=5e-3)
     assert great['mlte'] is None and great['reading'] == 'extrapolated'  # null is infinite
     assert rows['great', 'en1']['teff'] == pytest.approx(0.9, abs=1e-2)
-    assert rows['frfr', 'en1']['teff'] is None and rows['frfr', 'en1']['note']
+    assert rows[french, 'en1']['teff'] is None and rows[french, 'en1']['note']
     assert rows['alone', 'en1']['group'] == '' and rows['alone', 'en1']['note']
     assert rows['mono_books_en_5', 'en']['teff'] == 1
     [law] = [law for law in stored['laws'] if law['curve']]
@@ -506,3 +509,15 @@ def test_runs_of_the_paper_are_recognised_by_their_setup(tmp_path):
 def test_a_language_is_known_by_whole_words():
     names = [('en1', 'docs'), ('l1', 'eltec_eng'), ('a', 'french'), ('trench', 'docs')]
     assert [kind_of(*words) for words in names] == ['en', 'en', 'fr', '']
+
+
+def test_a_table_names_the_commits_where_its_runs_are_of_different_or_edited_code(tmp_path):
+    for name in ('first', 'second'):
+        write_run(tmp_path, name, NINETY, lambda seen, i: 20.0, seed=len(name))
+    _, rows = analyse(load_runs(tmp_path))
+    for row in rows:
+        row |= dict(commit='0123456789', dirty=False)
+    assert '01234567' not in fit_scaling.table_text(rows)
+    other = [rows[0] | dict(commit='abcdefabcdef'), *rows[1:]]
+    assert '01234567, abcdefab' in fit_scaling.table_text(other)
+    assert '01234567 and edits' in fit_scaling.table_text([row | dict(dirty=True) for row in rows])

@@ -20,7 +20,7 @@ from lib.configurator import ConfigError
 import pytest
 from conftest import invented_words, pseudo_text
 
-from lib import eltec, formats, sources
+from lib import formats, sources
 from lib.sources import documents
 
 TEXTS = [
@@ -350,6 +350,7 @@ PAGE_BREAKS = {
     'the red<pb/>kite rose': 'the red kite rose',
     'the red<lb/>kite, <cb/>rose': 'the red kite, rose',
     'won<pb break="no"/>derful': 'wonderful',
+    'won\n  <lb break="no"/>\n derful': 'wonderful',
     'won<pb/>derful and Wonderful': 'wonderful and Wonderful',
     'won<pb/><milestone/>derful, wonderful': 'wonderful, wonderful',
     'to<pb/>day, to and day, today': 'to day, to and day, today',  # both parts are words
@@ -384,7 +385,7 @@ def test_eltec_is_level_1_a_line_for_each_paragraph_verse_and_heading_or_level_0
 
 
 def test_eltec_downloads_an_archive_and_reads_its_level_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(eltec, 'URL', (tmp_path / 'ELTeC-').as_uri() + '{}.tar.gz')
+    monkeypatch.setattr(sources, 'ELTEC', (tmp_path / 'ELTeC-').as_uri() + '{}.tar.gz')
     path = tmp_path / 'ELTeC-xyz.tar.gz'
     for names, read in (
         (('level0/A.xml', 'level1/B.xml', 'level1/C.xml'), ['level1/B.xml', 'level1/C.xml']),
@@ -405,7 +406,7 @@ def test_eltec_downloads_an_archive_and_reads_its_level_1(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize('place', ['', 'empty', 'not_xml', 'not_tei', 'no such folder', 'eng'])
 def test_bad_tei_gets_one_sentence(tmp_path, monkeypatch, place):
-    monkeypatch.setattr(eltec, 'URL', 'http://127.0.0.1:9/ELTeC-{}')
+    monkeypatch.setattr(sources, 'ELTEC', 'http://127.0.0.1:9/ELTeC-{}')
     monkeypatch.chdir(tmp_path)
     for name, xml in dict(not_xml='<TEI><text>', not_tei='<html><body>x</body></html>').items():
         (tmp_path / name).mkdir()

@@ -137,19 +137,19 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_one(work
 def test_a_signal_saves_a_checkpoint_and_does_not_wait_for_the_end_of_a_long_step(
     workplace, monkeypatch, number, micro, steps
 ):
-    forward = train.GPT.forward
+    forward, signals = train.GPT.forward, [number]
 
     def interrupted(*arguments, **more):
-        signal.raise_signal(number)
+        if signals:
+            signal.raise_signal(signals.pop())
         return forward(*arguments, **more)
 
     monkeypatch.setattr(train.GPT, 'forward', interrupted)
-    done = run('r', f'--micro_batch_size={micro}', '--max_steps=20', cwd=workplace)
+    args, out = [f'--micro_batch_size={micro}', '--max_steps=20'], workplace / 'out/r'
+    done = run('r', *args, cwd=workplace)
     assert done.returncode == 128 + number and 'rerun' in done.stdout
-    assert list(checkpoint_paths(workplace / 'out/r')) == [steps]
-    assert len(log(workplace / 'out/r')) == steps
-    monkeypatch.undo()
-    finished('r', f'--micro_batch_size={micro}', '--max_steps=20', cwd=workplace)
+    assert list(checkpoint_paths(out)) == [steps] and len(log(out)) == steps
+    assert_same_run(finished('r', *args, cwd=workplace), finished('whole', *args, cwd=workplace))
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(workplace):
@@ -218,17 +218,20 @@ def test_a_finished_run_keeps_one_checkpoint_without_optimiser_and_those_to_be_k
 
 
 def test_results_name_the_code_and_what_was_seen_and_agree_with_evaluate(workplace):
-    out = finished('r', '--max_steps=30', '--stages=[[1.0,0.0],[0.5,0.5]]', cwd=workplace)
-    found = results(out)
+    args = '--max_steps=40', '--stages=[[0.2,0.8],[0.6,0.4]]', '--orders=["","reversed"]'
+    found = results(finished('r', *args, cwd=workplace))
     seen = {name: entry['tokens_seen'] for name, entry in found['languages'].items()}
-    assert sum(seen.values()) == found['tokens'] == 30 * 8 * 32
-    assert 15 * 8 * 32 < seen['en1'] < 30 * 8 * 32
+    assert sum(seen.values()) == found['tokens'] == 40 * 8 * 32
+    assert 0.3 < seen['en1'] / found['tokens'] < 0.5
     assert all(entry['tokens_read'] == seen[name] for name, entry in found['languages'].items())
     assert (found['commit'], found['dirty']) == machine.code_version()
-    done = works('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)
-    for name, entry in json.loads((out / 'evaluation.json').read_text()).items():
-        assert entry['ppl'] == pytest.approx(found['languages'][name]['ppl'], rel=1e-5)
-        assert f'{entry["ppl"]:.2f}' in done.stdout
+    control = results(finished('c', *args, '--only=en2', cwd=workplace))
+    for name, run_of in (('r', found), ('c', control)):
+        done = works('evaluate', f'--out_dir=out/{name}', '--device=cpu', cwd=workplace)
+        scores = json.loads((workplace / 'out' / name / 'evaluation.json').read_text())
+        for language, score in run_of['languages'].items():
+            assert scores[language]['ppl'] == pytest.approx(score['ppl'], rel=1e-4)
+            assert score['ppl'] < 450 and f'{score["ppl"]:.2f}' in done.stdout
 
 
 def test_the_version_of_the_code_is_its_commit_or_unknown(tmp_path, monkeypatch):
