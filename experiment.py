@@ -5,11 +5,11 @@
     python experiment.py config/clones_90_10.py --ratios=[90_10,50_50] --budget_hours=8
     python experiment.py config/clones_90_10.py --print=True   # the train.py commands, one a line
 
-An experiment has the mixture at each ratio, with replicates; for each language that is asked about
-the control runs and the monolingual law, whose runs branch off one trunk; and the table of
-fit_scaling.py and the page of report.py. All of it is in out/NAME. Rerun a command to resume it;
-after Ctrl-C it answers with what is finished. Arguments that are not below are those of train.py;
-all runs have lr_schedule='wsd', so that the law is cheap.
+For each ratio it trains the mixture and its replicates. For each target language it adds control
+runs and a law, whose runs branch off one long run, the trunk. At the end it prints the table of
+fit_scaling.py and writes the page of report.py. All of it is in out/NAME. Rerun a command to resume
+it; after Ctrl-C it answers with what is finished. Arguments that are not below are those of
+train.py; all runs have lr_schedule='wsd', so that the law is cheap.
 """
 
 import contextlib
@@ -43,18 +43,18 @@ from lib.tables import short
 from lib.workers import cores, end_with_parent
 
 ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of the config
-asked = []  # languages to answer for; empty: those with less than half of the tokens
+asked = []  # target languages; empty: those with less than half of the tokens
 seeds = 3  # replicates of each mixture and of its controls
 rates = [1.0, 0.5]  # learning rates of the controls, times that of the mixture
 epochs = [4]  # how often the re-reading controls read their text
-budgets = 10  # monolingual runs of a law, before those that the measure asks for
-budget_hours = 0.0  # leave out what is least important beyond so many hours; 0: train all
+budgets = 10  # initial runs of a law; more are added where it is too uncertain
+budget_hours = 0.0  # skip the least important runs beyond so many hours; 0: train all
 at_once = 0  # runs at a time; 0: one for each GPU, or two on a CPU of several cores
 out = ''  # folder of the experiment; empty: out/ and the names of the configs and overrides
 plan = False  # print the plan and train nothing
 print_ = False  # print the plain train.py commands, in an order that works, and train nothing
 
-ROUNDS = 2  # times that the measure may ask for more budgets
+ROUNDS = 2  # of added budgets
 
 
 # --- the runs -------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def fitting(jobs, hours_of, limit):
 
 
 def print_plan(jobs, left_out, hours_of, parameters):
-    """The runs, their hours and disk, and what the answer will lack."""
+    """The runs, their hours and disk, and which intervals the answer will lack."""
     for one in jobs:
         mark = 'finished' if one.finished else f'{hours_of(one):.2f} h'
         print(f'{one.name:<40}{short(one.tokens):>8} tokens  {mark}')
@@ -186,9 +186,9 @@ def print_plan(jobs, left_out, hours_of, parameters):
     if left_out:
         print(f'left out for budget_hours: {", ".join(one.name for one in left_out)}')
     if not any('-seed_' in name for name in names):
-        print('with one seed of the mixture run noise stays unknown: there will be no intervals')
+        print('one seed for each mixture: intervals need a law that is a power law')
     if sum(name.startswith('law_') for name in names) < 6:
-        print('with fewer than six budgets there will be no intervals of tokens')
+        print('fewer than six budgets: intervals need a law that is a power law, and five')
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def train_one(arguments):
 
 
 class Queue:
-    """Processes that train jobs, one at a time each; in each, runs of one shape compile once."""
+    """Workers: each trains one job at a time and compiles each shape of a model once."""
 
     def __init__(self, count, gpus=0):
         os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // count))  # read on import of torch

@@ -6,11 +6,11 @@
   MLPE      monolingual perplexity equivalent: the law's perplexity at the tokens that the run saw
   MLTE      monolingual token equivalent: the tokens a monolingual run needs for the perplexity
   TEff      token efficiency, MLTE / tokens seen: 1 for a monolingual run
-  transfer  TEff / TEff of the best control that reads its tokens once: the gain from the other
-            languages at equal exposures. Controls are runs of train.py --only=LANGUAGE, at several
-            learning rates and batch sizes, and the monolingual run on as many tokens (TEff 1).
-  gain      TEff / TEff of the best control of at most the mixture's compute, which may re-read its
-            text (train.py --only=LANGUAGE --epochs=4): whether the other languages pay off
+  transfer  TEff / TEff of the best single-epoch control: what the other languages add. Controls are
+            runs of train.py --only=LANGUAGE, at several learning rates and batch sizes, and the
+            monolingual run on as many tokens (TEff 1).
+  gain      TEff / TEff of the best control within the mixture's compute, which may re-read its text
+            (train.py --only=LANGUAGE --epochs=4): whether the other languages pay off
   nats      log perplexity of the control minus that of the run, for transfer and for gain
   tau       (transfer - 1) * own / other tokens: own tokens that a token of the others replaces
 Intervals are 90% intervals. A row without one says why, and which runs would give it.
@@ -93,6 +93,8 @@ def measure(law, result, control=None, reread=None, others=0.0):
             if not holes.keys() & MEASURES[name].split():
                 least = -math.inf if name.endswith('nats') or name == 'tau' else 0.0
                 found[f'{name}_interval'] = tuple(map(float, interval(values, least)))
+    if by_law:
+        found |= dict(control_teff=1.0, control_teff_interval=None)
     return UNKNOWN | found | dict(control_is_law=by_law, holes=list(holes.values()))
 
 
@@ -116,8 +118,8 @@ def analyse(runs):
 
 
 def best_controls(run, name, runs):
-    """(all controls of a language of a run, the best that reads once, the best of at most the
-    mixture's compute). The second is None without a control, the third unless one re-reads."""
+    """(all controls of a language of a run, the best single-epoch control or None, the best within
+    the mixture's compute or None where none re-reads)."""
     every = controls_of(run, name, runs) if len(trained(run)) > 1 else []
     once = [control for control in every if control['settings']['epochs'] <= 1]
     budget = MARGIN * sum(result['tokens_seen'] for result in run['languages'].values())
@@ -268,7 +270,7 @@ def table_text(rows, every=False):
 
 
 def describe(law):
-    """A law in one line, with what keeps it from being trusted."""
+    """A law in one line, with its caveats."""
     if not law.curve:
         return f'no law: {law.problem}'
     count = len(law.runs)
@@ -327,8 +329,8 @@ def write_csv(path, rows):
 
 
 def load_scaling(folder):
-    """(laws, rows) of scaling.json, which is made anew where it is older than a run. Raises
-    ConfigError without a finished run."""
+    """(laws, rows) of scaling.json, which is rebuilt if a run is newer. Raises ConfigError without
+    a finished run."""
     path, results = Path(folder, 'scaling.json'), list(Path(folder).glob('*/results.json'))
     newest = max((result.stat().st_mtime for result in results), default=math.inf)
     if not path.exists() or path.stat().st_mtime < newest:

@@ -49,7 +49,7 @@ stages = [[0.9, 0.1]]  # p(language), a row for each of the equally long stages 
 orders = []  # of each language's text: '', 'reversed', 'shuffled_K' or 'scrambled_K', see data.py
 alone = ''  # monolingual run: all steps in this language
 only = ''  # control run: the sequences of this language at the same steps, without the others
-epochs = 0  # of a control run: how often it reads them, in batches of its own; 0: as the run
+epochs = 0  # of a control run over its sequences; 0: once, at the mixture's steps
 control_batch = 0  # sequences of these batches; 0: batch_size
 # interventions (ignored by control runs)
 loss_weights = []  # of each language: changes its share of the gradient; scaled to mean 1
@@ -80,8 +80,8 @@ data_dir = 'data'  # folder of the corpora
 eval_interval = 1000  # steps between quick perplexities of each language; 0: none before the end
 eval_windows = 256  # windows of a quick perplexity
 final_windows = 0  # windows of the perplexity at the end; 0: the whole test set
-checkpoint_interval = 1000  # steps between checkpoints; of a finished run the last one remains,
-keep_checkpoints = []  # and those of these steps, for branches and studies over training
+checkpoint_interval = 1000  # steps between checkpoints; the final one is kept
+keep_checkpoints = []  # steps whose checkpoints are kept, for branches and studies over training
 log_interval = 10  # steps between reading the loss (each read synchronises the GPU)
 seed = 0  # of weights, languages drawn and order of the text
 device = 'auto'  # auto, cpu, cuda, cuda:1, mps
@@ -125,7 +125,7 @@ def check_settings():
     rates = 0 <= min_learning_rate <= learning_rate > 0
     require(rates, 'learning_rate must be above 0 and min_learning_rate 0 to learning_rate')
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
-    require(only or not epochs, f'epochs={epochs} are of a control run: name its language by only')
+    require(only or not epochs, f'epochs={epochs} needs a control run: --only=LANGUAGE')
     require(epochs or not control_batch, f'control_batch={control_batch} needs epochs')
     missing = [name for name in SIZES['small'] if not model_shape()[name]]
     require(not missing, f'set {", ".join(missing)}, or size to one of {", ".join(SIZES)}')
@@ -133,7 +133,7 @@ def check_settings():
 
 
 def model_shape():
-    """The settings that GPTConfig has, with the numbers of `size` where they are 0."""
+    """The settings of GPTConfig; a 0 takes the value of `size`."""
     settings = {f.name: globals()[f.name] for f in fields(GPTConfig) if f.name in SETTINGS}
     return {name: value or SIZES.get(size, {}).get(name, value) for name, value in settings.items()}
 
@@ -165,7 +165,7 @@ class Training:
             print(text)
 
     def open_languages(self, state):
-        """trained: the languages of the model; mix: the batches; steps: how many."""
+        """Sets `trained`, the languages of the model; `mix`, the batches; `steps`, their number."""
         root = find_corpora(state, self.out, data_dir) if state else data_dir
         of_languages = corpora, languages, vocabulary, cloned_fraction, seed, orders
         self.trained, self.rows = build_languages(*of_languages, root)
@@ -174,7 +174,7 @@ class Training:
             self.trained, self.rows = monolingual(self.trained, only)
             self.mix = self.mix.control(self.trained[0], epochs, control_batch or batch_size)
         self.steps = len(self.mix.counts)
-        require(self.mix.counts.any(), f'only={only}: the run never draws it')
+        require(self.mix.counts.any(), f'only={only}: the mixture never samples it')
         require(warmup_steps < self.steps, f'all {self.steps} steps are within warmup_steps')
         short = ', '.join(lang.name for lang in self.trained if len(lang.corpus.test) <= block_size)
         require(not short, f'block_size {block_size} is longer than the test set of {short}')
@@ -219,7 +219,7 @@ class Training:
     def open_optimizer(self, state):
         """The optimiser, the scaler of gradients, the micro-batch size, and the step reached."""
         self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
-        # a group may have a rate of its own, which follows the schedule
+        # the rate of each group relative to that of the schedule
         self.rates = [group['lr'] / learning_rate for group in self.optimizer.param_groups]
         half = self.compute_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=half)
@@ -227,7 +227,7 @@ class Training:
         if 0 < self.step < self.steps:
             for name, part in (('optimizer', self.optimizer), ('scaler', self.scaler)):
                 load_state(part, state[name], f'the {name} in {self.out}')
-        # of the checkpoint where it has one, since another size rounds differently
+        # resume with the checkpoint's micro-batch size: another one rounds differently
         self.micro = micro_batch_size or (state['micro_batch_size'] if state else 0)
         if not self.micro:
             about = self.config, self.compute_dtype, self.processes.device, self.parameters
@@ -394,7 +394,7 @@ def branch_point(settings):
     both = settings, runs.full_settings(trunk['settings'])
     last = min(runs.decay_start(run['max_steps'], run['decay_fraction']) for run in both)
     state = last_checkpoint(init_from, at_most=last)
-    needed = f'no checkpoint with an optimiser up to step {last}: keep_checkpoints=[{last}]'
+    needed = f'no checkpoint up to step {last}; train it with --keep_checkpoints=[{last}]'
     require(state and 'optimizer' in state, f'{init_from} has {needed}')
     return state
 

@@ -178,7 +178,7 @@ def summarise():
     base, *_ = read_settings(train, defaults_of(train), [str(HERE / 'config/lab.py')])
     group_of = {name: group for group, members in table().items() for name in members}
     for row in rows:
-        row['group'] = group_of.get(row['run'], '')
+        row['lab_group'] = group_of.get(row['run'], '')
         row['differs'] = runs.caption(row['settings'], base)
     fit_scaling.write_csv(RESULTS.parent / 'lab.csv', rows)
     entries = [fit_scaling.law_entry(group, one) for group, one in laws.items()]
