@@ -1,7 +1,7 @@
 # `make` lists the targets. Requires Python and make: each target sets up a virtual environment.
 PYTHON ?= python3
 BIN = .venv/bin
-DEMO = config/laptop.py --asked=[en2] --out=out/demo --rates=[1.0] --budgets=8
+DEMO = config/laptop.py --ratios=[90_10] --seeds=2 --rates=[1.0] --budgets=8 --out=out/demo
 
 .PHONY: help demo lab night table1 test clean
 
@@ -15,8 +15,7 @@ help:
 
 demo: .venv/ready
 	$(BIN)/python prepare.py config/demo_data.py
-	$(BIN)/python experiment.py $(DEMO) --ratios=[90_10,50_50] --seeds=1
-	$(BIN)/python experiment.py $(DEMO) --ratios=[90_10] --seeds=2 --epochs=[]
+	$(BIN)/python experiment.py $(DEMO)
 
 lab: .venv/ready
 	$(BIN)/python -m lab.lab

@@ -80,10 +80,9 @@ class Experiment:
         least = {name: min(shares[name] for shares in self.shares.values()) for name in names}
         rare = [name for name in names if 0 < least[name] < 0.5 - 1e-9] or names[-1:]
         self.asked = list(asked) or rare
-        known = set(self.asked) <= set(names)
-        require(known, f'asked must be some of {", ".join(names)}, not {self.asked}')
-        # clones share a law
-        self.laws = {self.text(language): language for language in self.asked[::-1]}
+        text = f'asked must be some of {", ".join(names)}, not {self.asked}'
+        require(set(self.asked) <= set(names), text)
+        self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
         for ratio, shares in self.shares.items():
@@ -179,16 +178,14 @@ def print_plan(jobs, left_out, hours_of, parameters):
         print(f'{one.name:<40}{short(one.tokens):>8} tokens  {mark}')
     waiting, names = [one for one in jobs if not one.finished], [one.name for one in jobs]
     done, tokens = len(jobs) - len(waiting), short(sum(one.tokens for one in jobs))
-    # float32; a trunk keeps optimiser states for its branches
+    # float32; a trunk keeps a checkpoint with optimiser for each branch
     gigabytes = sum(4 if one.needs else 1 for one in jobs) * parameters * 4 / 1e9
     print(f'{len(jobs)} runs, {done} finished, {tokens} tokens')
     print(f'{sum(map(hours_of, waiting)):.1f} hours on this machine, {gigabytes:.1f} GB of disk')
     if left_out:
         print(f'left out for budget_hours: {", ".join(one.name for one in left_out)}')
-    if not any('-seed_' in name for name in names):
-        print('one seed for each mixture: intervals need a law that is a power law')
-    if sum(name.startswith('law_') for name in names) < 6:
-        print('fewer than six budgets: intervals need a law that is a power law, and five')
+    if not any('-seed_' in name for name in names) or budgets < 6:
+        print('intervals need two seeds and six budgets, or a law that is a power law')
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -256,12 +253,10 @@ class Queue:
                         reason = f'failed: {reason}'
                     progress.write(f'{one.name}: {reason or one.perplexities()}', file=sys.stderr)
                 active = [one for _, one in self.running.values()]
-                left = [(one, 1 - one.share_done()) for one in active]
-                left += [(one, 1.0) for one in waiting]
-                seconds = sum(cost_of(one) * share for one, share in left)
-                names = ' and '.join(one.name for one in active)
-                progress.set_description(names, refresh=False)
-                progress.update(round(progress.total - seconds) - progress.n)
+                left = sum(cost_of(one) * (1 - one.share_done()) for one in active)
+                left += sum(map(cost_of, waiting))
+                progress.set_description(' and '.join(one.name for one in active), refresh=False)
+                progress.update(round(progress.total - left) - progress.n)
         return failed
 
     def assign(self, waiting):
@@ -287,12 +282,12 @@ class Queue:
 
 def write_samples(folder, names):
     """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt."""
+    about = defaults_of(sample.__file__) | dict(num_samples=2, max_new_tokens=60)
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
             for language in results['languages']:
-                vars(sample).update(defaults_of(sample.__file__), out_dir=str(folder / name))
-                vars(sample).update(language=language, num_samples=2, max_new_tokens=60)
+                vars(sample).update(about, out_dir=str(folder / name), language=language)
                 print(f'{language}:')
                 sample.main()
 
