@@ -271,7 +271,7 @@ class Queue:
 
     def stop(self):
         """Lets the running jobs write a checkpoint, and ends the processes."""
-        for process in multiprocessing.active_children():
+        for process in multiprocessing.active_children() if self.running else ():
             process.terminate()
         for pool in self.pools:
             pool.shutdown(cancel_futures=True)
