@@ -36,6 +36,7 @@ import fit_scaling
 import report
 import sample
 import train
+from data import Corpus
 from lib import machine, runs
 from lib.commands import TRAIN, branch, job, law, mix
 from lib.log import Log
@@ -77,9 +78,8 @@ class Experiment:
         self.arguments, names = [*arguments, '--lr_schedule=wsd'], base['languages']
         stages = {ratio: stages_of(ratio, names) for ratio in ratios} or {'mix': base['stages']}
         self.shares = {r: dict(zip(names, np.mean(s, axis=0).tolist())) for r, s in stages.items()}
-        least = {name: min(shares[name] for shares in self.shares.values()) for name in names}
-        rare = [name for name in names if 0 < least[name] < 0.5 - 1e-9] or names[-1:]
-        self.asked = list(asked) or rare
+        rare = set().union(*map(low_resource, self.shares.values()))
+        self.asked = list(asked) or [name for name in names if name in rare]
         known = set(self.asked) <= set(names)
         require(known, f'asked must be some of {", ".join(names)}, not {self.asked}')
         # clones share a law
@@ -139,6 +139,13 @@ def stages_of(ratio, languages):
     valid = len(shares) == len(languages) and sum(shares) > 0
     require(valid, f'ratios must be as 90_10, a share of each language, not {ratio!r}')
     return [[share / sum(shares) for share in shares]]
+
+
+def low_resource(shares):
+    """Names of the languages with less than half of the tokens of a mixture, {name: share}; without
+    any, the last one that is in it."""
+    mixed = [name for name in shares if shares[name]]
+    return [name for name in mixed if shares[name] < 0.5 - 1e-9] or mixed[-1:]
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -276,7 +283,7 @@ class Queue:
 
     def stop(self):
         """Lets the running jobs write a checkpoint, and ends the processes."""
-        for process in multiprocessing.active_children():
+        for process in multiprocessing.active_children() if self.running else ():
             process.terminate()
         for pool in self.pools:
             pool.shutdown(cancel_futures=True)
@@ -286,14 +293,21 @@ class Queue:
 
 
 def write_samples(folder, names):
-    """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt."""
+    """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt.
+
+    They continue the beginning of the language's test text: from the end of a document alone, every
+    language of an anchored vocabulary gives the same text, mostly in the most frequent language."""
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
-            for language in results['languages']:
+            for language, result in results['languages'].items():
+                corpus = Corpus(result['corpus'], results['settings']['data_dir'])
+                first = corpus.test[: min(8, results['model']['block_size'] // 2)].tolist()
+                text = corpus.load_tokenizer().decode(first).replace('\ufffd', '')  # half a letter
                 vars(sample).update(defaults_of(sample.__file__), out_dir=str(folder / name))
                 vars(sample).update(language=language, num_samples=2, max_new_tokens=60)
-                print(f'{language}:')
+                sample.prompt = ' '.join(text.split())
+                print(f'{language}, after "{sample.prompt}":')
                 sample.main()
 
 
