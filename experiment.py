@@ -36,8 +36,9 @@ import fit_scaling
 import report
 import sample
 import train
+from data import Corpus
 from lib import machine, runs
-from lib.commands import TRAIN, branch, job, law, mix
+from lib.commands import TRAIN, branch, job, law, low_resource, mix, stages_of
 from lib.log import Log
 from lib.tables import short
 from lib.workers import cores, end_with_parent
@@ -77,9 +78,8 @@ class Experiment:
         self.arguments, names = [*arguments, '--lr_schedule=wsd'], base['languages']
         stages = {ratio: stages_of(ratio, names) for ratio in ratios} or {'mix': base['stages']}
         self.shares = {r: dict(zip(names, np.mean(s, axis=0).tolist())) for r, s in stages.items()}
-        least = {name: min(shares[name] for shares in self.shares.values()) for name in names}
-        rare = [name for name in names if 0 < least[name] < 0.5 - 1e-9] or names[-1:]
-        self.asked = list(asked) or rare
+        rare = set().union(*map(low_resource, self.shares.values()))
+        self.asked = list(asked) or [name for name in names if name in rare]
         text = f'asked must be some of {", ".join(names)}, not {self.asked}'
         require(set(self.asked) <= set(names), text)
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
@@ -127,17 +127,6 @@ class Experiment:
         more = [job(name, a, self.folder) for name, a in found.items() if name not in known]
         self.jobs += more
         return more
-
-
-def stages_of(ratio, languages):
-    """The stages of a ratio such as 90_10. Raises ConfigError."""
-    try:
-        shares = [float(part) for part in ratio.split('_')]
-    except ValueError:
-        shares = []
-    valid = len(shares) == len(languages) and sum(shares) > 0
-    require(valid, f'ratios must be as 90_10, a share of each language, not {ratio!r}')
-    return [[share / sum(shares) for share in shares]]
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -281,14 +270,18 @@ class Queue:
 
 
 def write_samples(folder, names):
-    """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt."""
     about = defaults_of(sample.__file__) | dict(num_samples=2, max_new_tokens=60)
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
-            for language in results['languages']:
+            for language, result in results['languages'].items():
+                corpus = Corpus(result['corpus'], results['settings']['data_dir'])
+                first = corpus.test[: min(8, results['model']['block_size'] // 2)].tolist()
+                text = corpus.load_tokenizer().decode(first).replace('\ufffd', '')  # half a letter
                 vars(sample).update(about, out_dir=str(folder / name), language=language)
-                print(f'{language}:')
+                sample.prompt = ' '.join(text.split())
+                print(f'{language}, after "{sample.prompt}":')
+                sample.main()
                 sample.main()
 
 

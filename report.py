@@ -164,8 +164,9 @@ def draw_measure(panels, title, runs, what, view):
         return
     with panel(panels, title, xlabel=xlabel.format(names[-1]), ylabel=ylabel) as axes:
         ys = [y for _, points, *_ in lines for _, y, *_ in points]
+        top = 1.8 * max([*ys, 1] if level else ys)  # a bar across the level is not cut below it
         for _, points, fmt, look in lines:
-            draw_points(axes, points, 1.8 * max(ys), fmt, **look)
+            draw_points(axes, points, top, fmt, **look)
         if level:
             axes.axhline(1, color=GREY, lw=1, zorder=1, label=level)
         if what == 'ppl' and max(ys) > 4 * min(ys):

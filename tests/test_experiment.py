@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from conftest import REPO, TINY, environment, refused, script
 
 import experiment
+from data import Corpus
 from experiment import Experiment, Queue, fitting
 from lab import lab
 from lib.commands import job, law, mix
@@ -62,6 +64,18 @@ def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
     assert laws == {'en1', 'fr'}  # en1 and en2 are clones
     one = planned(monkeypatch, *SMALL, '--stages=[[0.5,0.5]]', ratios=[])
     assert one.asked == ['en2']
+
+
+def test_a_language_that_some_mixtures_lack_is_asked_for_in_the_others(monkeypatch):
+    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
+    plan = planned(monkeypatch, *SMALL, *names, ratios=['40_60_0', '50_0_50'], seeds=1)
+    assert plan.asked == ['en1', 'fr']  # fr is the last of a balanced mixture
+    controls = {one.name for one in plan.jobs if '-only_' in one.name and '-x' not in one.name}
+    assert {name.partition('-rate')[0] for name in controls} == {
+        '40_60_0-only_en1',
+        '50_0_50-only_en1',
+        '50_0_50-only_fr',
+    }
 
 
 @pytest.mark.parametrize(
@@ -114,6 +128,14 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     expected = scores(workplace / 'out/whole')
     assert len(expected) == 9 and 'gain over re-reading' in whole, error
     assert (workplace / 'out/whole/report/report.html').exists()
+    assert 'leaked' not in error
+    samples = (workplace / 'out/whole/mix/samples.txt').read_text()
+    begun = re.findall(r'^(en\d), after "(.+)":\n(.+)', samples, re.M)
+    assert [name for name, *_ in begun] == ['en1', 'en2']
+    corpus = Corpus('en', workplace / 'data')
+    text = corpus.load_tokenizer().decode(corpus.test[:50].tolist())
+    for _, prompt, line in begun:  # each begins with text of its own language
+        assert line.startswith(prompt) and ' '.join(text.split()).startswith(prompt)
     for _ in range(3):
         process = start('out/killed')
         until = time.time() + random.Random().uniform(6, 15)

@@ -351,6 +351,19 @@ def test_a_run_stands_beside_its_controls_by_ratio_and_over_training(made, drawn
     assert np.exp(points(axes, 'o')) == pytest.approx(np.full((2, 1), 99.0))
 
 
+def test_a_bar_across_the_level_is_drawn_to_its_end(made, monkeypatch):
+    rows, axes = copy.deepcopy(made[2]), []
+    row_of(rows, '90_10').update(transfer=0.4, transfer_interval=(0.2, 1.5))
+    save = lambda figure, *_, **__: axes.extend(figure.axes)  # noqa: E731
+    monkeypatch.setattr(plots.plt.Figure, 'savefig', save)
+    report.draw_view([], [run for run in runs_of(rows) if run.name == '90_10'], 'share')
+    [transfer] = [one for one in axes if one.get_ylabel() == 'transfer']
+    ends = [
+        end for bars in transfer.collections for bar in bars.get_segments() for end in bar[:, 1]
+    ]
+    assert [min(ends), max(ends)] == pytest.approx([0.2, 1.5]) and not points(transfer, '^')
+
+
 def test_laws_end_at_their_budgets(made, drawn):
     [axes] = drawn(made[0], 'laws')
     [law] = [law for law in made[1] if axes.get_title() in law['label'] and law['curve']]
