@@ -270,6 +270,9 @@ class Queue:
 
 
 def write_samples(folder, names):
+    """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt. They
+    continue the language's test text: without a prompt, all languages of an anchored vocabulary
+    give the same text."""
     about = defaults_of(sample.__file__) | dict(num_samples=2, max_new_tokens=60)
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
@@ -281,7 +284,6 @@ def write_samples(folder, names):
                 vars(sample).update(about, out_dir=str(folder / name), language=language)
                 sample.prompt = ' '.join(text.split())
                 print(f'{language}, after "{sample.prompt}":')
-                sample.main()
                 sample.main()
 
 
