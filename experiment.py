@@ -293,15 +293,16 @@ class Queue:
 
 
 def write_samples(folder, names):
-    """Two samples in each language of each mixture, for the report: folder/RUN/samples.txt.
+    """Two samples in each language that a mixture saw, for the report: folder/RUN/samples.txt.
 
     They continue the beginning of the language's test text: from the end of a document alone, every
     language of an anchored vocabulary gives the same text, mostly in the most frequent language."""
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
-            for language, result in results['languages'].items():
-                corpus = Corpus(result['corpus'], results['settings']['data_dir'])
+            for language in runs.trained(results):
+                about = results['languages'][language]['corpus'], results['settings']['data_dir']
+                corpus = Corpus(*about)
                 first = corpus.test[: min(8, results['model']['block_size'] // 2)].tolist()
                 text = corpus.load_tokenizer().decode(first).replace('\ufffd', '')  # half a letter
                 vars(sample).update(defaults_of(sample.__file__), out_dir=str(folder / name))
