@@ -256,10 +256,11 @@ def table_text(rows, every=False):
     text = [f'{number}  {note}' for number, note in enumerate(notes, 1)]
     if any(row['reading'] == 'extrapolated' for row in rows):
         text.append('*  tokens seen or a token equivalent lie outside the budgets of the law')
-    lacking = sum(not row['control'] and not row['monolingual'] for row in rows)
+    mixed = [row for row in rows if row['tokens_seen'] and not row['monolingual']]
+    lacking = sum(not row['control'] for row in mixed)
     if lacking:
         text.append(
-            f'{lacking} of {len(rows)} have no control: their TEff may come from more optimiser '
+            f'{lacking} of {len(mixed)} have no control: their TEff may come from more optimiser '
             'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
         )
     codes = {(row['commit'], row['dirty']) for row in rows if row['commit']}

@@ -12,10 +12,9 @@ import time
 from lib.configurator import ConfigError, defaults_of, read_settings
 
 import pytest
-from conftest import REPO, TINY, environment, refused, script
+from conftest import REPO, TINY, environment, new_run, refused, script
 
 import experiment
-from data import Corpus
 from experiment import Experiment, Queue, fitting
 from lab import lab
 from lib.commands import job, law, mix
@@ -129,13 +128,6 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     assert len(expected) == 9 and 'gain over re-reading' in whole, error
     assert (workplace / 'out/whole/report/report.html').exists()
     assert 'leaked' not in error
-    samples = (workplace / 'out/whole/mix/samples.txt').read_text()
-    begun = re.findall(r'^(en\d), after "(.+)":\n(.+)', samples, re.M)
-    assert [name for name, *_ in begun] == ['en1', 'en2']
-    corpus = Corpus('en', workplace / 'data')
-    text = corpus.load_tokenizer().decode(corpus.test[:50].tolist())
-    for _, prompt, line in begun:  # each begins with text of its own language
-        assert line.startswith(prompt) and ' '.join(text.split()).startswith(prompt)
     for _ in range(3):
         process = start('out/killed')
         until = time.time() + random.Random().uniform(6, 15)
@@ -147,6 +139,24 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     assert scores(workplace / 'out/killed') == expected, error
     table = [line for line in again.splitlines() if line.startswith('mix ')]
     assert table == [line for line in whole.splitlines() if line.startswith('mix ')] != []
+
+
+def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    known = dict(languages=['en1', 'en2', 'fr'], corpora=['en', 'en', 'fr'])
+    languages = new_run(workplace, 'r', **known)
+    scores = zip(languages, (100, 0, 50))
+    scores = {lang.name: dict(corpus=lang.corpus.name, tokens_seen=n) for lang, n in scores}
+    results = dict(languages=scores, settings=dict(data_dir='data'), model=dict(block_size=32))
+    (workplace / 'out/r/results.json').write_text(json.dumps(results))
+    experiment.write_samples(workplace / 'out', ['r', 'not_finished'])
+    text = (workplace / 'out/r/samples.txt').read_text()
+    found = re.findall(r'^(\w+), after "(.+)":\n(.+)', text, re.M)
+    assert [name for name, *_ in found] == ['en1', 'fr']
+    for (_, prompt, sample), language in zip(found, languages[::2]):
+        corpus = language.corpus
+        begin = corpus.load_tokenizer().decode(corpus.test[:50].tolist())
+        assert sample.startswith(prompt) and ' '.join(begin.split()).startswith(prompt)
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -521,3 +522,10 @@ def test_a_table_names_the_commits_where_its_runs_are_of_different_or_edited_cod
     other = [rows[0] | dict(commit='abcdefabcdef'), *rows[1:]]
     assert '01234567, abcdefab' in fit_scaling.table_text(other)
     assert '01234567 and edits' in fit_scaling.table_text([row | dict(dirty=True) for row in rows])
+
+
+def test_the_table_counts_the_languages_without_a_control_that_the_mixture_saw(tmp_path):
+    names = dict(languages=['a', 'b', 'c'], corpora=['a', 'b', 'c'])
+    write_run(tmp_path, 'pair', [[0.5, 0.5, 0.0]], lambda seen, i: 20.0, **names)
+    text = fit_scaling.table_text(analyse(load_runs(tmp_path))[1])
+    assert re.search(r'^(\d+) of (\d+) ', text, re.M).groups() == ('2', '2')
