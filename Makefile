@@ -1,12 +1,12 @@
 # `make` lists the targets. Requires Python and make: each target sets up a virtual environment.
 PYTHON ?= python3
 BIN = .venv/bin
-DEMO = config/laptop.py --ratios=[90_10,50_50] --asked=[en2] --out=out/demo --seeds=2 --budgets=9
+DEMO = config/laptop.py --ratios=[90_10] --seeds=2 --rates=[1.0] --budgets=8 --out=out/demo
 
 .PHONY: help demo lab night table1 test clean
 
 help:
-	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (DEMO_MINUTES minutes)'
+	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (7 to 13 minutes)'
 	@echo 'make lab     the runs of FINDINGS.md that are not finished yet (days of two cores; resumes)'
 	@echo 'make night   the question at four sizes of model, on one GPU (45 minutes of an H100)'
 	@echo 'make table1  the rows of Table 1 of the paper at full size, with controls (weeks of a GPU)'

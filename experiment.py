@@ -38,7 +38,7 @@ import sample
 import train
 from data import Corpus
 from lib import machine, runs
-from lib.commands import TRAIN, branch, job, law, mix
+from lib.commands import TRAIN, branch, job, law, low_resource, mix, stages_of
 from lib.log import Log
 from lib.tables import short
 from lib.workers import cores, end_with_parent
@@ -80,10 +80,9 @@ class Experiment:
         self.shares = {r: dict(zip(names, np.mean(s, axis=0).tolist())) for r, s in stages.items()}
         rare = set().union(*map(low_resource, self.shares.values()))
         self.asked = list(asked) or [name for name in names if name in rare]
-        known = set(self.asked) <= set(names)
-        require(known, f'asked must be some of {", ".join(names)}, not {self.asked}')
-        # clones share a law
-        self.laws = {self.text(language): language for language in self.asked[::-1]}
+        text = f'asked must be some of {", ".join(names)}, not {self.asked}'
+        require(set(self.asked) <= set(names), text)
+        self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
         for ratio, shares in self.shares.items():
@@ -130,24 +129,6 @@ class Experiment:
         return more
 
 
-def stages_of(ratio, languages):
-    """The stages of a ratio such as 90_10. Raises ConfigError."""
-    try:
-        shares = [float(part) for part in ratio.split('_')]
-    except ValueError:
-        shares = []
-    valid = len(shares) == len(languages) and sum(shares) > 0
-    require(valid, f'ratios must be as 90_10, a share of each language, not {ratio!r}')
-    return [[share / sum(shares) for share in shares]]
-
-
-def low_resource(shares):
-    """Names of the languages with less than half of the tokens of a mixture, {name: share}; without
-    any, the last one that is in it."""
-    mixed = [name for name in shares if shares[name]]
-    return [name for name in mixed if shares[name] < 0.5 - 1e-9] or mixed[-1:]
-
-
 # --- the plan -------------------------------------------------------------------------------------
 
 
@@ -186,16 +167,14 @@ def print_plan(jobs, left_out, hours_of, parameters):
         print(f'{one.name:<40}{short(one.tokens):>8} tokens  {mark}')
     waiting, names = [one for one in jobs if not one.finished], [one.name for one in jobs]
     done, tokens = len(jobs) - len(waiting), short(sum(one.tokens for one in jobs))
-    # float32; a trunk keeps optimiser states for its branches
+    # float32; a trunk keeps a checkpoint with optimiser for each branch
     gigabytes = sum(4 if one.needs else 1 for one in jobs) * parameters * 4 / 1e9
     print(f'{len(jobs)} runs, {done} finished, {tokens} tokens')
     print(f'{sum(map(hours_of, waiting)):.1f} hours on this machine, {gigabytes:.1f} GB of disk')
     if left_out:
         print(f'left out for budget_hours: {", ".join(one.name for one in left_out)}')
-    if not any('-seed_' in name for name in names):
-        print('one seed for each mixture: intervals need a law that is a power law')
-    if sum(name.startswith('law_') for name in names) < 6:
-        print('fewer than six budgets: intervals need a law that is a power law, and five')
+    if not any('-seed_' in name for name in names) or budgets < 6:
+        print('intervals need two seeds and six budgets, or a law that is a power law')
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -263,12 +242,10 @@ class Queue:
                         reason = f'failed: {reason}'
                     progress.write(f'{one.name}: {reason or one.perplexities()}', file=sys.stderr)
                 active = [one for _, one in self.running.values()]
-                left = [(one, 1 - one.share_done()) for one in active]
-                left += [(one, 1.0) for one in waiting]
-                seconds = sum(cost_of(one) * share for one, share in left)
-                names = ' and '.join(one.name for one in active)
-                progress.set_description(names, refresh=False)
-                progress.update(round(progress.total - seconds) - progress.n)
+                left = sum(cost_of(one) * (1 - one.share_done()) for one in active)
+                left += sum(map(cost_of, waiting))
+                progress.set_description(' and '.join(one.name for one in active), refresh=False)
+                progress.update(round(progress.total - left) - progress.n)
         return failed
 
     def assign(self, waiting):
@@ -293,20 +270,19 @@ class Queue:
 
 
 def write_samples(folder, names):
-    """Two samples in each language that a mixture saw, for the report: folder/RUN/samples.txt.
-
-    They continue the beginning of the language's test text: from the end of a document alone, every
-    language of an anchored vocabulary gives the same text, mostly in the most frequent language."""
+    """Two samples in each language that a mixture saw, for the report: folder/RUN/samples.txt. They
+    continue the language's test text: without a prompt, all languages of an anchored vocabulary
+    give the same text."""
+    about = defaults_of(sample.__file__) | dict(num_samples=2, max_new_tokens=60)
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
             for language in runs.trained(results):
-                about = results['languages'][language]['corpus'], results['settings']['data_dir']
-                corpus = Corpus(*about)
+                corpus = results['languages'][language]['corpus']
+                corpus = Corpus(corpus, results['settings']['data_dir'])
                 first = corpus.test[: min(8, results['model']['block_size'] // 2)].tolist()
                 text = corpus.load_tokenizer().decode(first).replace('\ufffd', '')  # half a letter
-                vars(sample).update(defaults_of(sample.__file__), out_dir=str(folder / name))
-                vars(sample).update(language=language, num_samples=2, max_new_tokens=60)
+                vars(sample).update(about, out_dir=str(folder / name), language=language)
                 sample.prompt = ' '.join(text.split())
                 print(f'{language}, after "{sample.prompt}":')
                 sample.main()

@@ -30,7 +30,7 @@ import numpy as np
 
 from lib.bootstrap import interval
 from lib.files import write_json
-from lib.laws import B_MIN, UNIT, PowerLaw, errors_of, law_of
+from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_rows, read_csv
 from lib.plots import COLORS, log_ticks, picture
 from lib.runs import controls_of, group_of, is_monolingual, label_of, load_runs, trained
@@ -284,7 +284,7 @@ def describe(law):
         text = f'interpolated between {count} runs, which lie {law.misfit:.1%} off a power law'
     else:
         a, b, c = (value[0] for value in vars(law.curve).values())
-        text = f'1/PPL = {c:.5g} - {a:.5g} * (tokens / {short(UNIT)})^-{b:.4g} from {count} runs'
+        text = f'{FORM} = {c:.5g} - {a:.5g} * (tokens / {short(UNIT)})^-{b:.4g} from {count} runs'
         text += f' that lie {law.misfit:.1%} off' if count > 3 else ''
         text += '; b at its lower bound: no levelling off' if b < 1.01 * B_MIN else ''
     text += f'; {law.trunks} trunks' if law.trunks > 1 else ''

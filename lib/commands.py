@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.configurator import defaults_of, read_settings
+from lib.configurator import defaults_of, read_settings, require
 
 import numpy as np
 
@@ -52,6 +52,24 @@ def law(name, arguments, lengths, folder, decay_fraction=0.2):
 
 def branch(arguments, length, trunk):
     return [*arguments, f'--max_steps={length}', f'--init_from={trunk}']
+
+
+def stages_of(ratio, languages):
+    """The stages of a ratio such as 90_10. Raises ConfigError."""
+    try:
+        shares = [float(part) for part in ratio.split('_')]
+    except ValueError:
+        shares = []
+    valid = len(shares) == len(languages) and sum(shares) > 0
+    require(valid, f'ratios must be as 90_10, a share of each language, not {ratio!r}')
+    return [[share / sum(shares) for share in shares]]
+
+
+def low_resource(shares):
+    """Names of the languages with less than half of the tokens of a mixture, {name: share}; without
+    any, the last one that is in it."""
+    mixed = [name for name in shares if shares[name]]
+    return [name for name in mixed if shares[name] < 0.5 - 1e-9] or mixed[-1:]
 
 
 @dataclass

@@ -16,8 +16,12 @@ UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 
 B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is almost straight in log tokens
 
 
+FORM = '1/PPL'  # what to_y returns, for tables
+
+
 def to_y(ppl):
-    """The quantity that follows y = c - a * (tokens / UNIT)^(-b): 1/PPL, as in the paper's code."""
+    """The quantity that follows y = c - a * (tokens / UNIT)^(-b): 1/PPL, as in the paper's code. It
+    must rise as the perplexity falls."""
     return 1 / np.asarray(ppl, float)
 
 

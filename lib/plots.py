@@ -198,7 +198,10 @@ def draw_lines(axes, series, labels, names, axis):
         bars = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
         beside = apart * (number - (len(series) - 1) / 2)
         axes.errorbar([x[place] + beside for place in places], values[0], bars, **look)
-    ticks = list(x)[:: 1 + len(x) // 12]
+    ticks, room = [], (max(x.values()) - min(x.values())) / 12
+    for place in reversed(x):  # the last one has its label
+        if not ticks or x[ticks[0]] - x[place] >= room:
+            ticks.insert(0, place)
     texts = [f'{place:,}' if isinstance(place, int) else place for place in ticks]
     crowded = dict(rotation=30, ha='right') if len(''.join(texts)) > 30 else {}
     axes.set_xticks([x[place] for place in ticks], texts, **crowded)

@@ -28,6 +28,7 @@ MIX = {'corpora', 'languages', 'stages', 'orders', 'only', 'epochs', 'control_ba
 MIX |= INTERVENTIONS | VOCABULARY
 LENGTH = {'max_steps', 'init_from'}  # the points of one law
 RATES = {'learning_rate', 'min_learning_rate'}  # tuned in control runs
+SHAPE = {'size', 'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim', 'block_size', 'batch_size'}
 BRANCH = {'max_steps', 'init_from', 'decay_fraction', 'min_learning_rate'}  # of a trunk
 LAW = FREE | SEED | MIX | LENGTH
 # A control run has one language and its vocabulary, so it ignores what acts between languages.
@@ -159,14 +160,18 @@ def checked(run, name):
 
 
 def pool(members):
-    """One run of replicates: means of tokens seen, log perplexity and each document's loss."""
+    """One run of replicates: means of all numbers that they share, and of each document's loss."""
     languages = {}
     for name, first in members[0]['languages'].items():
         results = [member['languages'][name] for member in members]
         log_ppl = [value for result in results for value in result['log_ppl']]
-        languages[name] = first | dict(ppl=float(np.exp(np.mean(log_ppl))), log_ppl=log_ppl)
-        for key in ('tokens_seen', 'document_loss'):
-            languages[name][key] = np.mean([result[key] for result in results], axis=0)
+        means = dict(document_loss=np.mean([r['document_loss'] for r in results], axis=0))
+        for key in {key for result in results for key in result}:
+            values = [result.get(key) for result in results]
+            if any(isinstance(value, (int, float)) for value in values):
+                means[key] = None if None in values else float(np.mean(values))
+        means |= dict(ppl=float(np.exp(np.mean(log_ppl))), log_ppl=log_ppl)
+        languages[name] = first | means
     seeds = [seed for member in members for seed in member['seeds']]
     return members[0] | dict(languages=languages, seeds=seeds)
 
@@ -197,9 +202,11 @@ def label_of(run, language):
     s, result = comparable(run), run['languages'][language]
     text = ' '.join(filter(None, (result['corpus'], result['order'])))
     tokenizer = f' (tokeniser {result["tokenizer"][:6]})' if result.get('tokenizer') else ''
+    new = LAW | RATES | SHAPE | {'lr_schedule', 'decay_fraction', 'warmup_steps', 'dtype'}
+    rest = ''.join(f', {name}={s[name]}' for name in differing(s, DEFAULTS, new) if name in s)
     return (
         f'{text}{tokenizer}, {s["n_layer"]} layers of {s["n_embd"]}, {s["batch_size"]} x '
-        f'{s["block_size"]} tokens a step, {s["lr_schedule"]} from {s["learning_rate"]:g}'
+        f'{s["block_size"]} tokens a step, {s["lr_schedule"]} from {s["learning_rate"]:g}{rest}'
     )
 
 

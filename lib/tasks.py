@@ -107,7 +107,8 @@ def read_task(name, source, part):
         try:
             for example in task.unfold(row):
                 example = {SAME.get(column, column): value for column, value in example.items()}
-                parts, label = [example[column] for column in task.texts], example['label']
+                parts = [example[SAME.get(column, column)] for column in task.texts]
+                label = example['label']
                 require(all(map(is_text, parts)), f'{place}: expected text, found {parts}')
                 there = f'the labels are {", ".join(task.labels)}; a test set has none'
                 require(label in known, f'{place}: the label is {label!r}, {there}')

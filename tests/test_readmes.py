@@ -67,7 +67,8 @@ def test_the_lines_for_a_notebook_run_from_any_folder(tiny_run, tmp_path, monkey
 
 
 PLACEHOLDERS = dict(SEED=r'\d+', BIN=r'\d+(-\d+)?|all', BLOCK=r'block \d+', TASK='sst2|cola')
-PLACEHOLDERS |= dict(RUN=r'\S+ \(\d+%/\d+%\)', TENSOR=r'[\w.]+\.(weight|bias)', LANGUAGE='en[12]')
+PLACEHOLDERS |= dict(HOW='as trained|centred|rotated', LANGUAGE='en[12]')
+PLACEHOLDERS |= dict(RUN=r'\S+ \((\d+%/\d+%|en1, en2)\)', TENSOR=r'[\w.]+\.(weight|bias)')
 PLACEHOLDERS['MEASURE'] = '|'.join(fit_scaling.MEASURES)
 
 
@@ -83,13 +84,14 @@ def described(heading):
 
 
 def keys_of(value):
-    """All keys within a JSON value, without those of settings and of the model's shape."""
+    """All keys within a JSON value, without those of settings and of the model's shape, and without
+    the empty name of a line that is the only one."""
     if isinstance(value, list):
         return set().union(*map(keys_of, value))
     if not isinstance(value, dict):
         return set()
     inner = (v for k, v in value.items() if k not in ('model', 'settings'))
-    return set(value).union(*map(keys_of, inner))
+    return set(filter(None, value)).union(*map(keys_of, inner))
 
 
 def test_every_column_and_key_is_in_the_data_dictionary(tmp_path):
