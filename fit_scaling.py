@@ -49,17 +49,23 @@ MEASURES |= dict(gain_nats='')
 UNKNOWN = {key: None for name in MEASURES for key in (name, f'{name}_interval')}
 
 
+def among(law, tokens):
+    """Whether tokens lie within the budgets of a law."""
+    return law.tokens.min() / MARGIN <= tokens <= law.tokens.max() * MARGIN
+
+
 def measure(law, result, control=None, reread=None, others=0.0):
     """The MEASURES of a result, {name: value, name_interval: (low, high)}, None where unknown.
 
     control: result of the best control that reads its tokens once, or None; reread: of the best
     control of at most the mixture's compute; others: tokens of the other languages. Beside the
-    MEASURES: control_is_law, whether the monolingual run on as many tokens is the better control;
-    holes, pairs of budgets between which the law is too uncertain for an interval."""
+    MEASURES: control_is_law, whether the monolingual run on as many tokens is the better control
+    (only within the budgets of the law); holes, pairs of budgets between which the law is too
+    uncertain for an interval."""
     results = {'run': result, 'control': control, 'reread': reread}
     results = {role: one for role, one in results.items() if one}
     own, by_law = result['tokens_seen'], False
-    if control and law.curve:
+    if control and law.curve and among(law, own):
         by_law = bool(law.curve.tokens(control['ppl'])[0] < control['tokens_seen'])
     baselines = dict(transfer='law' if by_law else 'control', gain='reread')
 
@@ -199,10 +205,9 @@ def comparison(run, name, law, every, once, reread):
     if law.curve:
         row |= dict(budgets=len(set(law.tokens)), trunks=law.trunks)
         row |= dict(reading=law.curve.kind, largest_budget=float(law.tokens.max()))
-        low, high = law.tokens.min() / MARGIN, law.tokens.max() * MARGIN
         for one in filter(None, (result, *compared)):
             reached = one['tokens_seen'], law.curve.tokens(one['ppl'])[0]
-            if not all(low <= tokens <= high for tokens in reached):
+            if not all(among(law, tokens) for tokens in reached):
                 row['reading'] = 'extrapolated'
     if len(result['document_loss']) < 2:
         notes.append('one test document: intervals leave out its error')

@@ -136,6 +136,15 @@ def test_noise_of_runs_widens_every_interval_and_seeds_narrow_it():
     assert width(four) < 0.75 * width(one)
 
 
+def test_the_law_is_no_control_beyond_its_budgets():
+    law = law_with_noise(SIX, 0.002)
+    for seen, is_control in ((0.1, True), (0.9 * SIX[0], False), (2 * SIX[-1], False)):
+        pair = (reached(times * seen, seen=seen) for times in (0.7, 0.8))  # both below the law
+        values = measure(law, *pair)
+        assert values['control_is_law'] == is_control
+        assert values['transfer'] == pytest.approx(0.7 if is_control else 0.7 / 0.8, rel=0.02)
+
+
 def test_noise_comes_from_replicates_else_from_residuals_else_there_is_no_interval():
     pair = [0.01, -0.01]  # variance 2e-4
     law = law_with_noise(SIX, 0.0, [pair] * 4)
