@@ -80,17 +80,17 @@ class Experiment:
         self.shares = {r: dict(zip(names, np.mean(s, axis=0).tolist())) for r, s in stages.items()}
         rare = set().union(*map(low_resource, self.shares.values()))
         self.asked = list(asked) or [name for name in names if name in rare]
-        text = f'asked must be some of {", ".join(names)}, not {self.asked}'
-        require(set(self.asked) <= set(names), text)
+        require(set(self.asked) <= set(names), f'asked must be some of {names}, not {self.asked}')
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
         for ratio, shares in self.shares.items():
             text = json.dumps(stages[ratio]).replace(' ', '')
             arguments = [*self.arguments, *([f'--stages={text}'] if ratios else [])]
-            controls = [name for name in self.asked if 0 < shares[name] < 1]
-            again = [n for n in epochs if all(n * shares[c] <= 1.02 for c in controls)]
-            found |= mix(ratio, arguments, controls, range(seeds), tuned, again)
+            found |= mix(ratio, arguments, (), range(seeds))
+            for name in (name for name in self.asked if 0 < shares[name] < 1):
+                again = [n for n in epochs if n * shares[name] <= 1.02]  # the mixture's compute
+                found |= mix(ratio, arguments, [name], range(seeds), tuned, again)
         for language in self.laws.values():
             lengths, decay = self.lengths(language), base['decay_fraction']
             found |= law(f'law_{language}', self.alone(language), lengths, self.folder, decay)

@@ -65,6 +65,13 @@ def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
     assert one.asked == ['en2']
 
 
+def test_a_language_has_the_re_reading_controls_that_its_own_share_allows(monkeypatch):
+    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.6,0.3,0.1]]'
+    plan = planned(monkeypatch, *SMALL, *names, seeds=1, epochs=[2, 4])
+    again = {one.name for one in plan.jobs if '-x' in one.name}
+    assert again == {'mix-only_en2-x2', 'mix-only_fr-x2', 'mix-only_fr-x4'}
+
+
 def test_a_language_that_some_mixtures_lack_is_asked_for_in_the_others(monkeypatch):
     names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
     plan = planned(monkeypatch, *SMALL, *names, ratios=['40_60_0', '50_0_50'], seeds=1)
