@@ -20,7 +20,7 @@ from lib.configurator import ConfigError, require
 
 import numpy as np
 
-from lib.tokenizer import PAD, Tokenizer, sha256
+from lib.tokenizer import PAD, open_tokenizer, sha256
 from schedule import language_probabilities
 
 # --- corpora: memory-mapped shards ----------------------------------------------------------------
@@ -57,7 +57,7 @@ class Corpus:
             raise ConfigError(f'{self.folder}/corpus.json is damaged; {again}') from None
 
     def load_tokenizer(self):
-        return Tokenizer(self.folder / 'tokenizer.model')
+        return open_tokenizer(self.folder / 'tokenizer.model')
 
 
 def open_shard(path, in_order=False):

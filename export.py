@@ -10,6 +10,7 @@ of SentencePiece. A language in another order than its text's (reversed, shuffle
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 
 from lib.configurator import ConfigError, require, run
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from evaluate import load_run
 from lib.files import write_file
 from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
+from model import SIZES
 
 try:
     import safetensors.torch
@@ -36,8 +38,13 @@ SPACE = '\u2581'  # what SentencePiece writes for one
 
 def gpt2_config(config):
     """config.json of the GPT-2. Its heads are n_embd / n_head wide, so it may need more heads and
-    wider ones than the run. Raises ConfigError where no number of heads will do."""
+    wider ones than the run. Raises ConfigError where no number of heads will do, and for settings
+    of GPTConfig that a GPT-2 does not know."""
     width, least = config.n_embd, config.head_dim
+    known = {*SIZES['small'], 'block_size', 'vocab_size'}
+    changed = [f.name for f in fields(config) if getattr(config, f.name) != f.default]
+    new = ', '.join(name for name in changed if name not in known)
+    require(not new, f'a GPT-2 has no {new}; there is no export')
     heads = [h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least]
     ours = f'{config.n_head} heads of head_dim {least}'
     require(heads, f'a GPT-2 of width n_embd={width} cannot have {ours}; there is no export')
@@ -94,7 +101,7 @@ def exported_tokenizer(language):
     for text, token in id_of.items():
         for left, right in ((text[:cut], text[cut:]) for cut in range(1, len(text))):
             if left in id_of and right in id_of:
-                merges.append((-own.model.get_score(token), id_of[left], id_of[right]))
+                merges.append((-own.score(token), id_of[left], id_of[right]))
     merges = [(pieces[left], pieces[right]) for _, left, right in sorted(merges)]
     rows = dict(zip(pieces, language.table.tolist()))
     bpe = models.BPE(rows, merges, unk_token=pieces[UNKNOWN], byte_fallback=True)

@@ -85,7 +85,8 @@ def encode(tokenizer, texts, limit):
 def load_task(name, tokenizer, limit):
     """(training set, dev set, the task's entry in the results before its first seed). A set is
     (token ids, classes). Dev examples with the same first text (passage, premise) are one group."""
-    sets, digest = [], hashlib.sha256()
+    sets, digest, count = [], hashlib.sha256(), len(TASKS[name].labels)
+    require(count <= 10, f'{name} has {count} classes; a prediction is stored as one digit')
     for part in ('train', 'dev'):
         texts, classes = read_task(name, glue_dir, part)
         if part == 'train' and max_examples:

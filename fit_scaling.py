@@ -268,10 +268,6 @@ def table_text(rows, every=False):
             f'{lacking} of {len(mixed)} have no control: their TEff may come from more optimiser '
             'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
         )
-    codes = {(row['commit'], row['dirty']) for row in rows if row['commit']}
-    if len(codes) > 1 or any(dirty for _, dirty in codes):
-        known = ', '.join(sorted(f'{commit[:8]}{" and edits" * bool(d)}' for commit, d in codes))
-        text.append(f'runs of edited or different code: {known}')
     return '\n'.join([align(lines, 2), *(fill(x, 100, subsequent_indent='   ') for x in text)])
 
 
@@ -335,10 +331,11 @@ def write_csv(path, rows):
 
 
 def load_scaling(folder):
-    """(laws, rows) of scaling.json, which is rebuilt if a run is newer. Raises ConfigError without
-    a finished run."""
+    """(laws, rows) of scaling.json, which is rebuilt if a run or this code is newer. Raises
+    ConfigError without a finished run."""
     path, results = Path(folder, 'scaling.json'), list(Path(folder).glob('*/results.json'))
-    newest = max((result.stat().st_mtime for result in results), default=math.inf)
+    code = [Path(__file__), *Path(__file__).parent.glob('lib/*.py')]
+    newest = max(file.stat().st_mtime for file in code + results) if results else math.inf
     if not path.exists() or path.stat().st_mtime < newest:
         return scale(folder)
     stored = json.loads(path.read_text(encoding='utf-8'))
@@ -354,6 +351,9 @@ def scale(folder):
     laws, rows = analyse(runs)
     for law in laws.values():
         print(f'{law.label}: {describe(law)}')
+    code = sorted(set().union(*(run['code'] for run in runs)))
+    if len(code) > 1 or ' and edits' in ''.join(code):
+        print(f'warning: runs of different or edited code are compared: {", ".join(code)}')
     entries = [law_entry(group, law) for group, law in laws.items()]
     write_json(folder / 'scaling.json', dict(laws=entries, rows=rows))
     write_csv(folder / 'scaling.csv', rows)

@@ -49,7 +49,7 @@ class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
         width = config.n_head * config.head_dim
-        self.n_head, self.head_dim = config.n_head, config.head_dim
+        self.config = config
         self.q = nn.Linear(config.n_embd, width)
         self.k = nn.Linear(config.n_embd, width)
         self.v = nn.Linear(config.n_embd, width)
@@ -60,7 +60,8 @@ class Attention(nn.Module):
         # separate weights (Figures 11-13 compare their gradients), one fused matmul
         weight = torch.cat([self.q.weight, self.k.weight, self.v.weight])
         bias = torch.cat([self.q.bias, self.k.bias, self.v.bias])
-        qkv = F.linear(x, weight, bias).view(*x.shape[:2], 3, self.n_head, self.head_dim)
+        shape = 3, self.config.n_head, self.config.head_dim
+        qkv = F.linear(x, weight, bias).view(*x.shape[:2], *shape)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
         if x.device.type == 'cpu':  # where the backward pass of bf16 attention takes twice as long
             with torch.autocast('cpu', enabled=False):
@@ -208,15 +209,18 @@ class GPT(nn.Module):
 
     def non_embedding_parameters(self):
         """Number of parameters without embeddings and head, as Section 3 counts them."""
-        outside = sum(p.numel() for p in (self.wte.weight, self.wpe.weight, self.head.weight))
-        return sum(p.numel() for p in self.parameters()) - outside
+        return sum(p.numel() for part in (self.blocks, self.ln_f) for p in part.parameters())
 
-    def residual_stream(self, idx):
-        """Yields the residual stream (B, T, C) after each block, one at a time. idx: (B, T)."""
+    def embed(self, idx):
+        """What the first block reads, (B, T, C): scaled token embeddings and positions."""
         length, limit = idx.shape[1], self.config.block_size
         if length > limit:
             raise ValueError(f'a sequence of {length} tokens is longer than block_size {limit}')
-        x = self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:length]
+        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:length]
+
+    def residual_stream(self, idx):
+        """Yields the residual stream (B, T, C) after each block, one at a time. idx: (B, T)."""
+        x = self.embed(idx)
         for block in self.blocks:
             x = block(x)
             yield x

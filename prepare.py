@@ -33,7 +33,7 @@ from data import Corpus, fingerprint
 from lib.files import lock, write_json
 from lib.formats import in_words
 from lib.sources import documents
-from lib.tokenizer import DOCUMENT_END, Tokenizer, warn_of_foreign
+from lib.tokenizer import DOCUMENT_END, Tokenizer, open_tokenizer, warn_of_foreign
 
 corpus = 'docs'  # name of the corpus: it is made in data_dir/NAME
 data_dir = 'data'  # folder of the corpora
@@ -107,7 +107,7 @@ def write_shards(texts, part_of, folder):
     """Encodes documents into folder/train.bin and test.bin.
 
     Returns {part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)} for corpus.json."""
-    about, pieces = {part: Counter() for part in PARTS}, Tokenizer(folder / 'tokenizer.model')
+    about, pieces = {part: Counter() for part in PARTS}, open_tokenizer(folder / 'tokenizer.model')
     with contextlib.ExitStack() as stack:
         files = {part: stack.enter_context(open(folder / f'{part}.bin', 'wb')) for part in PARTS}
         progress = stack.enter_context(tqdm(desc='encoding', unit='B', unit_scale=True))
@@ -127,7 +127,7 @@ def write_shards(texts, part_of, folder):
 def make(folder, settings):
     """Writes the files of the corpus into `folder`; returns what corpus.json says."""
     if tokenizer:
-        Tokenizer(tokenizer)  # a bad one is refused before any text is read
+        open_tokenizer(tokenizer)  # a bad one is refused before any text is read
     notes, model = {}, folder / 'tokenizer.model'
     with contextlib.closing(read(notes)) as texts:
         try:
@@ -142,7 +142,7 @@ def make(folder, settings):
         except ConfigError as error:  # what has arrived may be too little
             raise ConfigError(notes.get('incomplete', str(error))) from None
         shards = write_shards(itertools.chain(first, texts), part_of, folder)
-    made = Tokenizer(model)
+    made = open_tokenizer(model)
     pieces = dict(pieces=made.size, sha256=made.hash)
     about = dict(corpus=corpus, settings=settings, **shards, tokenizer=pieces, **notes)
     write_json(folder / 'corpus.json', about)

@@ -132,8 +132,9 @@ def load_runs(folder):
 
 
 def checked(run, name):
-    """A run from its results.json, with its folder's name as `run`, its seed in `seeds`, and of
-    each language order, log_ppl: [one value a seed] and arrays document_loss, document_tokens (D,).
+    """A run from its results.json, with its folder's name as `run`, its seed in `seeds`, the
+    commit of its `code`, and of each language order, log_ppl: [one value a seed] and arrays
+    document_loss, document_tokens (D,).
 
     Raises ValueError, LookupError or TypeError where the file is damaged."""
     languages, settings = {}, full_settings(run['settings'])
@@ -152,6 +153,7 @@ def checked(run, name):
             documents = np.ones((2, 1))  # their error is unknown
         languages[key] = result | about | dict(zip(names, documents))
     run = run | dict(run=name, settings=settings, languages=languages, seeds=[settings['seed']])
+    run['code'] = {(run.get('commit') or '')[:8] + ' and edits' * bool(run.get('dirty'))} - {''}
     stages = np.array(settings['stages'], float)  # raises where it is no matrix
     if not trained(run) or stages.shape[1] != len(settings['languages']):
         raise ValueError
@@ -173,7 +175,8 @@ def pool(members):
         means |= dict(ppl=float(np.exp(np.mean(log_ppl))), log_ppl=log_ppl)
         languages[name] = first | means
     seeds = [seed for member in members for seed in member['seeds']]
-    return members[0] | dict(languages=languages, seeds=seeds)
+    code = set().union(*(member['code'] for member in members))
+    return members[0] | dict(languages=languages, seeds=seeds, code=code)
 
 
 def identity(run, may_differ=frozenset()):

@@ -88,7 +88,7 @@ def chosen_tasks(names, source):
     if source.startswith('hf:'):
         with readable(source, ADVICE):
             found = optional('datasets').get_dataset_config_names(source[3:])
-        found = [name for name in TASKS if name.partition('_')[0] in found]
+        found = [name for name in TASKS if name.removesuffix('_mm') in found]
     else:
         found = [name for name, task in TASKS.items() if task_file(source, task, task.dev)]
     require(found, f'{source} holds none of the tasks: no CoLA/dev.tsv or the like')
@@ -122,7 +122,7 @@ def read_task(name, source, part):
 
 def hub_rows(name, source, parts):
     """(place, row as a dict) of the first of some splits that a Hugging Face dataset has."""
-    configuration = name.partition('_')[0]  # mnli_mm is a dev set of mnli
+    configuration = name.removesuffix('_mm')  # a dev set of mnli
     with readable(source, ADVICE):
         splits = optional('datasets').load_dataset(source[3:], configuration)
     part = next((part for part in parts if part in splits), None)

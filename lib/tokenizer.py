@@ -1,7 +1,7 @@
 """The tokeniser of a corpus: text to token ids and back.
 
-All that the other scripts know of a tokeniser is the class Tokenizer; another kind is another class
-with the same members.
+The other scripts know the members of the class Tokenizer alone. Another kind is another class with
+these members, which `open_tokenizer` chooses and prepare.py trains.
 """
 
 import functools
@@ -77,6 +77,10 @@ class Tokenizer:
         """The spelling of every token id, in order."""
         return list(map(self.spelling, range(self.size)))
 
+    def score(self, token):
+        """How early a token is merged: the highest first."""
+        return self.model.get_score(token)
+
     def is_fallback(self, token):
         """Whether a token stands for no spelling of its own: a byte, unknown or a control token."""
         kinds = self.model.is_byte, self.model.is_control, self.model.is_unknown
@@ -117,6 +121,11 @@ class Tokenizer:
                 reason = f'its characters and bytes need at least --vocab_size={least[1]}'
             raise ConfigError(f'no tokeniser of {size:,} pieces can be trained: {reason}') from None
         return model.getvalue()
+
+
+def open_tokenizer(path):
+    """The tokeniser of a file. Raises ConfigError."""
+    return Tokenizer(path)
 
 
 def _parts(text, size):

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import shutil
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ import export
 from data import Language
 from evaluate import load_run, perplexity
 from lib.tokenizer import DOCUMENT_END, Tokenizer
+from model import GPTConfig
 
 RUNS = {
     'clones': dict(),
@@ -127,6 +129,20 @@ def test_what_cannot_be_exported_is_refused(folder, monkeypatch):
         refused(in_process('export', f'--out_dir={out}', cwd=folder), name)
     monkeypatch.setattr(export, 'Tokenizer', None)
     refused(in_process('export', '--out_dir=out/clones', cwd=folder), 'pip install')
+
+
+@dataclass
+class EditedConfig(GPTConfig):
+    rotary: bool = False
+
+
+def test_a_model_with_a_setting_that_a_gpt2_lacks_is_refused_unless_it_is_off():
+    shape = dict(n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)
+    config = EditedConfig(**shape, vocab_size=99)
+    assert export.gpt2_config(config) == export.gpt2_config(GPTConfig(**shape, vocab_size=99))
+    config.rotary = True
+    with pytest.raises(ConfigError, match='rotary'):
+        export.gpt2_config(config)
 
 
 @pytest.mark.parametrize('kind', [dict(model_type='unigram'), dict(normalization_rule_name='nfkc')])

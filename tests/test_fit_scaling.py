@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -285,12 +286,17 @@ def test_a_folder_without_runs_is_refused_and_one_of_controls_has_no_rows(tmp_pa
     assert fit_scaling.scale(tmp_path / 'out') == ([], [])
 
 
-def test_stored_laws_and_rows_are_read_until_a_run_is_newer(tmp_path, monkeypatch):
+@pytest.mark.parametrize('newer', ['a run', 'the code'])
+def test_stored_laws_and_rows_are_read_until_something_is_newer(tmp_path, monkeypatch, newer):
     write_mono(tmp_path, SIX)
     laws, rows = fit_scaling.scale(tmp_path)
     monkeypatch.setattr(fit_scaling, 'analyse', lambda runs: 1 / 0)
     assert [row['run'] for row in fit_scaling.load_scaling(tmp_path)[1]] == [r['run'] for r in rows]
-    write_mix(tmp_path)
+    if newer == 'a run':
+        write_mix(tmp_path)
+    else:  # the runs are older than it, and so is what was made of them
+        for path in tmp_path.rglob('*.json'):
+            os.utime(path, (0, 0))
     with pytest.raises(ZeroDivisionError):
         fit_scaling.load_scaling(tmp_path)
 
@@ -521,16 +527,17 @@ def test_a_language_is_known_by_whole_words():
     assert [kind_of(*words) for words in names] == ['en', 'en', 'fr', '']
 
 
-def test_a_table_names_the_commits_where_its_runs_are_of_different_or_edited_code(tmp_path):
-    for name in ('first', 'second'):
-        write_run(tmp_path, name, NINETY, lambda seen, i: 20.0, seed=len(name))
-    _, rows = analyse(load_runs(tmp_path))
-    for row in rows:
-        row |= dict(commit='0123456789', dirty=False)
-    assert '01234567' not in fit_scaling.table_text(rows)
-    other = [rows[0] | dict(commit='abcdefabcdef'), *rows[1:]]
-    assert '01234567, abcdefab' in fit_scaling.table_text(other)
-    assert '01234567 and edits' in fit_scaling.table_text([row | dict(dirty=True) for row in rows])
+@pytest.mark.parametrize('other', [{}, dict(seed=1), dict(only='en2')])
+@pytest.mark.parametrize('code', [{}, dict(commit='abcdefabcdef'), dict(dirty=True)])
+def test_different_or_edited_code_is_named_of_seeds_and_controls_too(tmp_path, capsys, other, code):
+    results = write_run(tmp_path, 'mix', NINETY, lambda seen, i: 20.0)
+    if other:
+        results = write_run(tmp_path, 'other', NINETY, lambda seen, i: 19.0, **other)
+    (tmp_path / results['run'] / 'results.json').write_text(json.dumps(results | code))
+    fit_scaling.scale(tmp_path)
+    named = '01234567 and edits' if code.get('dirty') else 'abcdefab'
+    differs = code and (other or 'dirty' in code)
+    assert (named in capsys.readouterr().out) == bool(differs)
 
 
 def test_the_table_counts_the_languages_without_a_control_that_the_mixture_saw(tmp_path):
