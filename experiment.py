@@ -21,6 +21,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -182,6 +183,7 @@ def print_plan(jobs, left_out, hours_of, parameters):
 
 def start_worker(environment):
     os.environ.update(environment)
+    tqdm.set_lock(threading.RLock())  # its own one between processes outlives a process that ends
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     reset_signals()
     end_with_parent()
@@ -256,7 +258,9 @@ class Queue:
             one = next((one for one in waiting if one.needs not in before), None)
             if one:
                 waiting.remove(one)
+                handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new process inherits it
                 self.running[self.pools[number].submit(train_one, one.arguments)] = number, one
+                signal.signal(signal.SIGINT, handler)
 
     def stop(self):
         """Lets the running jobs write a checkpoint, and ends the processes."""
