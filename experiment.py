@@ -59,7 +59,7 @@ print_ = False  # print the plain train.py commands, in an order that works, and
 ROUNDS = 2  # of added budgets
 
 
-# --- the runs -------------------------------------------------------------------------------------
+# --- the runs and their plan ----------------------------------------------------------------------
 
 
 def rank(one):
@@ -119,18 +119,15 @@ class Experiment:
         known, found = {one.name for one in self.jobs}, {}
         for text, language in self.laws.items():
             name = f'law_{language}'
-            trunk = next(o.needs for o in self.jobs if o.needs.rpartition('_')[0] == name)
+            needed = (one.needs for one in self.jobs if one.needs.rpartition('_')[0] == name)
+            trunk = self.folder / next(needed)
             for row in (row for row in rows if self.text(row['language']) == text):
                 for tokens in row['add_budgets']:
                     length = round(tokens / self.base['batch_size'] / self.base['block_size'])
-                    arguments = self.alone(language), length, self.folder / trunk
-                    found[f'{name}_{length}'] = branch(*arguments)
+                    found[f'{name}_{length}'] = branch(self.alone(language), length, trunk)
         more = [job(name, a, self.folder) for name, a in found.items() if name not in known]
         self.jobs += more
         return more
-
-
-# --- the plan -------------------------------------------------------------------------------------
 
 
 def measured(base):
@@ -185,13 +182,7 @@ def start_worker(environment):
     os.environ.update(environment)
     tqdm.set_lock(threading.RLock())  # its own one between processes outlives a process that ends
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
-    reset_signals()
     end_with_parent()
-
-
-def reset_signals():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this one
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a run in training stops by itself
 
 
 def train_one(arguments):
@@ -205,8 +196,6 @@ def train_one(arguments):
             train.main(stems, overrides)
         except BaseException as error:  # SystemExit, too: the process takes the next run
             return ' '.join(str(error).split()) or type(error).__name__
-        finally:
-            reset_signals()
     return ''
 
 
@@ -258,7 +247,8 @@ class Queue:
             one = next((one for one in waiting if one.needs not in before), None)
             if one:
                 waiting.remove(one)
-                handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new process inherits it
+                # Ctrl-C is for this process alone: a new one inherits that it is ignored
+                handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
                 self.running[self.pools[number].submit(train_one, one.arguments)] = number, one
                 signal.signal(signal.SIGINT, handler)
 
