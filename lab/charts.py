@@ -13,9 +13,11 @@ TOKENS = {  # panels of the picture of tokens: the first of these runs that is t
 }
 
 
-def draw(members, rows, laws, folder):
-    """All pictures. members: the runs, with the controls; rows, laws: of fit_scaling."""
-    draw_tokens({member['run']: member for member in members}, laws, folder / 'lab_tokens.png')
+def draw(members, rows, laws, past_laws, folder):
+    """All pictures. members: the runs, with the controls; rows, laws: of fit_scaling; past_laws: of
+    the larger budgets."""
+    by_name = {member['run']: member for member in members}
+    draw_tokens(by_name, [laws, past_laws], folder / 'lab_tokens.png')
     rows = [row for row in rows if row['transfer']]
     draw_transfers(rows, folder / 'lab_transfer.png')
     draw_axes(rows, folder / 'lab_axes.png')
@@ -24,16 +26,17 @@ def draw(members, rows, laws, folder):
 
 def draw_tokens(members, laws, path):
     """Perplexity of EN2 at 90/10 by its own tokens: in the mixture, in each kind of control, and in
-    monolingual runs. Dotted lines lead to the token equivalent on the law."""
-    found = {title: [name for name in names if name in members] for title, names in TOKENS.items()}
-    shown = {title: members[names[0]] for title, names in found.items() if names}
+    monolingual runs. Dotted lines lead to the token equivalent on the law. laws: those of each
+    panel."""
+    found = [next(filter(members.get, names), None) for names in TOKENS.values()]
+    shown = [(*one, members[name]) for *one, name in zip(TOKENS, laws, found) if name]
     if not shown:
         return
     looks = {}  # of each label, the same in both panels
     with picture(path, '', (4.8 * len(shown), 4.6), ncols=len(shown)) as axes:
-        for ax, (title, member) in zip(axes[0], shown.items()):
+        for ax, (title, laws_of_panel, member) in zip(axes[0], shown):
             group, own = group_of(member, 'en2'), member['languages']['en2']
-            [law] = [law for law in laws if law['group'] == group]
+            [law] = [law for law in laws_of_panel if law['group'] == group]
             draw_law(ax, law | dict(label=', monolingual runs'), GREY)
             controls = controls_of(member, 'en2', members.values())
             controls.sort(key=lambda one: (kind_of(one), -one['languages']['en2']['ppl']))

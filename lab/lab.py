@@ -42,6 +42,7 @@ TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in rang
 LENGTHS = (100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000)
 SHORTER, LONGER = (100, 150, 200, 300, 500, 800, 1200), (150, 300, 600, 1000, 1800, 3000)
 DENSE = (*range(100, 601, 50), 650, 720, 800, 900, 1000, 1200)
+PAST_FROM = 1_330_000  # tokens from which the lab's model follows a power law
 PAST = (800, 1200, 1600, 2250, 3100, 4250, 5900, 8050, 13000)  # past the phase transition
 FLOAT32 = ('--dtype=float32', '--eval_interval=500', '--checkpoint_interval=500')
 FAR = (*FLOAT32, '--max_steps=13000', '--keep_checkpoints=[500,1000,2000,4000,8000]')
@@ -171,18 +172,23 @@ def job(name, arguments):
 
 
 def summarise():
-    """Writes results/lab.csv, a row for each language of each run, and the pictures."""
-    members = runs.load_runs(RESULTS)
-    laws, rows = fit_scaling.analyse(members)
+    """Writes results/lab.csv, a row for each language of each run, and the pictures. Rows of the
+    group `past` are measured by the laws of the larger budgets, which are power laws."""
+    members, scaled = runs.load_runs(RESULTS), []
+    for fit_scaling.least_tokens in (0, PAST_FROM):
+        laws, rows = fit_scaling.analyse(members)
+        entries = [fit_scaling.law_entry(group, law) for group, law in laws.items()]
+        scaled.append((entries, rows))
+    (laws, rows), (past_laws, past_rows) = scaled
     train = commands.TRAIN
     base, *_ = read_settings(train, defaults_of(train), [str(HERE / 'config/lab.py')])
-    group_of = {name: group for group, members in table().items() for name in members}
-    for row in rows:
-        row['lab_group'] = group_of.get(row['run'], '')
-        row['differs'] = runs.caption(row['settings'], base)
+    group_of = {name: group for group, found in table().items() for name in found}
+    for number, (row, past) in enumerate(zip(rows, past_rows)):
+        group = group_of.get(row['run'], '')
+        rows[number] = (past if group == 'past' else row) | dict(lab_group=group)
+        rows[number]['differs'] = runs.caption(row['settings'], base)
     fit_scaling.write_csv(RESULTS.parent / 'lab.csv', rows)
-    entries = [fit_scaling.law_entry(group, one) for group, one in laws.items()]
-    charts.draw(members, rows, entries, RESULTS.parent)
+    charts.draw(members, rows, laws, past_laws, RESULTS.parent)
     print(f'wrote {RESULTS.parent}/lab.csv and the pictures lab_*.png')
 
 

@@ -392,7 +392,7 @@ def test_the_lab_draws_the_runs_that_are_there(tmp_path, monkeypatch):
         members = runs.load_runs(tmp_path)
         laws, rows = fit_scaling.analyse(members)
         laws = [fit_scaling.law_entry(*law) for law in laws.items()]
-        charts.draw(members, rows, laws, tmp_path)
+        charts.draw(members, rows, laws, laws, tmp_path)
         assert len(figures['lab_tokens.png']) == count
     drawn = [tuple(line.get_xydata()[0]) for line in figures['lab_tokens.png'][1].lines]
     row = row_of(rows, 'past_90_10')
