@@ -146,15 +146,13 @@ def build_languages(
     keys = [re.sub(r'_([2-9]|[1-9]\d+)$', '_K', str(o).replace('K', '?')) for o in orders]
     ordered = len(keys) == count and ORDERS.keys() >= set(keys)
     known = f'one of {", ".join(map(repr, ORDERS))} (K at least 2)'
+    known_rows = vocabulary in ('disjoint', 'anchored')
     joined = vocabulary == 'disjoint' or len(set(corpora)) > 1
     for holds, message in (
         (names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages'),
         (len(set(names)) == count, f'two languages have the same name: {names}'),
         (ordered, f'orders must have {known} for each of the {count} languages, not {orders}'),
-        (
-            vocabulary in ('disjoint', 'anchored'),
-            f'vocabulary is disjoint or anchored, not {vocabulary}',
-        ),
+        (known_rows, f'vocabulary is disjoint or anchored, not {vocabulary}'),
         (0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}'),
         (joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction'),
     ):

@@ -7,12 +7,12 @@
   MLTE      monolingual token equivalent: the tokens a monolingual run needs for the perplexity
   TEff      token efficiency, MLTE / tokens seen: 1 for a monolingual run
   transfer  TEff / TEff of the best single-epoch control: what the other languages add. Controls are
-            runs of train.py --only=LANGUAGE, at several learning rates and batch sizes, and the
-            monolingual run on as many tokens (TEff 1).
+            runs of train.py --only=LANGUAGE at several learning rates and batch sizes. The
+            monolingual run on as many tokens (TEff 1) also counts as one.
   gain      TEff / TEff of the best control within the mixture's compute, which may re-read its text
             (train.py --only=LANGUAGE --epochs=4): whether the other languages pay off
   nats      log perplexity of the control minus that of the run, for transfer and for gain
-  tau       (transfer - 1) * own / other tokens: own tokens that a token of the others replaces
+  tau       (transfer - 1) * own / other tokens: what a token of the others is worth in own tokens
 Intervals are 90% intervals. A row without one says why, and which runs would give it.
 """
 
@@ -42,7 +42,8 @@ wide = False  # print all rows and measures; else what fits 100 columns
 
 # --- the measures of a result ---------------------------------------------------------------------
 
-# Each measure, and the results whose token equivalents it compares
+# For each measure, the results that the law converts to tokens. It has no interval where the law is
+# too uncertain for one of them.
 MEASURES = dict(mlpe='', mlte='run', teff='run', control_teff='control', transfer='run control')
 MEASURES |= dict(transfer_nats='', tau='run control', reread_teff='reread', gain='run reread')
 MEASURES |= dict(gain_nats='')
@@ -57,10 +58,11 @@ def among(law, tokens):
 def measure(law, result, control=None, reread=None, others=0.0):
     """The MEASURES of a result, {name: value, name_interval: (low, high)}, None where unknown.
 
-    control: result of the best control that reads its tokens once, or None; reread: of the best
-    control of at most the mixture's compute; others: tokens of the other languages. Beside the
-    MEASURES: control_is_law, whether the monolingual run on as many tokens is the better control
-    (only within the budgets of the law); holes, pairs of budgets between which the law is too
+    control: the best single-epoch control, or None
+    reread: the best control within the mixture's compute, or None
+    others: tokens of the other languages
+    Further keys: control_is_law, whether the monolingual run on as many tokens is the better
+    control (within the budgets of the law); holes, pairs of budgets between which the law is too
     uncertain for an interval."""
     results = {'run': result, 'control': control, 'reread': reread}
     results = {role: one for role, one in results.items() if one}

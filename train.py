@@ -49,13 +49,13 @@ stages = [[0.9, 0.1]]  # p(language), a row for each of the equally long stages 
 orders = []  # of each language's text: '', 'reversed', 'shuffled_K' or 'scrambled_K', see data.py
 alone = ''  # monolingual run: all steps in this language
 only = ''  # control run: the sequences of this language at the same steps, without the others
-epochs = 0  # of a control run over its sequences; 0: once, at the mixture's steps
-control_batch = 0  # sequences of these batches; 0: batch_size
+epochs = 0  # control run: passes over its sequences; 0: one pass, at the mixture's steps
+control_batch = 0  # control run with epochs: sequences of a batch; 0: batch_size
 # interventions (ignored by control runs)
 loss_weights = []  # of each language: changes its share of the gradient; scaled to mean 1
-init_embeddings = ''  # spelling: a later language's embeddings start as those spelled the same
-init_noise = 0.3  # Gaussian noise added to them, in standard deviations of the copied rows
-train_only = ''  # freeze everything except this language's embeddings (of the run init_from)
+init_embeddings = ''  # spelling: later languages start with the first one's embeddings, by spelling
+init_noise = 0.3  # of init_embeddings: Gaussian noise, in standard deviations of the copied rows
+train_only = ''  # train this language's embeddings only, and freeze the rest, copied from init_from
 # the model (Section 3)
 size = 'small'  # mini, small or medium; the next five, where not 0, override its numbers
 n_layer = 0  # blocks
@@ -387,7 +387,7 @@ def branch_point(settings):
     there the two runs are the same. Raises ConfigError."""
     require(lr_schedule == 'wsd', "init_from needs lr_schedule='wsd' in both runs")
     require(len(stages) == 1, 'a branch needs one stage, since stages follow the length of the run')
-    require(not epochs, 'a control that re-reads cannot branch: its order follows its length')
+    require(not epochs, 'a control with epochs cannot branch: its order follows its length')
     trunk = last_checkpoint(init_from)
     require(trunk, f'init_from: there is no run {init_from}')
     runs.refuse_other_settings(trunk['settings'], settings, init_from, runs.FREE | runs.BRANCH)
