@@ -20,6 +20,9 @@ class Run:
         self.rows = [row for row in rows if row['tokens_seen']]
         self.monolingual = any(row['monolingual'] for row in rows)
         self.languages = [row['name'] for row in self.rows]
+        for row in self.rows:
+            others = [name for name in self.languages if name != row['name']]
+            row['source'] = 'the rest of the mixture' if others[1:] else ''.join(others)
         self.who = '/'.join(self.languages)
         if self.languages[3:]:
             self.who = f'{self.languages[0]}..{self.languages[-1]}'

@@ -22,7 +22,7 @@ from lib.rows import grouped, measured, named_groups, runs_of
 
 EN = PowerLaw(0.0386839, 0.20725333, 0.08406525)
 TINY = SMALL | dict(n_layer=4, n_head=4, n_embd=256)
-SAVE = plots.plt.Figure.savefig
+SAVE, AXES = plots.plt.Figure.savefig, {}  # AXES: those of each figure that was saved, by its path
 BOTH = dict(control=1.2, reread=1.8)
 DOCUMENTS = dict(documents=[0.02, -0.01, 0.01, -0.03, 0.01])
 
@@ -102,7 +102,7 @@ def write_all(folder):
     (folder / '90_10' / 'finetune.json').write_text(tuned)
     (folder / '50_50' / 'finetune.json').write_text('{"tasks": ')
     plots.plt.imsave(folder / '90_10' / 'hidden.png', np.ones((2, 100, 3)))
-    for name in ('torn/results.json', 'report/share_77.png'):
+    for name in ('torn/results.json', 'report/report-share-77.png'):
         (folder / name).parent.mkdir()
         (folder / name).write_text('{"run": "to')
 
@@ -110,10 +110,22 @@ def write_all(folder):
 @pytest.fixture(autouse=True, scope='module')
 def quick():
     """No picture is drawn, but those of `made`."""
+
+    def save(figure, path, **about):
+        AXES[path.resolve()] = figure.axes
+        if plots.DPI == 40:
+            return SAVE(figure, path, **about)
+        plots.plt.imsave(path, np.ones((2, 2)))
+
     with pytest.MonkeyPatch.context() as patched:
-        tiny = lambda _, file, **__: plots.plt.imsave(file, np.ones((2, 2)))  # noqa: E731
-        patched.setattr(plots.plt.Figure, 'savefig', tiny)
+        patched.setattr(plots.plt.Figure, 'savefig', save)
         yield
+
+
+def drawn(folder, kind):
+    """The axes of the figures of a kind on the report of a folder."""
+    start = str(folder.resolve() / 'report' / f'report-{kind}-')
+    return [axes for path, (axes, *_) in AXES.items() if str(path).startswith(start)]
 
 
 @pytest.fixture(scope='module')
@@ -122,7 +134,6 @@ def made(tmp_path_factory, quick):
     root = tmp_path_factory.mktemp('report')
     write_all(root / 'out')
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plots.plt.Figure, 'savefig', SAVE)
         patched.setattr(plots, 'DPI', 40)
         done = in_process('report', cwd=root)
     assert done.returncode == 0, done.stderr
@@ -148,21 +159,6 @@ def other(tmp_path_factory, quick):
     return folder, load_scaling(folder)[1], *pages, Page(folder / 'report' / 'paper.html')
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """drawn(folder, kind): the axes of a kind of figures of the page, without their files."""
-
-    def call(folder, kind):
-        scaling, axes = load_scaling(folder), []
-        save = lambda figure, *_, **__: axes.extend(figure.axes)  # noqa: E731
-        monkeypatch.setattr(plots.plt.Figure, 'savefig', save)
-        monkeypatch.setattr(report, 'write_page', lambda _, name, draw, **__: draw[kind]([]))
-        report.write(folder, *scaling)
-        return axes
-
-    return call
-
-
 def row_of(rows, run, language='en2'):
     return next(row for row in rows if (row['run'], row['language']) == (run, language))
 
@@ -177,7 +173,7 @@ def points(axes, marker):
 
 def test_the_page_needs_nothing_but_itself_and_each_figure_is_a_file(made, other):
     for page in (made[3], *other[2:]):
-        assert not re.search('<(script|link|iframe|object|base)|https?:|@import|url', page.source)
+        assert not re.search('<(script|link|iframe|object|base)|https?:|@import|url\\(', page.source)
         ids = re.findall(' id="(.*?)"', page.source)
         assert set(re.findall('href="#(.*?)"', page.source)) <= set(ids)
     sources = re.findall('alt="[^"]+" [^>]*src="data:image/png;base64,(.*?)"', made[3].source)
@@ -319,19 +315,20 @@ def test_three_languages_make_a_matrix_and_two_none(made, other):
             row = row_of(rows, f'{source}_{target}', target)
             low, high = (f'{end:.{digits}f}' for end in row[f'{key}_interval'])
             assert cells[source, target] == f'20% {row[key]:.{digits}f} [{low}, {high}]'
-            assert cells[target, source] == ''
+            assert not cells.get((target, source))
         both = row_of(rows, 'all', 'pt')[key]
-        assert key == 'gain' or f'20% {both:.{digits}f}' in cells['all others', 'pt']
+        assert key == 'gain' or f'20% {both:.{digits}f}' in cells['the rest of the mixture', 'pt']
     assert 'the rest of the mixture' in about(rows, 'all')
 
 
 # --- figures --------------------------------------------------------------------------------------
 
 
-def test_by_tokens_and_size_each_ratio_has_markers_joined_where_there_are_three(tmp_path, drawn):
+def test_by_tokens_and_size_each_ratio_has_markers_joined_where_there_are_three(tmp_path):
     for steps in (4000, 8000, 18265):
         write_mixture(tmp_path, f't{steps}', 0.1, (1, 2), max_steps=steps)
     write_mixture(tmp_path, 'big', 0.1, (1, 2), model=TINY | dict(n_layer=8))
+    report.write(tmp_path, *load_scaling(tmp_path))
     tokens, [size] = drawn(tmp_path, 'tokens')[0], drawn(tmp_path, 'parameters')
     [line] = [line for line in tokens.lines if line.get_marker() == 's']
     assert line.get_xdata() == pytest.approx(65536 * np.array([4000, 8000, 18265]), rel=1e-3)
@@ -341,7 +338,7 @@ def test_by_tokens_and_size_each_ratio_has_markers_joined_where_there_are_three(
     assert joined == [True, False]
 
 
-def test_a_run_stands_beside_its_controls_by_ratio_and_over_training(made, drawn):
+def test_a_run_stands_beside_its_controls_by_ratio_and_over_training(made):
     ppl, rows = drawn(made[0], 'share')[0], [row_of(made[2], name) for name in ('90_10', '50_50')]
     for marker, key in dict(s='ppl', x='control_ppl').items():
         assert points(ppl, marker)[0] == pytest.approx([row[key] for row in rows])
@@ -351,28 +348,28 @@ def test_a_run_stands_beside_its_controls_by_ratio_and_over_training(made, drawn
     assert np.exp(points(axes, 'o')) == pytest.approx(np.full((2, 1), 99.0))
 
 
-def test_a_bar_across_the_level_is_drawn_to_its_end(made, monkeypatch):
-    rows, axes = copy.deepcopy(made[2]), []
+def test_a_bar_ends_in_the_picture_where_the_interval_has_an_end(made, tmp_path):
+    rows = copy.deepcopy(made[2])
     row_of(rows, '90_10').update(transfer=0.4, transfer_interval=(0.2, 1.5))
-    save = lambda figure, *_, **__: axes.extend(figure.axes)  # noqa: E731
-    monkeypatch.setattr(plots.plt.Figure, 'savefig', save)
-    report.draw_view([], [run for run in runs_of(rows) if run.name == '90_10'], 'share')
-    [transfer] = [one for one in axes if one.get_ylabel() == 'transfer']
-    ends = [
-        end for bars in transfer.collections for bar in bars.get_segments() for end in bar[:, 1]
-    ]
-    assert [min(ends), max(ends)] == pytest.approx([0.2, 1.5]) and not points(transfer, '^')
+    row_of(rows, '90_10').update(gain=1.2, gain_interval=(0.9, math.inf))
+    runs = [run for run in runs_of(rows) if run.name == '90_10']
+    report.draw_view(report.Page(tmp_path, 'report'), runs, 'share')
+    transfer, gain = drawn(tmp_path, 'share')[-2:]
+    for axes, low, high in ((transfer, 0.2, 1.5), (gain, 0.9, None)):
+        ends = np.concatenate([bar.get_segments() for bar in axes.collections])[..., 1]
+        assert ends.min() == pytest.approx(low)
+        assert ends.max() == pytest.approx(high) if high else ends.max() > axes.get_ylim()[1]
 
 
-def test_laws_end_at_their_budgets(made, drawn):
+def test_laws_end_at_their_budgets(made):
     [axes] = drawn(made[0], 'laws')
-    [law] = [law for law in made[1] if axes.get_title() in law['label'] and law['curve']]
+    [law] = [law for law in made[1] if axes.figure.get_suptitle() in law['label'] and law['curve']]
     ends = [end for line in axes.lines for end in line.get_xdata()]
     assert [min(ends), max(ends)] == pytest.approx([min(law['tokens']), max(law['tokens'])])
     assert axes.get_ylim()[1] < 1.5 * max(law['ppl'])
 
 
-def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn):
+def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made):
     assert all(f'{name}.json' in made[4].stderr for name in ('50_50/finetune', 'torn/results'))
     errors = (-0.02 / 2**0.5, 0.22 / 2**0.5), (-0.02 / 2**0.5, 0.42 / 2**0.5)  # of two tasks
     for line, mean, (low, high) in zip(made[3].lines('majority class')[1:], (0.7, 0.5), errors):
@@ -381,10 +378,7 @@ def test_accuracies_are_means_over_tasks_and_damaged_files_are_named(made, drawn
     assert [*points(axes, 'o'), *points(axes, 's')] == [[pytest.approx(0.7)], [pytest.approx(0.5)]]
 
 
-def test_the_lab_draws_the_runs_that_are_there(tmp_path, monkeypatch):
-    figures = {}
-    save = lambda figure, path, **_: figures.update({path.name: figure.axes})  # noqa: E731
-    monkeypatch.setattr(plots.plt.Figure, 'savefig', save)
+def test_the_lab_draws_the_runs_that_are_there(tmp_path):
     write_law(tmp_path)
     write_mixture(tmp_path, 'half', 0.1, (1, 3), cloned_fraction=0.5, **BOTH)
     for count, name in enumerate(('clones_90_10', 'past_90_10'), 1):
@@ -393,12 +387,13 @@ def test_the_lab_draws_the_runs_that_are_there(tmp_path, monkeypatch):
         laws, rows = fit_scaling.analyse(members)
         laws = [fit_scaling.law_entry(*law) for law in laws.items()]
         charts.draw(members, rows, laws, tmp_path)
-        assert len(figures['lab_tokens.png']) == count
-    drawn = [tuple(line.get_xydata()[0]) for line in figures['lab_tokens.png'][1].lines]
+        assert len(AXES[tmp_path / 'lab_tokens.png']) == count
+    lines = AXES[tmp_path / 'lab_tokens.png'][1].lines
+    places = [tuple(line.get_xydata()[0]) for line in lines]
     row = row_of(rows, 'past_90_10')
     for key in ('ppl', 'control_ppl', 'reread_control_ppl'):
-        assert (row['tokens_seen'], pytest.approx(row[key])) in drawn
-    texts = [text.get_text() for text in figures['lab_axes.png'][0].texts]
+        assert (row['tokens_seen'], pytest.approx(row[key])) in places
+    texts = [text.get_text() for text in AXES[tmp_path / 'lab_axes.png'][0].texts]
     transfers = (row_of(rows, name)['transfer'] for name in ('clones_90_10', 'half'))
     assert [text[:4] for text in texts] == [f'{value:.2f}' for value in transfers]
 
@@ -411,7 +406,7 @@ def hollow(axes):
     return sorted(y for line in lines for y in line.get_ydata())
 
 
-def test_the_papers_numbers_stand_beside_runs_in_its_setting_alone(made, other, drawn):
+def test_the_papers_numbers_stand_beside_runs_in_its_setting_alone(made, other):
     folder, _, page, _ = other
     beside = [line for line in page.lines('the paper:') if any('Table' in cell for cell in line)]
     assert [line[0] for line in beside] == ['en1', 'en2'] and 'the paper:' not in made[3].text
@@ -436,7 +431,7 @@ def test_the_papers_page_has_all_rows_of_its_tables_and_the_readmes_commands(oth
     [place] = [i for i, line in enumerate(lines) if 'ours: row5' in line[0]]
     assert lines[place + 2][0] == 'en2' and all(lines[place + 2][:7])
     for number in range(1, 6):
-        assert (folder / 'report' / f'figure{number}_1.png').exists()
+        assert (folder / 'report' / f'paper-figure{number}-1.png').exists()
     assert len(page.pre) == 7  # of Figures 1 to 5, 8, and 9 and 10 together
     for block in page.pre:
         assert '\n'.join(f'    {line}' for line in block.splitlines()) in readme
