@@ -162,7 +162,7 @@ def draw_gradients(path, title, results):
         for ax, (label, kinds) in zip(axes[0], maps.items()):
             blocks = next(iter(kinds.values()))
             matrix = np.array([[cell.value for cell in cells.values()] for cells in kinds.values()])
-            image = ax.imshow(matrix, cmap='RdBu_r', vmin=-1, vmax=1, alpha=0.7, aspect='auto')
+            image = ax.imshow(matrix, cmap='coolwarm', vmin=-1, vmax=1, alpha=0.7, aspect='auto')
             for (row, column), value in np.ndenumerate(matrix):
                 ax.text(column, row, f'{value:z.2f}', ha='center', va='center', fontsize=7)
             ax.set(title=f'{label}\nmacro average {matrix.mean():z.2f}', xlabel='block')

@@ -11,9 +11,10 @@ from lib.runs import DEFAULTS, FREE, LAW, SEED, comparable, differing
 class Run:
     """The rows of a run, and what tables and figures ask of it.
 
-    rows: of the languages that it saw; every: of the others, too. ratio: the shares of the tokens,
-    '90/10 then 10/90'; share: that of the second of two languages, None where it changes. tokens:
-    of all languages; parameters: without embeddings; shared: part of the vocabulary."""
+    rows: of the languages that it saw, with their `source`, the others; every: of all. ratio:
+    the shares of the tokens, '90/10 then 10/90'; share: that of the second of two languages, None
+    where it changes. tokens: of all languages; parameters: without embeddings; shared: part of the
+    vocabulary."""
 
     def __init__(self, rows):
         self.name, self.every, self.settings = rows[0]['run'], rows, comparable(rows[0])
