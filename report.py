@@ -10,13 +10,11 @@ writes the rows; nothing is fitted here. All intervals are 90% intervals.
 
 import base64
 import contextlib
-import io
 import itertools
 import json
 import math
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,12 +24,12 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from tqdm import tqdm
 
-from fit_scaling import MEASURES, cell, draw_laws, load_paper_laws, load_scaling
+from fit_scaling import MEASURES, cell, draw_law, load_paper_laws, load_scaling
 from lib.files import write_file
 from lib.laws import UNIT
 from lib.paper import load_paper_runs, read_csv
-from lib.plots import COLORS, GREY, MARKERS, draw_points, log_ticks, panel
-from lib.rows import caption, grouped, measured, named_groups, natural, ratio_of, runs_of, usual_of
+from lib.plots import COLORS, GREY, MARKERS, draw_points, log_ticks, picture
+from lib.rows import caption, grouped, measured, named_groups, natural, runs_of, usual_of
 from lib.runs import LENGTH, RATES
 from lib.tables import ppl_text, short
 from lib.tasks import mean_over_tasks
@@ -60,31 +58,29 @@ def findings(rows):
 
 def finding(run, row):
     """The finding about a row of a mixture, with the commands of the controls that are missing."""
-    name, others = row['name'], [other for other in run.languages if other != row['name']]
-    source = 'the rest of the mixture' if others[1:] else others[0]
     seeds = f'{row["seeds"]} seeds of ' if row['seeds'] > 1 else ''
-    start = f'{source} {verdict(row, "transfer") or "beside"} {name} at {run.ratio}'
-    start += f' ({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
-    numbers, missing = '', []
-    epochs = min(4, int(1.02 * run.tokens / row['tokens_seen']))  # in the mixture's compute
+    text = f'{row["source"]} {verdict(row, "transfer") or "beside"} {row["name"]} at {run.ratio} '
+    text += f'({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
+    missing, epochs = [], min(4, int(1.02 * run.tokens / row['tokens_seen']))  # of equal compute
     for key, label, control, kind, more in (
         ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
         ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', '--epochs='),
     ):
         if row[control]:
-            effect, known = verdict(row, key), f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
-            known = known if row[key] is None else f'{label} {cell(row, key)}'
-            numbers += f'; {known}, {cell(row, f"{key}_nats")} nats'
-            numbers += f': {effect}' if more and effect in ('helps', 'costs') else ''
+            known = f'{label} {cell(row, key)}'
+            if row[key] is None:  # without a law
+                known = f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
+            text += f'; {known}, {cell(row, f"{key}_nats")} nats'
         elif not more or epochs > 1:
             more = f' {more}{epochs}' if more else ''
             missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
+    effect = verdict(row, 'gain')
+    text += f': {effect}' if effect in ('helps', 'costs') else ''
     if row['teff'] is not None and not row['control']:
-        numbers += f'; TEff {cell(row, "teff")}, from more optimiser steps or from {source}'
-    sentences = [start + numbers.replace(' [', ' [90%: ', 1)]
-    sentences += [f'Missing: {" and ".join(missing)}'] if missing else []
-    sentences += [row['note'][0].upper() + row['note'][1:]] if row['note'] else []
-    return '. '.join(sentences) + '.'
+        text += f'; TEff {cell(row, "teff")}, from more optimiser steps or from {row["source"]}'
+    needed = f'Missing: {" and ".join(missing)}' if missing else ''
+    note = row['note'][:1].upper() + row['note'][1:]
+    return '. '.join(filter(None, (text.replace(' [', ' [90%: ', 1), needed, note))) + '.'
 
 
 def verdict(row, name):
@@ -100,10 +96,10 @@ def verdict(row, name):
 
 SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
 VIEWS = dict(  # x of a figure: the settings in which its runs may differ, title of the axis
-    share=({'stages'}, 'share of {} in the training tokens (%)'),
+    share=({'stages'}, 'share of {} in the training tokens'),
     tokens=({'stages'} | LENGTH, 'tokens of the training run'),
     parameters=({'stages'} | SHAPE | RATES, 'parameters of the model without embeddings'),
-    shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use (%)'),
+    shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use'),
 )
 CONTROL, REREAD = ('{}: control', 'x--'), ('{}: re-reading', '+-.')
 LAW = '{}: monolingual (law)', '.:'
@@ -116,17 +112,17 @@ FIGURES = dict(  # y: title of the axis, what 1 means, {key of what is beside it
 )
 
 
-def draw_view(panels, runs, view):
-    """Perplexity, TEff, transfer and gain of pairs of languages, for the groups of runs that differ
-    in the view; where no group has two ratios, by share for each run."""
+def draw_view(page, runs, view, kind='', measures=('ppl', 'teff', 'transfer', 'gain'), about=''):
+    """Measures of pairs of languages, for the groups of runs that differ in the view; where no
+    group has two ratios, by share for each run."""
     usual = usual_of(runs)
     groups = grouped([run for run in runs if run.share is not None], VIEWS[view][0])
     wide = [group for group in groups if len({getattr(run, view) for run in group}) > 1]
     for group in sorted(wide, key=len, reverse=True) or (groups if view == 'share' else []):
         corpora = ', '.join(dict.fromkeys(row['corpus'] for row in group[0].rows))
-        title = f'{group[0].who} ({corpora}), {title_of(group[0], usual, view)}'
-        for what in ('ppl', 'teff', 'transfer', 'gain'):
-            draw_measure(panels, title, group, what, view)
+        title = f'{group[0].who} ({corpora}), {title_of(group[0], usual, view)}{about}'
+        for what in measures:
+            draw_measure(page, kind or view, title, group, view, what)
 
 
 def title_of(run, usual, view, without=frozenset()):
@@ -136,67 +132,62 @@ def title_of(run, usual, view, without=frozenset()):
     return ', '.join(filter(None, [*parts, caption(run.settings, usual, without)]))
 
 
-def draw_measure(panels, title, runs, what, view):
-    """A panel of a measure: a line for each language, or for each ratio and language. Hollow: the
-    paper's numbers."""
-    names, ratios, lines = [row['language'] for row in runs[0].rows], {}, []
-    (_, xlabel), (ylabel, level, beside) = VIEWS[view], FIGURES[what]
-    percent = view in ('share', 'shared')
-    for run in runs:
-        ratios.setdefault('' if view == 'share' else run.ratio, []).append(run)
-    for number, ratio in enumerate(sorted(ratios, key=natural)):
-        chosen = ratios[ratio]
-        if ratio and len({getattr(run, view) for run in chosen}) < 2:
-            continue
-        for i, name in enumerate(names):
-            color, own = COLORS[(2 + number if ratio else i) % 7], f'{ratio} {name}'.strip()
-            kinds = {what: (own, MARKERS[i] + '-'), f'paper_{what}': (own, MARKERS[i] + ':')}
-            for key, (label, fmt) in (kinds if ratio else kinds | beside).items():
-                found = [(getattr(run, view), measured(run.rows[i], key)) for run in chosen]
-                if percent:  # a little apart, so that no language hides the other
-                    found = [(100 * x + 0.8 * i, y) for x, y in found]
-                points = [(x, *y) for x, y in found if y]
-                look = dict(color=color, label=label.format(name))
-                if key == f'paper_{what}':
-                    look |= dict(mfc='white', ms=9, mew=1.3, zorder=2.5)
-                lines += [(key, points, fmt, look)] if points else []
+def draw_measure(page, kind, title, runs, view, what):
+    """A panel of a measure by the view: by share a line for each language, beside its controls and
+    law; else for each ratio and language. Hollow: the paper's numbers."""
+    xlabel, (ylabel, level, beside) = VIEWS[view][1], FIGURES[what]
+    looks = {what: ('{}', '{}-'), f'paper_{what}': ('{}: the paper', '{}:')}
+    looks |= beside if view == 'share' else {}
+    lines, colors = {}, {}
+    for run in sorted(runs, key=lambda run: natural(run.ratio)):
+        for i, row in enumerate(run.rows):
+            whose = row['language'] if view == 'share' else run.ratio
+            own = whose if view == 'share' else f'{whose} {row["language"]}'
+            color = colors.setdefault(whose, COLORS[len(colors) % len(COLORS)])
+            for key, (label, fmt) in looks.items():
+                if point := measured(row, key):
+                    line = key, label.format(own), fmt.format(MARKERS[i]), color, i
+                    lines.setdefault(line, []).append((getattr(run, view), *point))
+    if view != 'share':  # a ratio with one place is among the others by share
+        lines = {k: points for k, points in lines.items() if len({x for x, *_ in points}) > 1}
     if not {what, f'paper_{what}'} & {key for key, *_ in lines}:
         return
-    with panel(panels, title, xlabel=xlabel.format(names[-1]), ylabel=ylabel) as axes:
-        ys = [y for _, points, *_ in lines for _, y, *_ in points]
-        top = 1.8 * max([*ys, 1] if level else ys)  # a bar across the level is not cut below it
-        for _, points, fmt, look in lines:
-            draw_points(axes, points, top, fmt, **look)
+    with page.panel(kind, title, xlabel.format(runs[0].rows[-1]['language']), ylabel) as axes:
+        xs, ys, *_ = zip(*itertools.chain(*lines.values()))
+        top = 1.8 * max(1, *ys)  # longer bars leave the picture
+        for (key, label, fmt, color, i), points in lines.items():
+            points = [(x, y, low, min(high, 1.1 * top)) for x, y, low, high in points]
+            look = dict(mfc='white', ms=9, zorder=2) if key == f'paper_{what}' else dict(ms=5)
+            draw_points(axes, points, fmt, 4 * i, color=color, label=label, **look)
         if level:
             axes.axhline(1, color=GREY, lw=1, zorder=1, label=level)
-        if what == 'ppl' and max(ys) > 4 * min(ys):
+        if what == 'ppl':
             log_ticks(axes.yaxis)
-        if percent:
-            places = [100 * getattr(run, view) for run in runs]
-            axes.set_xlim(min(places) - 4, max(places) + 4)
+        if view in ('share', 'shared'):
+            axes.xaxis.set_major_formatter(lambda x, _: f'{100 * x:g}%')
+            axes.set_xlim(-0.05 * max(xs), 1.1 * max(xs))
         else:
             log_ticks(axes.xaxis, short)
+        axes.set_ylim(top=min(top, axes.get_ylim()[1]))
 
 
-def draw_training(panels, folder, runs):
+LOGS = dict(reread_control=(' re-reading', ':'), control=(' control', '--'), run=('', '-'))
+
+
+def draw_training(page, runs):
     """The loss over steps of each mixture that has a log and of its controls, at most three
     languages; circles: the logarithm of quick perplexities on test text."""
-    for run in runs:
-        if not (folder / run.name / 'log.jsonl').exists():
-            continue
-        labels = dict(xlabel='optimiser steps', ylabel='loss (nats a token)')
-        with panel(panels, run.name, **labels) as axes:
+    for run in [run for run in runs if (page.folder / run.name / 'log.jsonl').exists()]:
+        with page.panel('training', run.name, 'optimiser steps', 'loss (nats a token)') as axes:
             for row, color in zip((run.asked if run.rows[3:] else run.rows)[:3], COLORS):
-                looks = {row['reread_control']: (' re-reading', ':')}  # one control can be both
-                looks |= {row['control']: (' control', '--'), run.name: ('', '-')}
-                for name, (about, dash) in looks.items():
-                    steps, loss = log_of(folder / name / 'log.jsonl', 'losses', row['language'])
-                    if len(steps):
-                        look = dict(color=color, ls=dash, lw=1.2, label=row['language'] + about)
-                        axes.plot(smooth(steps), smooth(loss), **look)
-                    steps, ppl = log_of(folder / name / 'log.jsonl', 'perplexity', row['language'])
-                    look = dict(color=color, mfc=color if name == run.name else 'w', ms=4)
-                    axes.plot(steps, np.log(ppl), 'o', **look)
+                for role, (about, dash) in LOGS.items():
+                    log, language = page.folder / row[role] / 'log.jsonl', row['language']
+                    losses = log_of(log, 'losses', language)
+                    if losses.size:
+                        axes.plot(*smooth(losses), dash, color=color, label=language + about)
+                    steps, ppl = log_of(log, 'perplexity', language)
+                    filled = color if role == 'run' else 'w'
+                    axes.plot(steps, np.log(ppl), 'o', color=color, mfc=filled, ms=4)
             log_ticks(axes.xaxis, short)
 
 
@@ -210,17 +201,18 @@ def log_of(path, key, language):
     return np.reshape(points, (-1, 2)).T
 
 
-def smooth(values):
-    """Means over parts that grow with the step."""
-    starts = np.unique(np.geomspace(1, len(values), 60).astype(int)) - 1
-    return np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
+def smooth(points):
+    """Means of points, (2, n), over parts that grow with the step."""
+    starts = np.unique(np.geomspace(1, points.shape[1], 60).astype(int)) - 1
+    return np.add.reduceat(points, starts, axis=1) / np.diff([*starts, points.shape[1]])
 
 
-def draw_glue(panels, folder, runs):
+def draw_glue(page, runs):
     """Figure 1, right: accuracy by ratio after fine-tuning in one language, mean over the tasks."""
-    theirs, tuned = {float(row['p_en2']): row for row in read_csv('paper_glue.csv')}, {}
+    paper = {float(row['p_en2']): (row['en1'], row['en2']) for row in read_csv('paper_glue.csv')}
+    tuned = {}
     for run in runs:
-        path = folder / run.name / 'finetune.json'
+        path = page.folder / run.name / 'finetune.json'
         if not path.exists():
             continue
         try:
@@ -230,162 +222,132 @@ def draw_glue(panels, folder, runs):
                 mean = mean_over_tasks(tasks.values(), row['language'])
                 row |= dict(accuracy=mean['mean'], accuracy_interval=mean['interval'])
                 row['majority'] = mean['majority']
-                if row['paper_rows'] and run.share in theirs:
-                    row['paper_accuracy'] = float(theirs[run.share][('en1', 'en2')[i]])
+                if row['paper_rows'] and run.share in paper:
+                    row['paper_accuracy'] = float(paper[run.share][i])
             about = f'fine-tuned in {results["train_language"]}, mean of {", ".join(sorted(tasks))}'
             tuned.setdefault(about, []).append(run)
         except (ValueError, LookupError, TypeError, AttributeError):
             print(f'warning: {path} is damaged; it is not drawn', file=sys.stderr)
     for about, members in tuned.items():
-        for group in grouped([run for run in members if run.share is not None], VIEWS['share'][0]):
-            title = f'{group[0].who}, {title_of(group[0], usual_of(runs), "share")}, {about}'
-            draw_measure(panels, title, group, 'accuracy', 'share')
+        draw_view(page, members, 'share', 'glue', ['accuracy'], f', {about}')
 
 
-def draw_texts(panels, laws):
+def draw_texts(page, kind, laws):
     """Figure 5 for each text: its monolingual runs, and the laws within their budgets."""
     texts = {}
     for law in laws:
         texts.setdefault(law['label'].partition(', ')[0], []).append(law)
     for text, members in texts.items():
-        if draw_laws(members, buffer := io.BytesIO()):
-            panels.append((buffer.getvalue(), f'{text}: perplexity of monolingual runs by tokens'))
+        with page.panel(kind, text, 'tokens', 'perplexity') as axes:
+            for color, law in zip(itertools.cycle(COLORS), members):
+                draw_law(axes, law, color)
+            log_ticks(axes.xaxis, short)
+            log_ticks(axes.yaxis)
 
 
 # --- the pages ------------------------------------------------------------------------------------
 
 
-def matrices(runs):
-    """[(title, sources, targets, {(source, target): [(share of the target, row)]})] where there are
-    three languages or more. In a mixture of three or more the source is all others."""
-    found, usual = [], usual_of(runs)
-    for group in grouped(runs, {'corpora', 'languages', 'orders', 'stages'}):
-        cells, names = {}, set()
-        pairs = [(row, run.languages) for run in group for row in run.rows]
-        for row, languages in sorted(pairs, key=lambda pair: pair[0]['shares']):
-            others = [name for name in languages if name != row['name']]
-            source = 'all others' if others[1:] else ''.join(others)
-            if source and (row['transfer'] is not None or row['gain'] is not None):
-                share = ratio_of([[share] for share in row['shares']])
-                cells.setdefault((source, row['name']), []).append((f'{share}%', row))
-                names.update(languages)
-        if len(names) > 2:
-            names = *sorted(names, key=natural), 'all others'
-            ends = ([name for name in names if name in end] for end in zip(*cells))
-            found.append((title_of(group[0], usual, 'share', {'orders'}), *ends, cells))
-    return found
+class Page:
+    """A page, folder/report/NAME.html, and its figures, which are also PNG files beside it."""
 
-
-def show(row, key):
-    """A measure with its interval; '' where it is unknown."""
-    if key == 'ppl':
-        known = row['ppl_se'] and row['ppl'] < 1e6
-        return ppl_text(row['ppl']) + (f' ± {row["ppl_se"]:.2g}' if known else '')
-    return '' if row[key] is None else cell(row, key).replace('inf', '∞')
-
-
-def picture_of(path, alt=''):
-    png = path.read_bytes()
-    width = round(0.6 * int.from_bytes(png[16:20]))  # pixels at which 9 points can be read
-    data = base64.b64encode(png).decode()
-    return dict(name=path.stem, alt=alt or path.stem, width=width, data=data)
-
-
-def write_page(folder, name, drawings, **values):
-    """Writes folder/report/NAME.html of lib/NAME.html, and the drawings, {name: function that adds
-    panels to a list}, as PNG files of their names. Returns the path of the page."""
-    target, figures = folder / 'report', {}
-    target.mkdir(exist_ok=True)
-    for kind, draw in tqdm(drawings.items(), 'drawing', disable=None):
-        draw(panels := [])
-        for old in target.glob(f'{kind}_*.png'):
+    def __init__(self, folder, name):
+        self.folder, self.figures = Path(folder), {}  # of each kind: [(path, what it shows)]
+        self.path = self.folder / 'report' / f'{name}.html'
+        self.path.parent.mkdir(exist_ok=True)
+        for old in self.path.parent.glob(f'{name}-*.png'):
             old.unlink()
-        for number, (png, alt) in enumerate(panels, 1):
-            path = target / f'{kind}_{number}.png'
-            path.write_bytes(png)
-            figures.setdefault(kind, []).append(picture_of(path, alt))
-    loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    values |= dict(show=show, short=short, verdict=verdict, ppl_text=ppl_text, log=math.log)
-    values |= dict(figures=figures, folder=folder, measures=MEASURES)
-    text = environment.get_template(f'{name}.html').render(**values)
-    write_file(target / f'{name}.html', lambda file: file.write(text.encode()))
-    return target / f'{name}.html'
+        self.progress = tqdm(desc='drawing', unit=' figures', disable=None)
+
+    @contextlib.contextmanager
+    def panel(self, kind, title, xlabel, ylabel):
+        """Axes of a new figure of a kind."""
+        figures = self.figures.setdefault(kind, [])
+        path = self.path.with_name(f'{self.path.stem}-{kind}-{len(figures) + 1}.png')
+        with picture(path, title, (4.6, 3.8)) as ((axes,),):
+            axes.set(xlabel=xlabel, ylabel=ylabel)
+            yield axes
+        figures.append((path, f'{title}: {ylabel} by {xlabel}'))
+        self.progress.update()
+
+    def write(self, **values):
+        """Writes the page from lib/NAME.html and the values; returns its path."""
+        self.progress.close()
+        loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
+        pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        values |= dict(measures=MEASURES, cell=cell, ppl_text=ppl_text, short=short)
+        values |= dict(b64encode=base64.b64encode, log=math.log, time=time, verdict=verdict)
+        text = pages.get_template(self.path.name).render(vars(self) | values)
+        write_file(self.path, lambda file: file.write(text.encode()))
+        return self.path
 
 
 def write(folder, laws, rows):
     """Writes folder/report/report.html from the laws and rows of scaling.json; returns its path."""
-    folder, runs, studies, samples, dates = Path(folder), runs_of(rows), {}, {}, {}
+    page, runs = Page(folder, 'report'), runs_of(rows)
     mixes = [run for run in runs if not run.monolingual]
-    for path in sorted(folder.glob('*/*.*'), key=lambda path: natural(str(path))):
-        name = path.parent.name
-        if path.suffix == '.png' and name != 'report':
-            studies.setdefault(name, []).append(picture_of(path))
-        elif path.name == 'samples.txt':
-            samples[name] = path.read_text(encoding='utf-8', errors='replace')
-        elif path.name == 'results.json':
-            dates[name] = time.strftime('%Y-%m-%d', time.gmtime(path.stat().st_mtime))
-    drawings = {view: partial(draw_view, runs=mixes, view=view) for view in VIEWS}
-    drawings |= dict(training=partial(draw_training, folder=folder, runs=mixes))
-    drawings |= dict(glue=partial(draw_glue, folder=folder, runs=runs))
-    drawings |= dict(laws=partial(draw_texts, laws=laws))
-    values = dict(runs=runs, mixes=mixes, laws=laws, samples=samples, studies=studies, dates=dates)
-    values |= dict(groups=named_groups(mixes or runs, laws), findings=findings(rows))
-    values |= dict(matrices=matrices(mixes))
-    return write_page(folder, 'report', drawings, **values)
+    for view in VIEWS:
+        draw_view(page, mixes, view)
+    draw_training(page, mixes)
+    draw_glue(page, runs)
+    draw_texts(page, 'laws', [law for law in laws if law['runs']])
+    matrices = []
+    known = [run for run in mixes if any(row['transfer'] or row['gain'] for row in run.rows)]
+    for group in grouped(known, {'corpora', 'languages', 'orders', 'stages'}):
+        if len({name for run in group for name in run.languages}) > 2:
+            matrices.append((title_of(group[0], usual_of(mixes), 'share', {'orders'}), group))
+    files = sorted(page.folder.glob('*/*.*'), key=lambda path: natural(str(path)))
+    values = dict(runs=runs, mixes=mixes, laws=laws, matrices=matrices, files=files)
+    return page.write(findings=findings(rows), groups=named_groups(mixes or runs, laws), **values)
 
 
 def published(runs):
     """Pairs of a published run and a run of ours that repeats it, or itself where none does. Its
     rows have the paper's numbers as paper_ppl and paper_teff, as ours have."""
-    pairs = []
     for theirs in load_paper_runs():
         ours = [run for run in runs if theirs['name'] in run.rows[0]['paper_rows'].split(', ')]
-        scores = [(one['name'], one['ppl'], one['teff']) for one in theirs['languages']]
-        keys = 'language', 'paper_ppl', 'paper_teff'
-        theirs = SimpleNamespace(**theirs, rows=[dict(zip(keys, score)) for score in scores])
-        pairs += [(theirs, run) for run in ours or [theirs]]
-    return pairs
+        theirs = SimpleNamespace(**theirs, rows=[])
+        for one in theirs.languages:
+            scores = dict(paper_ppl=one['ppl'], paper_teff=one['teff'])
+            theirs.rows.append(dict(language=one['name'], **scores))
+        yield from ((theirs, run) for run in ours or [theirs])
 
 
 def paper_laws():
     """The paper's laws as scaling.json has ours."""
     for row in read_csv('paper_laws.csv'):
-        language, fractions = row['language'], row['fitted_fractions'].split()
+        language, fractions = row['language'], list(map(float, row['fitted_fractions'].split()))
         runs = [run['languages'][0] for run in load_paper_runs() if run['kinds'] == [language]]
-        tokens = UNIT * np.geomspace(float(fractions[0]), float(fractions[-1]), 60)
-        curve = dict(tokens=tokens, ppl=load_paper_laws()[language].ppl(tokens))
-        law = dict(label=f'{language} in the paper, GPT small', runs=runs, curve=curve)
-        yield law | dict(zip(('tokens', 'ppl'), zip(*((r['tokens_seen'], r['ppl']) for r in runs))))
+        law = dict(label=f'{language} in the paper, GPT small', runs=runs)
+        law |= dict(tokens=[run['tokens_seen'] for run in runs], ppl=[run['ppl'] for run in runs])
+        tokens = UNIT * np.geomspace(min(fractions), max(fractions))
+        yield law | dict(curve=dict(tokens=tokens, ppl=load_paper_laws()[language].ppl(tokens)))
 
 
 def write_paper(folder, laws, rows):
     """Writes folder/report/paper.html: the rows of Tables 1 and 3 and the figures of the paper, our
     runs in its setting beside them, and the commands of those that are missing."""
-    ours = [run for run in runs_of(rows) if run.rows[0]['paper_rows']]
-    pairs, names = published(ours), {run.name for run in ours}
-
-    def draw(panels, number):  # Figures 1 to 4
-        kinds, view = ['en', 'en' if number < 3 else 'fr'], 'share' if number % 2 else 'tokens'
-        shown = [pair for pair in pairs if pair[0].kinds == kinds and pair[0].share is not None]
-        shown = [pair for pair in shown if view == 'tokens' or pair[0].tokens == UNIT]
-        for vocabulary, what in itertools.product(('disjoint', 'anchored'), ('ppl', 'teff')):
-            chosen = [run for theirs, run in shown if theirs.vocabulary == vocabulary]
-            if chosen:
-                draw_measure(panels, f'GPT small, {vocabulary}', chosen, what, view)
-
-    drawings = {f'figure{number}': partial(draw, number=number) for number in (1, 2, 3, 4)}
-    laws = [*paper_laws(), *(law for law in laws if names & set(law['runs']))]
-    drawings['figure5'] = partial(draw_texts, laws=laws)
-    return write_page(folder, 'paper', drawings, pairs=pairs, glue=read_csv('paper_glue.csv'))
+    page, pairs, figures = Page(folder, 'paper'), list(published(runs_of(rows))), {}
+    for theirs, run in pairs:
+        if theirs.share is not None:
+            number = 3 if 'fr' in theirs.kinds else 1
+            if theirs.tokens == UNIT:
+                figures.setdefault((number, 'share', theirs.vocabulary), []).append(run)
+            figures.setdefault((number + 1, 'tokens', theirs.vocabulary), []).append(run)
+    for (number, view, vocabulary), runs in figures.items():
+        for what in ('ppl', 'teff'):
+            draw_measure(page, f'figure{number}', f'GPT small, {vocabulary}', runs, view, what)
+    names = {run.name for _, run in pairs}
+    ours = [law for law in laws if names & set(law['runs'])]
+    draw_texts(page, 'figure5', [*paper_laws(), *ours])
+    return page.write(pairs=pairs, glue=read_csv('paper_glue.csv'))
 
 
 def main():
-    folder = Path(out)
-    laws, rows = load_scaling(folder)
-    print(f'wrote {(write_paper if paper else write)(folder, laws, rows)}')
+    scaling = load_scaling(out)
+    print(f'wrote {(write_paper if paper else write)(out, *scaling)}')
     if not paper:
-        print(*findings(rows), sep='\n')
+        print(*findings(scaling[1]), sep='\n')
 
 
 if __name__ == '__main__':

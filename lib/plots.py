@@ -1,9 +1,7 @@
-"""All drawing: the style, panels of runs for the report, and the pictures of the studies."""
+"""All drawing: the style, points with intervals, and the pictures of the studies."""
 
 import contextlib
 import functools
-import io
-import itertools
 import re
 import textwrap
 import unicodedata
@@ -12,7 +10,8 @@ import warnings
 import numpy as np
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from lib.estimate import ALL, places_of
 from lib.tables import width_of
@@ -33,26 +32,22 @@ STYLE |= {'legend.frameon': False, 'legend.fontsize': 8.5, 'text.parse_math': Fa
 
 def legend_entries(axes):
     """{label: artist} of some axes. A name may begin with an underscore, which matplotlib hides."""
-    hidden, entries = re.compile(r'_(child|container)\d+|_nolegend_|').fullmatch, {}
-    for artist in itertools.chain(*((*ax.containers, *ax.lines) for ax in axes)):
-        if not hidden(label := str(artist.get_label())):
-            entries.setdefault(label, artist)
-    return entries
+    artists = [artist for ax in axes for artist in (*ax.containers, *ax.lines)]
+    named = {str(artist.get_label()): artist for artist in artists}
+    unnamed = re.compile(r'_(child|container)\d+|_nolegend_').fullmatch
+    return {label: artist for label, artist in named.items() if not unnamed(label)}
 
 
 @functools.cache
 def fonts_for(letters):
-    """Names of installed fonts for some letters (a frozenset): of fixed width, DejaVu Sans, Noto,
-    then any. Prints which letters no font has."""
+    """Names of installed fonts that have some letters (a frozenset), Noto first. Prints the letters
+    that no font has."""
     lacking = {c for c in letters if unicodedata.category(c) not in ('Cc', 'Cf', 'Zs')}
     families, paths = [], font_manager.findSystemFonts()  # newer than matplotlib's cache
     paths.sort(key=lambda path: ('Noto' not in path, 'Regular' not in path, path))
     for path in [*map(font_manager.findfont, ('monospace', 'DejaVu Sans')), *paths]:
-        if not lacking:
-            break
-        font = font_manager.get_font(path)
-        known = font.get_charmap()
-        found = {letter for letter in lacking if ord(letter) in known}
+        font = font_manager.get_font(path) if lacking else None
+        found = lacking.intersection(map(chr, font.get_charmap())) if font else ()
         if found:
             font_manager.fontManager.addfont(path)
             families.append(font.family_name)
@@ -71,18 +66,14 @@ def picture(file, title, size, **layout):
         yield axes
         entries = legend_entries(axes.flat)
         if entries:
-            most = max(1, int(14 * size[0] / (8 + max(map(width_of, entries)))))
-            columns = -(-len(entries) // -(-len(entries) // most))  # of about equal length
-            place = dict(loc='outside lower center', ncols=columns)
-            figure.legend(entries.values(), entries, **place)
-        if title:
-            figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=11)
+            columns = max(1, int(14 * size[0] / (8 + max(map(width_of, entries)))))
+            figure.legend(entries.values(), entries, loc='outside lower center', ncols=columns)
+        figure.suptitle(textwrap.fill(title, int(11 * size[0])), fontsize=10)
         texts = figure.findobj(plt.Text)
-        families = fonts_for(frozenset(itertools.chain(*(text.get_text() for text in texts))))
+        families = fonts_for(frozenset(''.join(text.get_text() for text in texts)))
         for text in texts:
             text.set_fontfamily([*text.get_fontfamily(), *families])
-        with warnings.catch_warnings():  # of a glyph that no font has, once said
-            warnings.filterwarnings('ignore', 'Glyph')
+        with warnings.catch_warnings(action='ignore'):  # of a glyph that no font has, once said
             figure.savefig(file, format='png', dpi=DPI)
         plt.close(figure)
 
@@ -90,125 +81,77 @@ def picture(file, title, size, **layout):
 def log_ticks(axis, write='{:g}'.format):
     """A log axis with plain numbers on it."""
     axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
-    low, high = axis.get_view_interval()
-    subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)
-    subs = subs if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
-    axis.set_minor_locator(NullLocator())
+    subs = (1, 2, 5) if axis.axis_name == 'x' else (1, 1.5, 2, 3, 4, 5, 7)
+    axis.set_major_locator(LogLocator(subs=subs))  # has linear steps where few of these fit
+    axis.set_major_formatter(lambda value, _: write(value))
+    axis.set_minor_formatter(NullFormatter())
 
 
-# --- panels of the report -------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def panel(panels, title, **labels):
-    """Axes to draw on; their PNG (bytes) and what it shows in words go to the list `panels`."""
-    buffer = io.BytesIO()
-    with picture(buffer, '', (4.6, 3.8)) as ((axes,),):
-        axes.set(title=textwrap.fill(title, 54), **labels)
-        yield axes
-        alt = f'{title}: {axes.get_ylabel()} by {axes.get_xlabel()}'
-        if any(line.get_markerfacecolor() == 'white' for line in axes.lines):
-            axes.plot([], [], 'o:', color=GREY, mfc='white', ms=7, label='hollow: the paper')
-            alt += '; hollow markers: the paper'
-    panels.append((buffer.getvalue(), alt))
-
-
-def draw_points(axes, points, top, fmt, **look):
-    """Markers with 90% bars at points (x, y, low, high), and from three places on a line through
-    their means. A bar that leaves the picture at `top` ends in an arrow. fmt: marker and dash."""
+def draw_points(axes, points, fmt, aside=0, **look):
+    """Markers with 90% bars at points (x, y, low, high), from three places on joined by a line, and
+    shifted right by `aside` typographic points. fmt: marker and dash."""
     x, y, low, high = np.array(sorted(points)).T
-    places = np.unique(x)
-    if len(places) > 2:
-        means = [y[x == place].mean() for place in places]
-        axes.plot(places, means, fmt[1:], lw=1.4, color=look['color'], zorder=2)
-    bars = [y - low, np.minimum(high, top) - y]
-    axes.errorbar(x, y, bars, fmt=fmt[0], capsize=3, elinewidth=1.2, **dict(ms=5, zorder=3) | look)
-    over = x[high > top]
-    axes.plot(over, np.full(len(over), top), '^', color=look['color'], ms=6)
+    bars = np.maximum([y - low, high - y], 0)
+    fmt = fmt if len(set(x)) > 2 else fmt[0]
+    moved = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+    for artist in axes.errorbar(x, y, bars, fmt=fmt, capsize=2.5, lw=1.3, **look).get_children():
+        artist.set_transform(axes.transData + moved)
 
 
 # --- studies --------------------------------------------------------------------------------------
 
-UNIT = 'retrieval', 'linear', 'share', 'mass'  # first words of headings of panels from 0 to 1
 CONTROLS = {'random', 'frequency-matched', 'all pairs', 'chance', 'nothing'}  # grey, dotted
 CONTROLS |= {'own, unrelated', 'other, unrelated'}
 
 
-def axis_of(places):
-    """Where the places of a panel stand on its axis, {place: x}, in order.
-
-    Numbers stand at their value, or at its logarithm where they grow by factors; bins and names
-    stand beside each other. The mean over all bins is in the tables only."""
-    places, _ = places_of([places])
-    places = [place for place in places if place != ALL] or places
-    x = range(len(places))
-    if all(isinstance(place, int) for place in places):
-        gaps = np.diff(places)
-        grow = len(places) > 2 and places[0] > 0 and max(gaps) > 5 * min(gaps)
-        x = np.log(places) if grow else places
-    return dict(zip(places, x))
-
-
 def draw_study(path, title, results, axis):
-    """A panel for each heading, and for each difference of two runs.
+    """A panel for each heading, and for each difference of two runs. Panels of one kind, the first
+    word of the heading, have one scale.
 
     results: {label of a run, or 'difference': {heading: {line: {place: Estimate}}}}; axis: what
     numbered places are called."""
-    panels, kinds = {}, {}
+    panels, first_of_kind = {}, {}
     for label, result in results.items():
         for heading, lines in result.items():
-            name = f'difference: {heading}' if label == 'difference' else heading
-            panels.setdefault(name, {}).update({(label, line): c for line, c in lines.items()})
-    first = next(iter(results.values()))
-    columns = len({heading.rpartition(' ')[0] or heading for heading in first})  # but for the place
-    columns = min(columns, next((n for n in (4, 3, 2) if len(first) % n == 0), 4))
+            heading = f'difference: {heading}' if label == 'difference' else heading
+            for name, cells in lines.items():
+                panels.setdefault(heading, {})[label, name] = cells
+    names = list(dict.fromkeys(name for lines in panels.values() for _, name in lines))
+    columns = next((n for n in (4, 3, 2) if len(panels) % n == 0), min(3, len(panels)))
     rows = -(-len(panels) // columns)
     size = max(6, 1.8 + 3.1 * columns), 1.1 + 3.2 * rows
-    names = dict.fromkeys(name for series in panels.values() for _, name in series)
-    numbers = [{name: i for i, name in enumerate(one)} for one in (results, names)]
     with picture(path, f'{title}; bars: 90% intervals', size, nrows=rows, ncols=columns) as axes:
-        for ax, (heading, series) in zip(axes.flat, panels.items()):
-            draw_lines(ax, series, *numbers, axis)
+        for ax, (heading, lines) in zip(axes.flat, panels.items()):
+            kind = re.match(r'(difference: )?\w*', heading)[0]
+            ax.sharey(first_of_kind.setdefault(kind, ax))
             ax.set_title(textwrap.fill(heading, 38))
-            kinds.setdefault(re.match(r'(difference: )?\w*', heading)[0], []).append(ax)
+            draw_lines(ax, lines, list(results), names, axis)
+            if heading.startswith('difference'):
+                ax.axhline(0, color=GREY, lw=0.8)
         for ax in axes.flat[len(panels) :]:
             ax.axis('off')
-        for kind, same in kinds.items():
-            lows, highs = zip(*(ax.get_ylim() for ax in same))
-            limits = (-0.03, 1.03) if kind in UNIT else (min(lows), max(highs))
-            plt.setp(same, ylim=limits)
 
 
-def draw_lines(axes, series, labels, names, axis):
+def draw_lines(axes, lines, labels, names, axis):
     """The lines of a panel, {(label, name): {place: Estimate}}. Several labels have a colour each,
-    and their lines a marker each; they stand a little beside each other. labels, names: {text:
-    number}, of the whole picture."""
-    x = axis_of(dict.fromkeys(place for cells in series.values() for place in cells))
-    (_, numbered), several, gaps = places_of([x]), len(labels) > 1, np.diff(list(x.values()))
-    apart = min([0.012 * (sum(gaps) or 1), *(0.6 * gaps / len(series))])
-    for number, ((label, name), cells) in enumerate(series.items()):
-        control, places = name in CONTROLS, [place for place in x if place in cells]
-        color = COLORS[(labels[label] if several else names[name]) % len(COLORS)]
-        look = dict(color=GREY if control and not several else color, ms=4, lw=1.2, capsize=2)
-        look['fmt'] = MARKERS[names[name] % len(MARKERS)] + ('-:'[control] if numbered else '')
-        look['label'] = ': '.join(filter(None, (label if several else '', name)))
-        values = np.array([[cells[p].value, *cells[p].interval()] for p in places]).T
-        bars = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
-        beside = apart * (number - (len(series) - 1) / 2)
-        axes.errorbar([x[place] + beside for place in places], values[0], bars, **look)
-    ticks, room = [], (max(x.values()) - min(x.values())) / 12
-    for place in reversed(x):  # the last one has its label
-        if not ticks or x[ticks[0]] - x[place] >= room:
-            ticks.insert(0, place)
-    texts = [f'{place:,}' if isinstance(place, int) else place for place in ticks]
-    crowded = dict(rotation=30, ha='right') if len(''.join(texts)) > 30 else {}
-    axes.set_xticks([x[place] for place in ticks], texts, **crowded)
+    and their names a marker each. The mean over all bins is in the tables only."""
+    places, numbered = places_of(lines.values())
+    places = [place for place in places if place != ALL] or places
+    for i, ((label, name), cells) in enumerate(lines.items()):
+        number = labels.index(label) if labels[1:] else names.index(name)
+        control, color = name in CONTROLS, COLORS[number % len(COLORS)]
+        color = GREY if control and not labels[1:] else color
+        fmt = MARKERS[names.index(name) % len(MARKERS)] + ('-:'[control] if numbered else '')
+        label = ': '.join(filter(None, (label if labels[1:] else '', name)))
+        found = [(x, cells[place]) for x, place in enumerate(places) if place in cells]
+        points = [(x, cell.value, *cell.interval()) for x, cell in found]
+        draw_points(axes, points, fmt, 2 * i - len(lines) + 1, color=color, label=label, ms=4)
+    every = 1 + len(places) // 16 if numbered else 1
+    texts = list(map(str, places[::every]))
+    crowded = dict(rotation=45, ha='right') if len(''.join(texts)) > 30 else {}
+    axes.set_xticks(range(0, len(places), every), texts, **crowded)
     axes.set_xlabel(axis if numbered else '')
-    axes.margins(x=0.5 / (len(ticks) + 1))
-    if label == 'difference':
-        axes.axhline(0, color=GREY, lw=0.8)
+    axes.margins(x=0.12)
 
 
 def draw_gradients(path, title, results):
@@ -219,10 +162,9 @@ def draw_gradients(path, title, results):
         for ax, (label, kinds) in zip(axes[0], maps.items()):
             blocks = next(iter(kinds.values()))
             matrix = np.array([[cell.value for cell in cells.values()] for cells in kinds.values()])
-            image = ax.imshow(matrix, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
+            image = ax.imshow(matrix, cmap='coolwarm', vmin=-1, vmax=1, alpha=0.7, aspect='auto')
             for (row, column), value in np.ndenumerate(matrix):
-                look = dict(fontsize=7, color='white' if abs(value) > 0.6 else 'black')
-                ax.text(column, row, f'{value:z.2f}', ha='center', va='center', **look)
+                ax.text(column, row, f'{value:z.2f}', ha='center', va='center', fontsize=7)
             ax.set(title=f'{label}\nmacro average {matrix.mean():z.2f}', xlabel='block')
             ax.set_xticks(range(len(blocks)), blocks)
             ax.set_yticks(range(len(kinds)), kinds)
@@ -231,40 +173,23 @@ def draw_gradients(path, title, results):
 
 
 def draw_matching(path, title, results):
-    """Two rows of tokens for each run, lines between those that are matched.
-
-    A line that ends at ... leads to a token before or after those that are shown."""
+    """Two columns of tokens for each run, lines between those that are matched. A line that ends at
+    ... leads to a token after those that are shown."""
     found = {label: result.more for label, result in results.items() if result.more}
-    first, end = next(iter(found.values()))['shown']
-    rows = [tokens[first:end] for more in found.values() for tokens in more['tokens']]
-    lengths = [np.array([width_of(token) + 1.6 for token in row]) for row in rows]  # with a space
-    width, lengths = max(30, *(row.sum() for row in lengths)), iter(lengths)
+    _, end = next(iter(found.values()))['shown']
     cosines = [cosine for more in found.values() for *_, cosine in more['matches']] or [0]
-    scale, colors = plt.Normalize(min(cosines), max(cosines)), plt.get_cmap('viridis_r')
-    box = dict(boxstyle='square,pad=0.15', fc='0.95', ec='0.6', lw=0.6)
-    look = dict(ha='center', va='center', fontsize=10, family='monospace')
-    size = 0.088 * width + 2.6, 0.8 + 2.8 * len(found)
-    with picture(path, title, size, nrows=len(found)) as axes:
-        for ax, (label, more) in zip(axes[:, 0], found.items()):
-            places = []  # of each side, {position: x}
-            for tokens, name, y in zip(more['tokens'], more['names'], (1, 0)):
-                row = next(lengths)
-                x = (width - row.sum()) / 2 + np.cumsum(row) - row / 2
-                places.append(dict(enumerate(x, first)))
-                for position, x in places[-1].items():
-                    ax.text(x, y, tokens[position], bbox=box, zorder=5, **look)
-                ax.text(-6, y, name, ha='right', va='center')
-            for *tokens, cosine in more['matches']:
-                x, weight = [], float(scale(cosine))
-                if not any(token in place for token, place in zip(tokens, places)):
-                    continue
-                for place, token, y in zip(places, tokens, (1, 0)):
-                    x.append(place.get(token, -3 if token < first else width + 3))
-                    if token not in place:
-                        ax.text(x[-1], y, '...', **look)
-                ax.plot(x, [0.91, 0.09], color=colors(weight), lw=0.6 + 2.4 * weight)
-            margin = 7 + 1.3 * max(map(width_of, more['names']))
-            ax.set(xlim=(-margin, width + 5), ylim=(-0.15, 1.15), title=label)
+    scale = plt.cm.ScalarMappable(plt.Normalize(min(cosines), max(cosines)), 'viridis_r')
+    with picture(path, title, (1.5 + 4 * len(found), 1.5 + 0.22 * end), ncols=len(found)) as axes:
+        for ax, (label, more) in zip(axes[0], found.items()):
+            for side, tokens, name in zip((0, 1), more['tokens'], more['names']):
+                look = dict(va='center', ha=('right', 'left')[side])
+                ax.text(side, -2, name, style='italic', **look)
+                for place, token in enumerate([*tokens[:end], *['...'] * (len(tokens) > end)]):
+                    ax.text(side, place, token, family='monospace', **look)
+            for *places, cosine in more['matches']:
+                if min(places) < end:
+                    look = dict(color=scale.to_rgba(cosine), lw=0.6 + 2.4 * scale.norm(cosine))
+                    ax.plot([0.03, 0.97], np.minimum(places, end), **look)
+            ax.set(xlim=(0, 1), ylim=(end + 0.5, -2.5), title=label)
             ax.axis('off')
-        mapped = plt.cm.ScalarMappable(scale, colors)
-        ax.figure.colorbar(mapped, ax=axes, label='mean cosine over the blocks', shrink=0.9)
+        ax.figure.colorbar(scale, ax=axes, label='mean cosine over the blocks', shrink=0.6)

@@ -11,15 +11,19 @@ from lib.runs import DEFAULTS, FREE, LAW, SEED, comparable, differing
 class Run:
     """The rows of a run, and what tables and figures ask of it.
 
-    rows: of the languages that it saw; every: of the others, too. ratio: the shares of the tokens,
-    '90/10 then 10/90'; share: that of the second of two languages, None where it changes. tokens:
-    of all languages; parameters: without embeddings; shared: part of the vocabulary."""
+    rows: of the languages that it saw, with their `source`, the others; every: of all. ratio:
+    the shares of the tokens, '90/10 then 10/90'; share: that of the second of two languages, None
+    where it changes. tokens: of all languages; parameters: without embeddings; shared: part of the
+    vocabulary."""
 
     def __init__(self, rows):
         self.name, self.every, self.settings = rows[0]['run'], rows, comparable(rows[0])
         self.rows = [row for row in rows if row['tokens_seen']]
         self.monolingual = any(row['monolingual'] for row in rows)
         self.languages = [row['name'] for row in self.rows]
+        for row in self.rows:
+            others = [name for name in self.languages if name != row['name']]
+            row['source'] = 'the rest of the mixture' if others[1:] else ''.join(others)
         self.who = '/'.join(self.languages)
         if self.languages[3:]:
             self.who = f'{self.languages[0]}..{self.languages[-1]}'
