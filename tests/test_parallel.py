@@ -42,12 +42,6 @@ def write(folder, **files):
         (folder / name.replace('__', '.')).write_bytes(content)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_only_a_line_feed_ends_a_line_of_aligned_text(here):
     rows = ''.join(json.dumps(dict(text=text or None)) + '\n' for text, _ in PAIRS)
     table = '\r\n'.join(map('\t'.join, PAIRS))

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from lib.configurator import ConfigError, settings_of
 import numpy as np
 import pytest
 import sentencepiece
-from conftest import REPO, environment, in_process, refused, script, write_documents
+from conftest import environment, in_process, refused, write_documents
 from test_sources import fake_datasets, some_texts
 
 import prepare
@@ -35,18 +34,7 @@ AWKWARD = (
     '|a\x00b\x01\x7f\x0b\x0c\x1c\x85|\ufffd|\u2028a\u2029b|\u00a0x\u3000y\u200b|\ufeffx'
     '|ﬁ A\u030a \u212b ſ ½|a\rb|a\r\nb|<D>|a<D>b| <D> |<0x41> <unk> <pad> <s> </s>|⁇|a ⁇ b'
 ).split('|') + ['-' * 100, f'x{" " * 100}x']
-ALPHABET = [
-    ' ',
-    ' ',
-    '  ',
-    *'\n\té🙂\u0301\u00a0\u3000字.\x00',
-    '\r\n',
-    '<D>',
-    'ba',
-    'da ',
-    'the',
-    '12',
-]
+ALPHABET = [*'  \n\té🙂\u0301\u00a0\u3000字.\x00', '  ', '\r\n', '<D>', 'ba', 'da ', 'the', '12']
 RANDOM = random.Random(0)
 MADE_UP = [''.join(RANDOM.choices(ALPHABET, k=RANDOM.randint(1, 40))) for _ in range(400)]
 
@@ -62,12 +50,6 @@ def documents_of(corpus, part):
 def write_jsonl(path, texts):
     content = ''.join(json.dumps(dict(text=text, other=1)) + '\n' for text in texts).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -91,9 +73,6 @@ def not_made(*arguments, words, corpus='x'):
 
 def is_empty(folder):
     return not folder.exists() or list(folder.iterdir()) == []
-
-
-# --- the tokeniser --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -210,9 +189,6 @@ def test_another_tokeniser_is_another_class(here, monkeypatch):
     assert sorted(tokens.tolist()) == sorted([token for ids in texts for token in [*ids, 2]])
 
 
-# --- a corpus -------------------------------------------------------------------------------------
-
-
 def test_a_corpus_holds_every_document_up_to_max_bytes_and_corpus_json_describes_it(here):
     texts = [text for pair in zip(some_texts(len(AWKWARD)), AWKWARD) for text in pair]
     more = [*texts[:6], '', ' \n ', *texts[6:], *['beyond max_bytes'] * 9]
@@ -240,34 +216,20 @@ def test_a_corpus_holds_every_document_up_to_max_bytes_and_corpus_json_describes
     assert os.listdir(corpus.folder.parent) == ['x'] and len(os.listdir(corpus.folder)) == 4
 
 
-def test_the_test_set_stays_the_same_as_a_corpus_grows_and_copies_never_straddle(made_once, here):
-    text = write_documents(here / 'text', 40, length=50)
-    model = made_once / 'data' / 'en' / 'tokenizer.model'
-    arguments = ['--source=text', f'--tokenizer={model}', '--test_fraction=0.2']
-    made(*arguments, corpus='small')
-    before = {path.read_text() for path in text.iterdir()}
-    write_documents(text, 120, length=50)
-    for path in list(text.iterdir()):
-        shutil.copy(path, text / f'copy_{path.name}')
-    made(*arguments, corpus='large')
-    small, large = Corpus('small'), Corpus('large')
-    assert (large.folder / 'tokenizer.model').read_bytes() == model.read_bytes()
-    assert set(documents_of(small, 'test')) == set(documents_of(large, 'test')) & before
-    for corpus, copies in ((small, 1), (large, 2)):
-        train, test = (documents_of(corpus, part) for part in PARTS)
-        assert len(test) > 2 * copies and not set(train) & set(test)
-        assert len(train) == copies * len(set(train)) and len(test) == copies * len(set(test))
+def parts_of(texts, fraction, monkeypatch):
+    monkeypatch.setattr(prepare, 'test_fraction', fraction)
+    return list(map(prepare.split(texts, False), itertools.count(), texts))
 
 
-def test_the_hash_of_a_document_decides_and_one_is_tested_even_where_it_chooses_none(monkeypatch):
-    numbers = [prepare.test_number(f'document {number}') for number in range(4000)]
-    assert 0 <= min(numbers) and max(numbers) < 1
+def test_the_test_set_stays_the_same_as_a_corpus_grows_and_copies_never_straddle(monkeypatch):
+    texts = [f'document {number}' for number in range(4000)]
     for fraction in (0.05, 0.5, 0.9):
-        assert abs(np.mean(np.array(numbers) < fraction) - fraction) < 0.03
-    monkeypatch.setattr(prepare, 'test_fraction', 1e-9)
-    for number in range(50):
+        parts = parts_of(texts, fraction, monkeypatch)
+        assert abs(parts.count('test') / 4000 - fraction) < 0.03
+        assert parts_of(['new', *texts, *texts], fraction, monkeypatch)[1:] == 2 * parts
+    for number in range(50):  # one document is tested even where the hashes choose none
         texts = [f'{number} a', f'{number} b', f'{number} c', f'{number} a']
-        parts = list(map(prepare.split(texts, False), itertools.count(), texts))
+        parts = parts_of(texts, 1e-9, monkeypatch)
         assert set(parts) == set(PARTS) and parts[0] == parts[3]
 
 
@@ -328,20 +290,6 @@ def test_shards_do_not_depend_on_cores_and_batches_and_test_text_teaches_the_tok
     assert '字' not in corpus.load_tokenizer().spellings()
 
 
-def test_prepare_does_not_import_torch(tmp_path):
-    (tmp_path / 'torch.py').write_text('raise RuntimeError("torch was imported")')
-    write_documents(tmp_path / 'text', 20, length=100)
-    path = f'{tmp_path}{os.pathsep}{REPO}'
-    done = script(
-        'prepare', '--source=text', '--vocab_size=300', cwd=tmp_path, env={'PYTHONPATH': path}
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(Corpus('docs', tmp_path / 'data').train)
-
-
-# --- what a source held ---------------------------------------------------------------------------
-
-
 def test_what_a_source_held_is_said_and_recorded_and_said_again(here):
     text = write_documents(here / 'text', 100, length=50)
     write_jsonl(text / 'x.jsonl', [None, 'a text', None])
@@ -372,6 +320,7 @@ def test_what_is_odd_gets_a_warning(here, made_once, texts, fraction, word):
     model = made_once / 'data/en/tokenizer.model'
     done = made('--source=x.jsonl', f'--tokenizer={model}', f'--test_fraction={fraction}')
     assert 'warning' in done.stderr and word in done.stderr
+    assert Path('data/x/tokenizer.model').read_bytes() == model.read_bytes()
 
 
 def test_a_stream_that_breaks_off_leaves_a_corpus_of_what_arrived(here, small, monkeypatch):
@@ -387,18 +336,14 @@ def test_a_stream_that_breaks_off_leaves_a_corpus_of_what_arrived(here, small, m
     not_made(*arguments, words=['network is down'], corpus='x50')
 
 
-# --- bad input, twice, killed, damaged ------------------------------------------------------------
-
 BAD_SETTINGS = (
     'vocab_size=65536 vocab_size=0 vocab_size=20000 vocab_size=50 test_fraction=0 test_fraction=1 '
-    'test_fraction=0.9999999 max_bytes=-1 corpus=../x corpus= corpus=.x'
-).split()
-BAD_SOURCES = [
-    f'source={name}' for name in 'empty.txt blank.txt missing one same far.jsonl'.split()
-]
+    'test_fraction=0.9999999 max_bytes=-1 corpus=../x corpus= corpus=.x source=empty.txt '
+    'source=blank.txt source=missing source=one source=same source=far.jsonl'
+)
 
 
-@pytest.mark.parametrize('argument', BAD_SETTINGS + BAD_SOURCES)
+@pytest.mark.parametrize('argument', BAD_SETTINGS.split())
 def test_a_bad_setting_or_source_gets_one_sentence_and_leaves_nothing(here, small, argument):
     write_jsonl(here / 'x.jsonl', ['document a of two', 'document b of two'])
     write_jsonl(here / 'far.jsonl', [*some_texts(100), 3])
@@ -423,9 +368,7 @@ def test_a_full_disk_ends_with_one_sentence_and_leaves_nothing(here):
     assert is_empty(here / 'data')
 
 
-def test_the_same_command_again_says_so_and_does_nothing(made_once, workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-
+def test_the_same_command_again_says_so_and_does_nothing(made_once, workplace):
     def files():
         paths = [path for path in workplace.rglob('*') if path.is_file()]
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
@@ -433,19 +376,18 @@ def test_the_same_command_again_says_so_and_does_nothing(made_once, workplace, m
     before, arguments = files(), [f'--source={made_once}/text_en', '--vocab_size=500']
     assert 'data/en already exists' in made(*arguments, corpus='en').stdout
     assert files() == before and len(before) == 8
-    for argument in ('vocab_size=400', 'source=other', 'test_fraction=0.1', 'max_bytes=99'):
-        words = ['data/en', f'{argument.partition("=")[0]}=']
-        not_made(*arguments, f'--{argument}', words=words, corpus='en')
+    for name, value in dict(vocab_size=400, source='other', test_fraction=0.1, max_bytes=9).items():
+        not_made(*arguments, f'--{name}={value}', words=['data/en', f'{name}='], corpus='en')
     assert files() == before
 
 
 @pytest.fixture
 def waiting(here):
-    """waiting(count, made): prepare.py as a process of its own. It got `count` documents through a
-    pipe, has made the file `made` and waits for more. Returns (process, rest): rest(count) sends
-    it more documents and the end."""
+    """waiting(texts, made): prepare.py as a process of its own. It got `texts` through a pipe, has
+    made the file `made` and waits for more. Returns (process, rest): rest(texts) sends it more
+    documents and the end."""
     os.mkfifo(here / 'pipe.jsonl')
-    pipe, processes, texts = os.open(here / 'pipe.jsonl', os.O_RDWR), [], iter(some_texts(60))
+    pipe, processes = os.open(here / 'pipe.jsonl', os.O_RDWR), []
     code = (
         'import signal, sys, prepare\nfrom lib import configurator\n'
         # A shell starts a background job deaf to Ctrl-C, and its children inherit that.
@@ -455,19 +397,18 @@ def waiting(here):
         'configurator.run(vars(prepare), prepare.main)'
     )
 
-    def send(count):
-        rows = (json.dumps(dict(text=next(texts))) for _ in range(count))
-        os.write(pipe, ''.join(f'{row}\n' for row in rows).encode())
+    def send(texts):
+        os.write(pipe, ''.join(json.dumps(dict(text=text)) + '\n' for text in texts).encode())
 
-    def rest(count):
-        send(count)
+    def rest(texts):
+        send(texts)
         os.close(pipe)
 
-    def call(count, made):
+    def call(texts, made):
         output = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         process = subprocess.Popen([sys.executable, '-c', code], env=environment(), **output)
         processes.append(process)
-        send(count)
+        send(texts)
         deadline = time.monotonic() + 60
         while not (here / 'data/.x.making' / made).exists():
             assert time.monotonic() < deadline and process.poll() is None, process.communicate()
@@ -480,21 +421,22 @@ def waiting(here):
 
 
 def test_a_second_process_for_the_same_corpus_is_refused_and_the_first_loses_nothing(waiting, here):
-    first, rest = waiting(5, '.lock')
+    texts = some_texts(60)
+    first, rest = waiting(texts[:5], '.lock')
     write_documents(here / 'text', 60, length=50)
     not_made('--source=text', '--vocab_size=300', words=['another process', 'x'])
     made('--source=text', '--vocab_size=300', corpus='y')
-    rest(55)
+    rest(texts[5:])
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
     assert sorted(os.listdir('data')) == ['x', 'y'] and len(os.listdir('data/x')) == 4
     held = [text for part in PARTS for text in documents_of(Corpus('x'), part)]
-    assert sorted(held) == sorted(some_texts(60))
+    assert sorted(held) == sorted(texts)
 
 
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_leaves_no_corpus_and_the_next_succeeds(waiting, here, number):
-    process, _ = waiting(55, 'train.bin')
+    process, _ = waiting(some_texts(55), 'train.bin')
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     if number == signal.SIGINT:
@@ -507,41 +449,27 @@ def test_a_run_that_is_stopped_leaves_no_corpus_and_the_next_succeeds(waiting, h
     assert len(documents_of(Corpus('x'), 'train')) > 20 and os.listdir('data') == ['x']
 
 
-def swapped(place):
-    return lambda path, old: old[:place] + bytes([old[place] ^ 1]) + old[place:][1:]
+def damages_of(name, old, other):
+    """The bytes of a file of a corpus after each damage; other: that file of another corpus."""
+    yield old[:-100]
+    if name == 'corpus.json':
+        for key, value in dict(train=None, tokenizer=3).items():
+            yield json.dumps({**json.loads(old), key: value}).encode()
+        return
+    yield other
+    if name != 'tokenizer.model':
+        yield other[: len(old)]
+        for changed in (0, len(old) - 2):  # a byte of the first or the last token
+            yield old[:changed] + bytes([old[changed] ^ 1]) + old[changed + 1 :]
 
 
-def changed(**changes):
-    return lambda path, old: json.dumps({**json.loads(old), **changes}).encode()
-
-
-def of_the_other(path, old):
-    return (path.parent.parent / 'fr' / path.name).read_bytes()
-
-
-DAMAGES = dict(missing=None, cut=lambda path, old: old[:-100], other=of_the_other)
-DAMAGES |= {'other of its size': lambda path, old: of_the_other(path, old)[: len(old)]}
-DAMAGES |= {'first byte': swapped(0), 'last token': swapped(-2), 'no entry': changed(train=None)}
-DAMAGES |= {'other kind': changed(tokenizer=3)}
-FILES = {f'{part}.bin': list(DAMAGES)[:6] for part in PARTS}
-FILES |= {
-    'tokenizer.model': list(DAMAGES)[:3],
-    'corpus.json': ['missing', 'cut', *list(DAMAGES)[6:]],
-}
-
-
-@pytest.mark.parametrize('name, damage', [(name, how) for name in FILES for how in FILES[name]])
-def test_a_damaged_corpus_is_refused_with_what_to_do(workplace, monkeypatch, name, damage):
-    monkeypatch.chdir(workplace)
-    path = Path('data/en') / name
-    before = path.read_bytes()
+@pytest.mark.parametrize('name', ['train.bin', 'test.bin', 'tokenizer.model', 'corpus.json'])
+def test_a_damaged_corpus_is_refused_with_what_to_do(workplace, name):
+    path, other = (Path('data', corpus, name) for corpus in ('en', 'fr'))
+    old, refusal = path.read_bytes(), dict(words=[path, 'delete data/en'], corpus='en')
     path.unlink()
-    if DAMAGES[damage]:
-        path.write_bytes(DAMAGES[damage](path, before))
-        assert path.read_bytes() != before
-    not_made('--source=text', words=[f'data/en/{name}', 'delete data/en'], corpus='en')
-
-
-def test_a_corpus_that_is_not_there_says_how_to_make_it(tmp_path):
-    with pytest.raises(ConfigError, match='nothing.* prepare.py --corpus=nothing'):
-        Corpus('nothing', tmp_path)
+    not_made('--source=text', **refusal)
+    for damaged in damages_of(name, old, other.read_bytes()):
+        assert damaged != old
+        path.write_bytes(damaged)
+        not_made('--source=text', **refusal)
