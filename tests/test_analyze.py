@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, in_process, refused, tiny_model, works
+from conftest import TINY, in_process, new_run, refused, tiny_model, works
 from matplotlib import image
 from matplotlib import pyplot as plt
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import analyze
 from data import Language
@@ -126,10 +127,6 @@ def test_a_matching_is_the_heaviest_full_one_or_that_of_the_pairs_above_a_thresh
         full = itertools.permutations(range(max(shape)), min(shape))
         best = max(allowed[range(min(shape)), list(places)].sum() for places in full)
         assert abs(weights[rows, columns].sum() - best) < 1e-9
-    cosines = np.array([[0.9, 0.1], [0.8, 0.2]])
-    assert match_tokens(cosines).tolist() == [[0, 1], [0, 1]]
-    assert match_tokens(cosines, 0.3).tolist() == [[0], [0]]
-    assert match_tokens(cosines, 0.95).shape == (2, 0)
 
 
 def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(place, monkeypatch):
@@ -184,20 +181,17 @@ def test_measures_on_pairs_of_states_are_those_of_loops():
 
 
 def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
-    class Largest(TorchDispatchMode):
-        seen = 0
-
+    class Sizes(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, (tuple, list)) else [out]:
-                Largest.seen = max(Largest.seen, tensor.numel() if torch.is_tensor(tensor) else 0)
+            sizes.extend(leaf.numel() for leaf in tree_leaves(out) if torch.is_tensor(leaf))
             return out
 
-    model = GPT(GPTConfig(2, 3, 8, 60, 44, 128, 106))
-    with Largest():
+    model, sizes = GPT(GPTConfig(2, 3, 8, 60, 44, 128, 106)), []
+    with Sizes():
         compare_states(model, np.arange(1, 101), np.arange(2, 102), [np.arange(100)] * 2)
     # the scores of three heads; with the width it is 60 times that
-    assert 100 * 100 <= Largest.seen <= 3 * 100 * 100
+    assert 100 * 100 <= max(sizes) <= 3 * 100 * 100
 
 
 def test_padding_does_not_count_and_what_cannot_be_compared_is_refused():
@@ -304,24 +298,20 @@ def coverage(estimate):
     return ((low < 0) & (high > 0)).mean()
 
 
-@pytest.mark.parametrize('count', [3, 8, 30])
-def test_nine_of_ten_intervals_over_documents_hold_the_truth(count):
-    rng, documents = np.random.default_rng(0), np.repeat(np.arange(count), 6)
-    values = rng.normal(size=(count, 1000))[documents]
-    values += 0.5 * rng.normal(size=(len(documents), 1000))
-    assert 0.85 < coverage(Estimate.of(values, documents)) < 0.95
-    assert coverage(Estimate.of(values)) < 0.7  # what sequences by themselves would claim
-
-
-@pytest.mark.parametrize('count', [2, 4])
-def test_at_least_nine_of_ten_intervals_over_seeds_hold_the_truth(count):
-    rng, runs = np.random.default_rng(0), []
-    text = rng.normal(size=(20, 1000))  # what a document does to all runs
-    for _ in range(count):
-        noise = rng.normal(size=1000) + rng.normal(size=(20, 1000))
-        runs.append(dict(a=Estimate.of(text + noise)))
-    assert 0.85 < coverage(over_seeds(runs)['a']) < 0.98
-    assert coverage(runs[0]['a']) < 0.7  # the interval of that model
+def test_nine_of_ten_intervals_over_documents_and_over_seeds_hold_the_truth():
+    rng = np.random.default_rng(0)
+    for count in (3, 8, 30):
+        documents = np.repeat(np.arange(count), 6)
+        values = rng.normal(size=(count, 1000))[documents]
+        values += 0.5 * rng.normal(size=(len(documents), 1000))
+        assert 0.85 < coverage(Estimate.of(values, documents)) < 0.95
+        assert coverage(Estimate.of(values)) < 0.7  # what sequences by themselves would claim
+    for count in (2, 4):
+        text = rng.normal(size=(20, 1000))  # what a document does to all runs
+        noise = rng.normal(size=(count, 1, 1000)) + rng.normal(size=(count, 20, 1000))
+        runs = [dict(a=Estimate.of(text + one)) for one in noise]
+        assert 0.85 < coverage(over_seeds(runs)['a']) < 0.98
+        assert coverage(runs[0]['a']) < 0.7  # the interval of that model
 
 
 def constant(value, places):
@@ -476,18 +466,9 @@ def test_hidden_states_resample_the_documents_of_the_test_set(place):
     assert read('even/hidden')['compared'] == f'40 sequences of {len(numbers)} documents'
 
 
-def test_clones_beside_real_languages(place):
-    study(out_dirs=['out/even', 'out/disjoint'], study='hidden', **REAL)
-    check_files('even', ['hidden'], together=['even', 'disjoint'])
-    change = read('even/hidden-even-disjoint')['difference']['cosine of hidden states']
-    assert 'matched' in change and 'same position' not in change
-
-
-def test_ten_clones_that_share_some_pieces_in_two_stages(place):
-    languages = [f'--corpora={["en"] * 10}', f'--languages={[f"en{n}" for n in range(10)]}']
-    stages = [f'--stages={[[0.5] + [0.5 / 9] * 9, [0.1] * 10]}', '--cloned_fraction=0.5']
-    how = ['--warmup_steps=0', '--max_steps=4', '--out_dir=out/ten']
-    works('train', *TINY, *languages, *stages, *how, cwd='.')
+def test_ten_clones_that_share_some_pieces(place):
+    languages = [f'en{number}' for number in range(10)]
+    new_run(Path('.'), 'ten', corpora=['en'] * 10, languages=languages, cloned_fraction=0.5)
     names = 'embeddings,hidden,lens,switch'
     study(out_dir='out/ten', study=names, language_2='en7', pairs=1, least_read=0)
     mass = [cells for name, cells in read('ten/lens').items() if name.startswith('mass')]
@@ -498,11 +479,15 @@ def test_ten_clones_that_share_some_pieces_in_two_stages(place):
     assert not list(estimates_in(read('ten/switch')))  # one text has no unrelated one
 
 
-def test_all_studies_of_real_languages(place):
+def test_all_studies_of_real_languages_also_beside_clones(place):
     study(out_dir='out/disjoint', **REAL, **SENTENCES)
     check_files('disjoint', STUDIES)
     assert 'same position' not in read('disjoint/hidden')['cosine of hidden states']
     assert 'en, any language' in read('disjoint/lens')['loss on the next piece, nats']
+    study(out_dirs=['out/even', 'out/disjoint'], study='hidden', **REAL)
+    check_files('even', ['hidden'], together=['even', 'disjoint'])
+    change = read('even/hidden-even-disjoint')['difference']['cosine of hidden states']
+    assert 'matched' in change and 'same position' not in change
 
 
 def test_pieces_that_share_their_row_are_not_compared(place):
@@ -587,16 +572,12 @@ REFUSED = [
     (dict(out_dir='out/nowhere'), 'out/nowhere'),
     (dict(), 'out_dir'),
     (dict(out_dirs=['out/even', 'out/even']), 'out/even'),
-    (dict(out_dir='out/even', study='colours'), 'study'),
-    (dict(out_dir='out/even', matching_threshold=1.0), 'matching_threshold'),
     (dict(out_dir='out/uneven', study='hidden', steps='5,7'), 'step'),
     (dict(out_dir='out/uneven', study='hidden', steps='first'), 'steps'),
     (dict(out_dir='out/uneven', study='matching,word2vec', steps='all'), 'training'),
-    (dict(out_dir='out/even', shown=0), 'shown'),
-    (dict(out_dir='out/even', pairs=0), 'pairs'),
-    (dict(out_dir='out/even', max_tokens=3), 'max_tokens'),
-    (dict(out_dir='out/even', least_read=-1), 'least_read'),
 ]
+WRONG = dict(study='colours', matching_threshold=1.0, shown=0, pairs=0, max_tokens=3, least_read=-1)
+REFUSED += [({'out_dir': 'out/even', name: value}, name) for name, value in WRONG.items()]
 
 
 @pytest.mark.parametrize('settings, name', REFUSED)
@@ -620,9 +601,6 @@ def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(pla
         cells = means(found[heading + block][line if point.isdigit() or line else point])
         assert list(cells) == ['5', '10', '20'], name
         assert cells['20'] == pytest.approx(expected['mean'], abs=1e-6) != cells['5']
-
-
-def test_runs_over_training_steps_side_by_side(place):
     study(out_dirs=['out/uneven', 'out/even'], study='position', steps='all')
     found = read('uneven/position-steps-uneven-even').values()
     cells = [result['loss by position, nats']['en1'] for result in found]

@@ -8,7 +8,7 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 
-from data import Language, LanguageMix, build_languages, monolingual
+from data import Corpus, Language, LanguageMix, build_languages, monolingual
 
 VOCAB = 500  # pieces of each of the corpora en and fr
 
@@ -33,13 +33,6 @@ def build(made_once):
     return call
 
 
-@pytest.fixture
-def spelling(made_once):
-    """{corpus: the spellings of its tokeniser}"""
-    languages, _ = build_languages(['en', 'fr'], ['en', 'fr'], root=made_once / 'data')
-    return {language.name: language.corpus.load_tokenizer().spellings() for language in languages}
-
-
 def test_clones_are_offsets_and_other_languages_share_nothing_but_padding(build):
     tables, rows = build(['en'] * 4)
     assert rows == 4 * VOCAB and (tables[0] == np.arange(VOCAB)).all()
@@ -49,44 +42,40 @@ def test_clones_are_offsets_and_other_languages_share_nothing_but_padding(build)
     assert set(english) & set(french) == {0} and rows == 2 * VOCAB
 
 
-def test_anchors_merge_exactly_the_tokens_that_are_spelled_the_same(build, spelling):
+def test_anchors_merge_exactly_the_tokens_that_are_spelled_the_same(build, made_once):
     (english, french), rows = build(['en', 'fr'], 'anchored')
-    shared = set(spelling['en']) & set(spelling['fr'])
+    corpora = [Corpus(name, made_once / 'data') for name in ('en', 'fr')]
+    texts, others = (corpus.load_tokenizer().spellings() for corpus in corpora)
+    shared = set(texts) & set(others)
     assert 300 < len(shared) < VOCAB - 20  # special tokens, bytes and more, but not all
     assert rows == 2 * VOCAB - len(shared)
-    for i, text in enumerate(spelling['en']):
-        same = {spelling['fr'].index(text)} if text in shared else set()
+    for i, text in enumerate(texts):
+        same = {others.index(text)} if text in shared else set()
         assert {j for j in range(VOCAB) if french[j] == english[i]} == same
 
 
-def test_cloned_fractions_are_nested_and_of_the_right_size(build):
-    before = set()
-    for fraction in (0.0, 0.1, 0.35, 0.9, 1.0):
-        (first, clone), rows = build(['en', 'en'], cloned_fraction=fraction)
-        own, size = set(np.flatnonzero(first != clone)), round(fraction * VOCAB)
-        assert rows == VOCAB + size
+def test_cloned_fractions_are_nested_for_a_seed_and_the_same_tokens_for_all_clones(build):
+    def cloned(fraction, seed=0):
+        (first, *clones), rows = build(['en'] * 3, cloned_fraction=fraction, seed=seed)
+        own, other = (set(np.flatnonzero(first != clone)) for clone in clones)
+        size = round(fraction * VOCAB)
+        assert rows == VOCAB + 2 * size and own == other
         assert size - 1 <= len(own) <= size  # padding may have been drawn
-        assert before <= own and (clone[sorted(own)] >= VOCAB).all()
-        before = own
+        assert set(clones[0]) & set(clones[1]) == set(first) & set(clones[1])
+        return own
 
-
-def test_the_seed_draws_the_cloned_tokens_and_they_are_the_same_for_all_clones(build):
-    def own(seed):
-        tables, _ = build(['en'] * 3, cloned_fraction=0.5, seed=seed)
-        assert set(tables[1]) & set(tables[2]) == set(tables[0]) & set(tables[1])
-        return np.flatnonzero(tables[0] != tables[1])
-
-    assert own(0).tolist() == own(0).tolist() != own(1).tolist()
-    assert 0.4 < np.mean(own(0) < VOCAB // 2) < 0.6  # from the whole vocabulary
+    nested = [cloned(fraction) for fraction in (0.0, 0.1, 0.35, 0.5, 0.9, 1.0)]
+    assert all(small < large for small, large in zip(nested, nested[1:]))
+    assert nested[3] == cloned(0.5) != cloned(0.5, seed=1)
+    assert 0.4 < np.mean(np.array([*nested[3]]) < VOCAB // 2) < 0.6  # from the whole vocabulary
 
 
 @pytest.mark.parametrize('vocabulary', ['disjoint', 'anchored'])
-def test_clones_and_real_languages_mix(build, spelling, vocabulary):
+def test_clones_and_real_languages_mix(build, vocabulary):
     (english, french, clone), rows = build(['en', 'fr', 'en'], vocabulary)
-    shared = len(set(spelling['en']) & set(spelling['fr'])) if vocabulary == 'anchored' else 0
-    pair, _ = build(['en', 'fr'], vocabulary)
+    pair, rows_of_pair = build(['en', 'fr'], vocabulary)
     assert (english == pair[0]).all() and (french == pair[1]).all()
-    assert rows == 3 * VOCAB - shared
+    assert rows == rows_of_pair + VOCAB
     assert set(clone) & (set(english) | set(french)) == {0}
     build(['fr', 'fr', 'fr', 'en', 'en'], vocabulary, 0.4)
 

@@ -134,8 +134,6 @@ def test_shared_rows_and_padding_are_nobodys_own(made_once):
     assert tables[1] - own == tables[0] & tables[1]
 
 
-@pytest.mark.parametrize(
-    'config', ['loss_weights_90_10', 'aligned_start', 'reversed', 'shuffled_8']
-)
+@pytest.mark.parametrize('config', 'loss_weights_90_10 aligned_start reversed shuffled_8'.split())
 def test_the_config_of_each_intervention_is_listed_after_another(workplace, config):
     trained('r', REPO / f'config/{config}.py', cwd=workplace)

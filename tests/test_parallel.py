@@ -77,23 +77,17 @@ THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
 @pytest.mark.parametrize(
     'sources, word',
     [
-        (['two', 'three'], '2 and 3'),
-        (['two', 'empty'], 'empty.* 2 and 0'),
-        (['two', 'missing'], 'missing'),
-        (['missing'], 'missing'),
-        (['two', 'archive.zip'], 'archive.zip'),
-        (['two', 'archive.tar'], 'archive.tar'),
-        (['.', 'two'], 'directory'),
-        (['two', 'two.tsv'], 'two.tsv'),
-        (['two', 'three.tmx'], 'three.tmx'),
-        (['two'], 'two, line 1, has 1 column'),
-        (['columns.tsv'], 'columns.tsv, line 2, has 3 column'),
-        (['latin.tsv'], 'latin.tsv, line 2'),
-        (['cut.tmx'], 'cut.tmx'),
-        (['novel.xml'], 'novel.xml'),
-        (['three.tmx'], 'three.tmx.*en, fr, de'),
-        (['german.tmx'], 'german.tmx.*en, de, fr'),
-        (['single.tmx'], 'single.tmx'),
+        ('two three', '2 and 3'),
+        ('two empty', 'empty.* 2 and 0'),
+        ('. two', 'directory'),
+        ('two', 'two, line 1, has 1 column'),
+        ('columns.tsv', 'columns.tsv, line 2, has 3 column'),
+        ('latin.tsv', 'latin.tsv, line 2'),
+        ('three.tmx', 'three.tmx.*en, fr, de'),
+        ('german.tmx', 'german.tmx.*en, de, fr'),
+        *((name, name) for name in ('missing', 'cut.tmx', 'novel.xml', 'single.tmx')),
+        *((f'two {name}', name) for name in ('missing', 'two.tsv', 'three.tmx')),
+        *((f'two archive.{kind}', f'archive.{kind}') for kind in ('zip', 'tar')),
     ],
 )
 def test_text_that_is_not_aligned_gets_one_sentence(here, sources, word):
@@ -103,7 +97,7 @@ def test_text_that_is_not_aligned_gets_one_sentence(here, sources, word):
     write(here, three__tmx=tmx(THREE), german__tmx=tmx([THREE[0], THREE[2], THREE[1]]))
     write(here, single__tmx=tmx(THREE[:1], THREE[1:2]), archive__tar=tar([('a.txt', b'x')]))
     with pytest.raises(ConfigError, match=word) as refusal:
-        list(aligned_lines(sources, ['hu', 'uk']))
+        list(aligned_lines(sources.split(), ['hu', 'uk']))
     assert '\n' not in str(refusal.value)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 from lib.configurator import ConfigError, settings_of
 
@@ -69,10 +70,6 @@ def made(*arguments, corpus='x'):
 def not_made(*arguments, words, corpus='x'):
     """prepare.py ends with one sentence that has `words` in it."""
     refused(in_process('prepare', f'--corpus={corpus}', *arguments, cwd='.'), *words)
-
-
-def is_empty(folder):
-    return not folder.exists() or list(folder.iterdir()) == []
 
 
 @pytest.fixture(scope='module')
@@ -135,19 +132,13 @@ def test_no_more_threads_encode_than_the_job_has_cores_and_they_get_parts(pieces
     if hasattr(os, 'sched_getaffinity'):
         monkeypatch.setattr(os, 'cpu_count', lambda: 32)
         assert workers.cores() == len(os.sched_getaffinity(0))
-    seen, text, encode = [], 'many words ' * 10_000, pieces.model.encode
-    expected = encode(text)
-
-    def spy(texts, num_threads):
-        seen.append((num_threads, max(map(len, texts))))
-        return encode(texts)
-
-    assert pieces.encode('a') == encode('a')
+    text, encode = 'many words ' * 10_000, mock.Mock(wraps=pieces.model.encode)
+    expected = pieces.model.encode(text)
     monkeypatch.setattr(tokenizer, 'cores', lambda: 3)
-    monkeypatch.setattr(pieces.model, 'encode', spy)
+    monkeypatch.setattr(pieces.model, 'encode', encode)
     assert pieces.encode(text) == expected
-    [(threads, longest)] = seen
-    assert threads == 3 and tokenizer.PART <= longest < tokenizer.PART + 5
+    parts, threads = encode.call_args.args[0], encode.call_args.kwargs['num_threads']
+    assert threads == 3 and tokenizer.PART <= max(map(len, parts)) < tokenizer.PART + 5
 
 
 def test_another_kind_of_tokeniser_is_refused_before_text_is_read(here):
@@ -157,7 +148,7 @@ def test_another_kind_of_tokeniser_is_refused_before_text_is_read(here):
     (here / 'text.model').write_text('no model')
     for name in ('0', '1', '2', '3', 'text', 'missing'):
         not_made('--source=text', f'--tokenizer={name}.model', words=[f'{name}.model'])
-    assert is_empty(here / 'data')
+    assert not any(here.glob('data/*'))
 
 
 class Letters(Tokenizer):
@@ -274,7 +265,7 @@ def test_shards_do_not_depend_on_cores_and_batches(here, small, monkeypatch):
 
 def test_what_a_source_held_is_said_and_recorded_and_said_again(here):
     text = write_documents(here / 'text', 100, length=50)
-    write_jsonl(text / 'x.jsonl', [None, 'a text', None])
+    write_jsonl(text / 'x.jsonl', [None, 'a text', '', None])
     (text / 'a.pdf').write_text('x')
     arguments = '--source=text', '--vocab_size=300', '--test_fraction=0.1'
     done = made(*arguments)
@@ -336,7 +327,7 @@ def test_a_bad_setting_or_source_gets_one_sentence_and_leaves_nothing(here, smal
     setting, _, value = argument.partition('=')
     words = [value if setting == 'source' else setting]
     not_made('--source=x.jsonl', '--vocab_size=300', f'--{argument}', words=words)
-    assert is_empty(here / 'data')
+    assert not any(here.glob('data/*'))
 
 
 def test_a_full_disk_ends_with_one_sentence_and_leaves_nothing(here):
@@ -347,7 +338,7 @@ def test_a_full_disk_ends_with_one_sentence_and_leaves_nothing(here):
         not_made('--source=text', '--vocab_size=300', words=['File too large'])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert is_empty(here / 'data')
+    assert not any(here.glob('data/*'))
 
 
 def test_the_same_command_again_says_so_and_does_nothing(made_once, workplace):
@@ -423,7 +414,7 @@ def test_a_run_that_is_stopped_leaves_no_corpus_and_the_next_succeeds(waiting, h
     _, err = process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert process.returncode == 130 and 'interrupted' in err and 'Traceback' not in err
-        assert is_empty(here / 'data')
+        assert not any(here.glob('data/*'))
     with pytest.raises(ConfigError, match='there is no corpus'):
         Corpus('x')
     write_documents(here / 'text', 30, length=50)
@@ -431,27 +422,16 @@ def test_a_run_that_is_stopped_leaves_no_corpus_and_the_next_succeeds(waiting, h
     assert len(documents_of(Corpus('x'), 'train')) > 20 and os.listdir('data') == ['x']
 
 
-def damages_of(name, old, other):
-    """The bytes of a file of a corpus after each damage; other: that file of another corpus."""
-    yield old[:-100]
-    if name == 'corpus.json':
-        for key, value in dict(train=None, tokenizer=3).items():
-            yield json.dumps({**json.loads(old), key: value}).encode()
-        return
-    yield other
-    if name != 'tokenizer.model':
-        yield other[: len(old)]
-        for changed in (0, len(old) - 2):  # a byte of the first or the last token
-            yield old[:changed] + bytes([old[changed] ^ 1]) + old[changed + 1 :]
-
-
 @pytest.mark.parametrize('name', ['train.bin', 'test.bin', 'tokenizer.model', 'corpus.json'])
 def test_a_damaged_corpus_is_refused_with_what_to_do(workplace, name):
     path, other = (Path('data', corpus, name) for corpus in ('en', 'fr'))
-    old, refusal = path.read_bytes(), dict(words=[path, 'delete data/en'], corpus='en')
-    path.unlink()
-    not_made('--source=text', **refusal)
-    for damaged in damages_of(name, old, other.read_bytes()):
-        assert damaged != old
-        path.write_bytes(damaged)
-        not_made('--source=text', **refusal)
+    old, damages = path.read_bytes(), [other.read_bytes()]
+    damages += [bytes([old[0] ^ 1]) + old[1:], old[:-2] + bytes([old[-2] ^ 1]) + old[-1:]]
+    if name == 'corpus.json':
+        wrong = dict(train=None), dict(tokenizer=3)
+        damages = [json.dumps(json.loads(old) | entry).encode() for entry in wrong]
+    for damaged in (None, old[:-100], *damages):
+        path.unlink(missing_ok=True)
+        if damaged:
+            path.write_bytes(damaged)
+        not_made('--source=text', words=[path, 'delete data/en'], corpus='en')

@@ -211,14 +211,7 @@ def test_without_its_package_a_source_says_what_to_install(here, monkeypatch, so
         list(documents(source))
 
 
-def test_null_is_no_text_and_is_counted(tmp_path):
-    lines = b'{"text": null}\n' + ROWS + b'{"text": ""}\n{"text": null}'
-    assert read(tmp_path, 'a.jsonl', lines) == (TEXTS, {'null texts': 2})
-    content = partial(parquet, ('text', [None, *TEXTS]))
-    assert read(tmp_path, 'a.parquet', content) == (TEXTS, {'null texts': 1})
-
-
-def test_a_source_may_name_the_field_of_its_rows(tmp_path):
+def test_a_source_may_name_the_field_of_its_rows_and_null_is_counted(tmp_path):
     rows = [{'a.b': 'one', 'a': {'b': 'two', 'c': None}, 'text': 'three'}] * 2
     lines = ''.join(map('{}\n'.format, map(json.dumps, rows))).encode()
     for field, text in {':a.b': 'one', ':text': 'three', '': 'three'}.items():
@@ -385,26 +378,22 @@ print("A text that is passed to a function which does not document anything, so 
 '''
 
 
-def test_docs_are_the_prose_of_the_required_packages_in_a_fixed_order_and_once(
-    tmp_path, monkeypatch
-):
+def test_docs_are_the_prose_of_the_required_packages_in_a_fixed_order_and_once(here, monkeypatch):
     first = '"""The first module of the package comes before the second one."""'
     again = 'def f():\n    """A paragraph that stands in two of the packages is read once."""'
-    packages = dict(zebrapkg=dict(b=DOCUMENTED, a=first, empty='"""Short."""', gone=None))
-    packages |= dict(apple_pkg=dict(one=again), unasked=dict(u=first.replace('first', 'last')))
+    modules = dict(empty='"""Short."""', b=DOCUMENTED, a=first)
+    packages = dict(zebrapkg=modules, apple_pkg=dict(one=again), unasked=dict(u=first.upper()))
     for name, modules in packages.items():
-        info = tmp_path / f'{name}-1.0.dist-info'
-        for folder in (info, tmp_path / name):
-            folder.mkdir()
+        (info := here / f'{name}-1.0.dist-info').mkdir()
+        (here / name).mkdir()
         for module, text in modules.items():
-            if text:
-                (tmp_path / name / f'{module}.py').write_text(f'{text}\nraise RuntimeError')
+            (here / name / f'{module}.py').write_text(f'{text}\nraise RuntimeError')
         (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
-        record = [f'{name}/{module}.py,,\n' for module in sorted(modules, reverse=True)]
-        (info / 'RECORD').write_text(''.join(record) + f'{name}/data.csv,,\n')
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / 'requirements.txt').write_text('# a comment\nzebrapkg==1.0\napple-pkg>=1\n')
-    assert list(sources.docs(tmp_path / 'requirements.txt')) == [
+        files = 'gone.py', 'data.csv', *(f'{module}.py' for module in modules)
+        (info / 'RECORD').write_text(''.join(f'{name}/{file},,\n' for file in files))
+    monkeypatch.syspath_prepend(str(here))
+    (here / 'requirements.txt').write_text('# a comment\nzebrapkg==1.0\napple-pkg>=1\n')
+    assert list(sources.docs(here / 'requirements.txt')) == [
         'A paragraph that stands in two of the packages is read once.\n',
         'The first module of the package comes before the second one.\n',
         'This module is about zebras and where they may be found.\n\n'
