@@ -94,9 +94,7 @@ def uneven(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize('kind', ['clone', 'match'])
-def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(
-    kind, reference, reference_model
-):
+def test_similarities_are_those_of_the_papers_code(kind, reference, reference_model):
     pairs = list(zip(reference[f'{kind}_l1'], reference[f'{kind}_l2']))
     assert len(pairs) == 5
     for i, (one, other) in enumerate(pairs):
@@ -114,9 +112,7 @@ def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(
 
 @pytest.mark.parametrize('threshold', [0, 0.01, 0.5, 0.9])
 @pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 5), (4, 6), (6, 4)])
-def test_a_matching_is_the_heaviest_full_one_or_that_of_the_pairs_above_a_threshold(
-    shape, threshold
-):
+def test_a_matching_is_the_heaviest_full_one_or_of_pairs_above_a_threshold(shape, threshold):
     for seed in range(3):
         weights = np.random.default_rng(seed).uniform(-1, 1, size=shape)
         rows, columns = match_tokens(torch.from_numpy(weights), threshold)

@@ -200,9 +200,7 @@ def test_tasks_are_read_as_they_are_distributed(tmp_path, capsys):
     assert read(tmp_path, 'wsc', row) == ([('Bo told Al that he saw * he * did.', 'Bo')], [0])
 
 
-def test_json_lines_and_hugging_face_give_the_same_with_labels_by_name_or_index(
-    tmp_path, monkeypatch
-):
+def test_json_lines_and_the_hub_give_the_same_by_name_or_index_of_label(tmp_path, monkeypatch):
     """A stand-in for `datasets`: what is asked of it, and rows as it gives them."""
     hub, columns = {}, 'sentence premise hypothesis question1 question2 question passage paragraph'
     fake = SimpleNamespace(get_dataset_config_names=lambda name: list(hub))

@@ -27,9 +27,7 @@ def trained(out, *configs, cwd, **settings):
 
 
 @pytest.mark.parametrize('given, weights', [([0.9, 0.1], [1.8, 0.2]), ([3, 3], [1, 1])])
-def test_a_weight_multiplies_the_gradient_of_a_language_and_no_logged_loss(
-    training_of, given, weights
-):
+def test_a_weight_multiplies_the_gradient_and_no_logged_loss(training_of, given, weights):
     training = training_of(stages=[[0.5, 0.5]], loss_weights=given, micro_batch_size=3)
     batch, drawn = next(training.batches())
     assert len(set(drawn.tolist())) == 2

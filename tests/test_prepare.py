@@ -286,7 +286,6 @@ LONG_TEST_TEXTS = [text for text in some_texts(60, 3000) if prepare.test_number(
         (some_texts(60) + LONG_TEST_TEXTS[:5], 0.2, 'test set'),
         (some_texts(10), 0.1, 'test set'),
     ],
-    ids=['another script', 'uneven documents', 'few documents'],
 )
 def test_what_is_odd_gets_a_warning(here, made_once, texts, fraction, word):
     write_jsonl(here / 'x.jsonl', texts)

@@ -132,9 +132,7 @@ NAMES_INSIDE = [('/a/1.txt', b'one'), ('../2.txt', b'hidden'), ('./3.txt', b'thr
         ('g.tar', tar([('a.zip', zipped(MEMBERS))]), TEXTS[:3], TWO_LINKS),
     ],
 )
-def test_members_of_an_archive_are_documents_and_others_are_counted(
-    tmp_path, name, content, texts, left_out
-):
+def test_archives_give_documents_and_count_the_rest(tmp_path, name, content, texts, left_out):
     assert read(tmp_path, name, content) == (texts, left_out)
 
 
@@ -330,9 +328,7 @@ def test_a_novel_has_a_line_for_each_paragraph_and_a_page_break_is_a_space_but_i
     assert list(documents(f'eltec:{tmp_path}')) == list(novels.values())
 
 
-def test_eltec_is_level_1_or_else_level_0_of_a_folder_an_archive_or_a_download(
-    tmp_path, monkeypatch
-):
+def test_eltec_is_level_1_or_else_0_of_a_folder_archive_or_download(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, 'ELTEC', (tmp_path / 'ELTeC-').as_uri() + '{}.tar.gz')
     path = tmp_path / 'ELTeC-xyz.tar.gz'
     for names, read in (
