@@ -158,10 +158,17 @@ def made_once(tmp_path_factory):
 
 
 @pytest.fixture
-def workplace(made_once, tmp_path):
-    """A folder of one's own to run scripts in, with data/en and data/fr."""
-    shutil.copytree(made_once / 'data', tmp_path / 'data')
+def here(tmp_path, monkeypatch):
+    """An empty folder of one's own, which is the current one."""
+    monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def workplace(made_once, here):
+    """A folder of one's own to run scripts in, with data/en and data/fr; the current one."""
+    shutil.copytree(made_once / 'data', here / 'data')
+    return here
 
 
 # The shape of GPT small (Section 3).

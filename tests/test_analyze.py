@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from lib.configurator import ConfigError, settings_of
+from lib.configurator import ConfigError
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, in_process, refused, tiny_model
+from conftest import TINY, in_process, new_run, refused, tiny_model, works
 from matplotlib import image
 from matplotlib import pyplot as plt
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import analyze
 from data import Language
@@ -27,7 +28,6 @@ from model import GPT, GPTConfig
 
 QUICK = dict(device='cpu', max_tokens=32, pairs=6, word2vec_dim=16, word2vec_steps=8)
 STUDIES = list(analyze.STUDIES)
-DEFAULTS = {name: vars(analyze)[name] for name in settings_of(analyze.__file__)}
 REAL = dict(parallel=['text.en', 'text.fr'], min_tokens=4)
 SENTENCES = dict(sentence_1='Ba de fi.', sentence_2='Ba go lu.')
 
@@ -49,8 +49,7 @@ def trained(made_once, tmp_path_factory):
         disjoint=real,
     ).items():
         settings = [*TINY, '--warmup_steps=0', '--max_steps=20', *more, f'--out_dir=out/{name}']
-        done = in_process('train', *settings, cwd=root)
-        assert done.returncode == 0, done.stderr
+        works('train', *settings, cwd=root)
     for language in ('en', 'fr'):
         text = (made_once / f'text_{language}' / '0000.txt').read_text().split('.')
         (root / f'text.{language}').write_text('\n'.join(line.strip() for line in text[:25]) + '\n')
@@ -58,22 +57,24 @@ def trained(made_once, tmp_path_factory):
 
 
 @pytest.fixture
-def place(trained, tmp_path, monkeypatch):
-    """A folder of one's own like `trained`, which is also the current one."""
-    shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
+def place(trained, here, monkeypatch):
+    """The current folder is like `trained`, and the settings of analyze.py are QUICK."""
+    shutil.copytree(trained, here, symlinks=True, dirs_exist_ok=True)
     monkeypatch.setattr(plots, 'DPI', 50)
-    yield tmp_path
-    configure()
+    for name, value in QUICK.items():
+        monkeypatch.setattr(analyze, name, value)
 
 
-def configure(**settings):
-    vars(analyze).update(DEFAULTS | settings)
+def called(**settings):
+    """analyze.py in the current folder: its CompletedProcess."""
+    return in_process('analyze', *(f'--{k}={v}' for k, v in settings.items()), cwd='.')
 
 
 def study(**settings):
-    configure(**QUICK | settings)
-    analyze.main()
+    """What analyze.py prints."""
+    done = called(**settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def read(path):
@@ -88,18 +89,12 @@ def uneven(trained, tmp_path_factory):
     shutil.copytree(trained, folder, symlinks=True, dirs_exist_ok=True)
     arguments = [f'--{name}={value}' for name, value in QUICK.items()]
     with mock.patch.object(plots, 'DPI', 50):
-        done = in_process('analyze', '--out_dir=out/uneven', *arguments, cwd=folder)
-    assert done.returncode == 0, done.stderr
+        done = works('analyze', '--out_dir=out/uneven', *arguments, cwd=folder)
     return folder / 'out/uneven', done.stdout
 
 
-# --- measures -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('kind', ['clone', 'match'])
-def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(
-    kind, reference, reference_model
-):
+def test_similarities_are_those_of_the_papers_code(kind, reference, reference_model):
     pairs = list(zip(reference[f'{kind}_l1'], reference[f'{kind}_l2']))
     assert len(pairs) == 5
     for i, (one, other) in enumerate(pairs):
@@ -115,26 +110,9 @@ def test_hidden_and_gradient_similarities_are_those_of_the_papers_code(
             assert abs(cosine - reference[f'{kind}_grad_sims/{name}'][i]) < tolerance, name
 
 
-def test_the_true_gradient_of_a_key_bias_is_zero():
-    gradients = similarity.loss_gradients(tiny_model(106, 32).double(), np.arange(1, 16))
-    for name, gradient in gradients.items():
-        assert (gradient.norm() < 1e-6) == name.endswith('attn.k.bias'), name
-
-
-def best_weight(weights, full):
-    """The largest weight of a matching of the rows, one after the other; all of them if `full`."""
-    if not len(weights):
-        return 0
-    rest = weights[1:]
-    chosen = [w + best_weight(np.delete(rest, j, 1), full) for j, w in enumerate(weights[0])]
-    return max(chosen + ([] if full else [best_weight(rest, full)]))
-
-
 @pytest.mark.parametrize('threshold', [0, 0.01, 0.5, 0.9])
 @pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 5), (4, 6), (6, 4)])
-def test_a_matching_is_the_heaviest_full_one_or_that_of_the_pairs_above_a_threshold(
-    shape, threshold
-):
+def test_a_matching_is_the_heaviest_full_one_or_of_pairs_above_a_threshold(shape, threshold):
     for seed in range(3):
         weights = np.random.default_rng(seed).uniform(-1, 1, size=shape)
         rows, columns = match_tokens(torch.from_numpy(weights), threshold)
@@ -142,16 +120,12 @@ def test_a_matching_is_the_heaviest_full_one_or_that_of_the_pairs_above_a_thresh
         assert len(rows) == min(shape) or threshold and (weights[rows, columns] > threshold).all()
         allowed = np.where(weights > threshold, weights, 0) if threshold else weights
         allowed = allowed if shape[0] <= shape[1] else allowed.T
-        best = best_weight(allowed, full=not threshold)
+        full = itertools.permutations(range(max(shape)), min(shape))
+        best = max(allowed[range(min(shape)), list(places)].sum() for places in full)
         assert abs(weights[rows, columns].sum() - best) < 1e-9
-    cosines = np.array([[0.9, 0.1], [0.8, 0.2]])
-    assert match_tokens(cosines).tolist() == [[0, 1], [0, 1]]
-    assert match_tokens(cosines, 0.3).tolist() == [[0], [0]]
-    assert match_tokens(cosines, 0.95).shape == (2, 0)
 
 
 def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(place, monkeypatch):
-    configure(**QUICK | dict(pairs=4))
     run = analyze.StudiedRun('out/even')
     first, second = run.languages
     with torch.no_grad():  # states that depend on nothing but the token, the same in both languages
@@ -203,30 +177,22 @@ def test_measures_on_pairs_of_states_are_those_of_loops():
 
 
 def test_no_tensor_is_larger_than_the_scores_of_all_pairs():
-    class Largest(TorchDispatchMode):
-        seen = 0
-
+    class Sizes(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, (tuple, list)) else [out]:
-                Largest.seen = max(Largest.seen, tensor.numel() if torch.is_tensor(tensor) else 0)
+            sizes.extend(leaf.numel() for leaf in tree_leaves(out) if torch.is_tensor(leaf))
             return out
 
-    model = GPT(GPTConfig(2, 3, 8, 60, 44, 128, 106))
-    with Largest():
+    model, sizes = GPT(GPTConfig(2, 3, 8, 60, 44, 128, 106)), []
+    with Sizes():
         compare_states(model, np.arange(1, 101), np.arange(2, 102), [np.arange(100)] * 2)
     # the scores of three heads; with the width it is 60 times that
-    assert 100 * 100 <= Largest.seen <= 3 * 100 * 100
+    assert 100 * 100 <= max(sizes) <= 3 * 100 * 100
 
 
 def test_padding_does_not_count_and_what_cannot_be_compared_is_refused():
-    model, one, other, same = (
-        tiny_model(106, 32),
-        np.arange(1, 9),
-        np.arange(60, 68),
-        [np.arange(8)] * 2,
-    )
-    padded = np.pad(one, (0, 5))
+    model, same = tiny_model(106, 32), [np.arange(8)] * 2
+    one, other, padded = np.arange(1, 9), np.arange(60, 68), np.pad(np.arange(1, 9), (0, 5))
     found = compare_states(model, one, other, same)
     for measure, values in compare_states(model, padded, other, same).items():
         np.testing.assert_allclose(found[measure], values, rtol=1e-6)
@@ -311,9 +277,6 @@ def test_a_frequency_matched_piece_is_another_one_a_few_ranks_away(n):
     assert n < 500 or len(set(others)) > 200
 
 
-# --- intervals and results ------------------------------------------------------------------------
-
-
 def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
     values = np.random.default_rng(0).normal(3, 2, size=(400, 2))
     low, high = Estimate.of(values).interval()
@@ -331,24 +294,20 @@ def coverage(estimate):
     return ((low < 0) & (high > 0)).mean()
 
 
-@pytest.mark.parametrize('count', [3, 8, 30])
-def test_nine_of_ten_intervals_over_documents_hold_the_truth(count):
-    rng, documents = np.random.default_rng(0), np.repeat(np.arange(count), 6)
-    values = rng.normal(size=(count, 1000))[documents]
-    values += 0.5 * rng.normal(size=(len(documents), 1000))
-    assert 0.85 < coverage(Estimate.of(values, documents)) < 0.95
-    assert coverage(Estimate.of(values)) < 0.7  # what sequences by themselves would claim
-
-
-@pytest.mark.parametrize('count', [2, 4])
-def test_at_least_nine_of_ten_intervals_over_seeds_hold_the_truth(count):
-    rng, runs = np.random.default_rng(0), []
-    text = rng.normal(size=(20, 1000))  # what a document does to all runs
-    for _ in range(count):
-        noise = rng.normal(size=1000) + rng.normal(size=(20, 1000))
-        runs.append(dict(a=Estimate.of(text + noise)))
-    assert 0.85 < coverage(over_seeds(runs)['a']) < 0.98
-    assert coverage(runs[0]['a']) < 0.7  # the interval of that model
+def test_nine_of_ten_intervals_over_documents_and_over_seeds_hold_the_truth():
+    rng = np.random.default_rng(0)
+    for count in (3, 8, 30):
+        documents = np.repeat(np.arange(count), 6)
+        values = rng.normal(size=(count, 1000))[documents]
+        values += 0.5 * rng.normal(size=(len(documents), 1000))
+        assert 0.85 < coverage(Estimate.of(values, documents)) < 0.95
+        assert coverage(Estimate.of(values)) < 0.7  # what sequences by themselves would claim
+    for count in (2, 4):
+        text = rng.normal(size=(20, 1000))  # what a document does to all runs
+        noise = rng.normal(size=(count, 1, 1000)) + rng.normal(size=(count, 20, 1000))
+        runs = [dict(a=Estimate.of(text + one)) for one in noise]
+        assert 0.85 < coverage(over_seeds(runs)['a']) < 0.98
+        assert coverage(runs[0]['a']) < 0.7  # the interval of that model
 
 
 def constant(value, places):
@@ -356,13 +315,12 @@ def constant(value, places):
 
 
 def test_a_table_has_a_row_for_each_run_and_line_and_a_column_for_each_place():
-    one, other = ({'linear CKA': {'': constant(value, (1, 2))}} for value in (0.25, 0.75))
+    one, other = ({'linear CKA': {'': constant(value, (1,))}} for value in (0.25, 0.75))
     (table,) = tables(dict(A=one, B=other, difference=difference(one, other)))
     title, columns, *rows = [line.split() for line in table.splitlines()]
-    assert title == ['linear', 'CKA'] and columns == ['1', '2']
-    assert rows == [
-        [n, *2 * [v, '±0.000']] for n, v in dict(A='0.250', B='0.750', difference='0.500').items()
-    ]
+    assert title == ['linear', 'CKA'] and columns == ['1']
+    expected = [['A', '0.250'], ['B', '0.750'], ['difference', '0.500']]
+    assert rows == [[*row, '±0.000'] for row in expected]
     blocks = range(1, 31)
     lines = dict(x=constant(1, blocks), y=constant(2, blocks) | {3: Estimate.exact(0)})
     (table,) = tables({'run': {'loss': lines}})
@@ -399,9 +357,6 @@ def test_word_vectors_know_the_neighbours_of_a_word():
     assert (vectors[20] == 0).all()  # a row that does not occur
 
 
-# --- runs, end to end -----------------------------------------------------------------------------
-
-
 def estimates_in(found):
     """All (low, mean, high) in the JSON of a study."""
     if isinstance(found, dict) and found.keys() == {'mean', 'low', 'high'}:
@@ -411,12 +366,11 @@ def estimates_in(found):
             yield from estimates_in(value)
 
 
-def check_files(folder, names, together=()):
+def check_files(run, names, together=()):
     """Each study has finite numbers in plausible places, and a picture that is not empty."""
     for name in names:
-        path = folder / '-'.join([name, *together])
-        found = json.loads(Path(f'{path}.json').read_text())
-        numbers = np.array(list(estimates_in(found)), float)
+        path = f'{run}/{"-".join([name, *together])}'
+        numbers = np.array(list(estimates_in(read(path))), float)
         most = 9 if name in ('lens', 'position', 'switch') else 1.5 + bool(together)
         assert len(numbers) and (abs(numbers[:, 1]) < most).all(), name  # losses, cosines, shares
         if name != 'matching':  # which has no interval, nor has chance
@@ -426,7 +380,7 @@ def check_files(folder, names, together=()):
 
 
 def check_picture(path):
-    picture = image.imread(path)
+    picture = image.imread(Path('out', path))
     assert min(picture.shape[:2]) > 100 and picture[..., :3].std() > 0.02, path
 
 
@@ -443,16 +397,15 @@ def test_all_studies_of_one_run_of_clones(uneven):
     loss, gain = (read(folder / 'switch')[f'{kind} {after}'] for kind in ('loss', 'gain'))
     assert len(gain) == 3
     for context, cells in gain.items():  # over unrelated text in the language of the context
-        unrelated = means(loss[f'{context.split(",")[0]}, unrelated'])
-        for place, value in means(loss[context]).items():
-            assert cells[place]['mean'] == pytest.approx(unrelated[place] - value, abs=1e-9)
+        own, unrelated = means(loss[context]), means(loss[f'{context.split(",")[0]}, unrelated'])
+        assert means(cells) == pytest.approx({p: unrelated[p] - own[p] for p in own}, abs=1e-9)
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(place, uneven):
     names, studies = ['uneven', 'even', 'seed_1'], ['hidden', 'gradients', 'matching']
     study(out_dir='out/seed_1', study='hidden')
     study(out_dirs=[f'out/{name}' for name in names], study=','.join(studies))
-    check_files(place / 'out/uneven', studies, together=names)
+    check_files('uneven', studies, together=names)
     together = read('uneven/hidden-uneven-even-seed_1')
     assert ['and 1 more' in label for label in together] == [True, False, False]
     alone = [read(uneven[0] / 'hidden'), read('seed_1/hidden')]
@@ -462,23 +415,16 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(
     assert pooled['high'] - pooled['low'] > cells[0]['high'] - cells[0]['low']
     assert change['mean'] == pytest.approx(even['mean'] - pooled['mean'], abs=1e-9)
     assert len(read('uneven/matching-uneven-even-seed_1')) == 3  # a matching has no mean
+    shutil.copytree('out/even', 'out/copy')  # is no other seed
+    runs = [analyze.StudiedRun(f'out/{name}') for name in ('even', 'copy')]
+    assert analyze.replicates(runs) == [[run] for run in runs]
 
 
-def test_a_copy_of_a_run_is_no_other_seed(place):
-    shutil.copytree('out/even', 'out/copy')
-    study(out_dirs=['out/even', 'out/copy'], study='position')
-    assert [label.split()[0] for label in read('even/position-even-copy')] == [
-        'even',
-        'copy',
-        'difference',
-    ]
-
-
-def test_a_control_run_beside_its_mixture_by_position(place, capsys):
-    study(out_dirs=['out/uneven', 'out/control'], language_2='en2')
-    assert 'left out: embeddings' in capsys.readouterr().out
-    check_files(place / 'out/uneven', ['lens', 'position'], together=['uneven', 'control'])
-    assert not list(place.glob('out/uneven/hidden*'))
+def test_a_control_run_beside_its_mixture_by_position(place):
+    said = study(out_dirs=['out/uneven', 'out/control'], language_2='en2')
+    assert 'left out: embeddings' in said
+    check_files('uneven', ['lens', 'position'], together=['uneven', 'control'])
+    assert not list(Path('out/uneven').glob('hidden*'))
     results = read('uneven/position-uneven-control').values()
     mix, control, change = (result['loss by position, nats'] for result in results)
     assert mix.keys() == {'en1', 'en2'} and control.keys() == change.keys() == {'en2'}
@@ -516,18 +462,9 @@ def test_hidden_states_resample_the_documents_of_the_test_set(place):
     assert read('even/hidden')['compared'] == f'40 sequences of {len(numbers)} documents'
 
 
-def test_clones_beside_real_languages(place):
-    study(out_dirs=['out/even', 'out/disjoint'], study='hidden', **REAL)
-    check_files(place / 'out/even', ['hidden'], together=['even', 'disjoint'])
-    change = read('even/hidden-even-disjoint')['difference']['cosine of hidden states']
-    assert 'matched' in change and 'same position' not in change
-
-
-def test_ten_clones_that_share_some_pieces_in_two_stages(place):
-    languages = [f'--corpora={["en"] * 10}', f'--languages={[f"en{n}" for n in range(10)]}']
-    stages = [f'--stages={[[0.5] + [0.5 / 9] * 9, [0.1] * 10]}', '--cloned_fraction=0.5']
-    how = ['--warmup_steps=0', '--max_steps=4', '--out_dir=out/ten']
-    in_process('train', *TINY, *languages, *stages, *how, cwd=place)
+def test_ten_clones_that_share_some_pieces(place):
+    languages = [f'en{number}' for number in range(10)]
+    new_run(Path('.'), 'ten', corpora=['en'] * 10, languages=languages, cloned_fraction=0.5)
     names = 'embeddings,hidden,lens,switch'
     study(out_dir='out/ten', study=names, language_2='en7', pairs=1, least_read=0)
     mass = [cells for name, cells in read('ten/lens').items() if name.startswith('mass')]
@@ -538,35 +475,43 @@ def test_ten_clones_that_share_some_pieces_in_two_stages(place):
     assert not list(estimates_in(read('ten/switch')))  # one text has no unrelated one
 
 
-@pytest.mark.parametrize('name', ['anchored', 'disjoint'])
-def test_all_studies_of_real_languages(place, name):
-    study(out_dir=f'out/{name}', **REAL, **SENTENCES)
-    without = ('embeddings', 'frequency', 'word2vec') if name == 'anchored' else ()
-    check_files(place / f'out/{name}', [study for study in STUDIES if study not in without])
-    for study_ in without:  # pieces that are spelled alike share their row
-        found = read(f'{name}/{study_}')
+def test_all_studies_of_real_languages_also_beside_clones(place):
+    study(out_dir='out/disjoint', **REAL, **SENTENCES)
+    check_files('disjoint', STUDIES)
+    assert 'same position' not in read('disjoint/hidden')['cosine of hidden states']
+    assert 'en, any language' in read('disjoint/lens')['loss on the next piece, nats']
+    study(out_dirs=['out/even', 'out/disjoint'], study='hidden', **REAL)
+    check_files('even', ['hidden'], together=['even', 'disjoint'])
+    change = read('even/hidden-even-disjoint')['difference']['cosine of hidden states']
+    assert 'matched' in change and 'same position' not in change
+
+
+def test_pieces_that_share_their_row_are_not_compared(place):
+    names = ['embeddings', 'frequency', 'word2vec']
+    study(out_dir='out/anchored', study=','.join([*names, 'lens', 'hidden']), **REAL)
+    check_files('anchored', ['lens', 'hidden'])
+    for name in names:
+        found = read(f'anchored/{name}')
         assert found['compared'].startswith('0 of 0 pieces') and not list(estimates_in(found))
-        assert not (place / f'out/{name}/{study_}.png').exists()
-    assert 'same position' not in read(f'{name}/hidden')['cosine of hidden states']
-    lines = read(f'{name}/lens')['loss on the next piece, nats'].keys()
-    assert ('en, any language' in lines) == (name == 'disjoint')
+        assert not Path(f'out/anchored/{name}.png').exists()
+    assert 'en, any language' not in read('anchored/lens')['loss on the next piece, nats']
 
 
-def test_without_parallel_text_the_studies_that_need_none_are_made(place, capsys):
-    missing = ['hidden', 'gradients', 'switch']
-    for left_out, how in (
-        (missing[1:2], dict(study='gradients,matching', **SENTENCES)),
-        (missing, {}),
+def test_studies_that_cannot_be_made_are_left_out_unless_they_are_all(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gensim', None)
+    for run, names, left_out, sentences in (
+        ('disjoint', ['gradients', 'matching'], ['gradients'], SENTENCES),
+        ('disjoint', ['position', 'hidden', 'switch'], ['hidden', 'switch'], {}),
+        ('even', ['position', 'word2vec'], ['word2vec'], {}),
     ):
-        study(out_dir='out/disjoint', **how)
-        said = capsys.readouterr().out
-        assert f'left out: {", ".join(left_out)}' in said and said.count('left out') == 1
-    check_files(place / 'out/disjoint', [name for name in STUDIES if name not in missing])
-    assert not any((place / f'out/disjoint/{name}.json').exists() for name in missing)
+        said = study(out_dir=f'out/{run}', study=','.join(names), **sentences)
+        assert f'left out: {", ".join(left_out)}:' in said and said.count('left out') == 1
+        check_files(run, set(names) - set(left_out))
+        assert not any(Path(f'out/{run}/{name}.json').exists() for name in left_out)
+    refused(called(out_dir='out/even', study='word2vec'), 'pip install gensim')
 
 
 def test_rows_that_a_language_did_not_read_are_left_out(uneven, place):
-    configure(**QUICK)
     run = analyze.StudiedRun('out/uneven')
     times, seen = run.times_read(run.step), read(uneven[0] / 'results')['languages']
     assert times.sum() == run.step * 8 * 32
@@ -588,7 +533,6 @@ def test_rows_that_a_language_did_not_read_are_left_out(uneven, place):
 
 
 def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place):
-    configure(**QUICK)
     run = analyze.StudiedRun('out/disjoint')
     first, second = (language.corpus.load_tokenizer() for language in run.languages)
     rows, *_ = run.corresponding(0, 8)
@@ -598,18 +542,17 @@ def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place):
     assert {first.spelling(int(token)) for token in tokens} == expected != set()
 
 
-def test_the_matching_shows_the_tokens_as_text_and_how_many_exceed_a_threshold(place, capsys):
+def test_the_matching_shows_the_tokens_as_text_and_how_many_exceed_a_threshold(place):
     how = dict(out_dir='out/even', study='matching,hidden', sentence_1='Ba de fi.')
     for threshold in (0.0, 0.9):
-        study(**how, matching_threshold=threshold)
-        found, said = read('even/matching'), capsys.readouterr().out
+        said, found = study(**how, matching_threshold=threshold), read('even/matching')
         one, other = found['tokens']
         assert ''.join(one).replace('▁', ' ').strip() == 'Ba de fi.' and one == other
         assert all(cosine > threshold or not threshold for *_, cosine in found['matches'])
         assert found['share'] == len(found['matches']) / len(one)
         assert (found['share'] < 1) == ('share of tokens matched' in said) == bool(threshold)
         assert f'{found["share"]:.0%} of the tokens matched' in said and one[0] in said
-        check_picture(place / 'out/even/matching.png')
+        check_picture('even/matching.png')
 
 
 REFUSED = [
@@ -619,42 +562,28 @@ REFUSED = [
     (dict(out_dir='out/even', language_1='en1', language_2='en1'), 'en1'),
     (dict(out_dir='out/disjoint', study='hidden'), 'parallel'),
     (dict(out_dir='out/disjoint', study='matching', sentence_1='Ba'), 'sentence_2'),
-    (dict(out_dir='out/disjoint', parallel=['text.en', 'short.fr']), 'lines'),
     (dict(out_dir='out/disjoint', parallel=['text.en', 'text.fr'], min_tokens=99), 'min_tokens'),
-    (dict(out_dir='out/even', parallel=['a', 'b', 'c']), 'parallel'),
     (dict(out_dir='out/even', sentence_1='Ba de fi. ' * 20), 'block_size'),
     (dict(out_dir='out/even', sentence_2='Ba de fi.'), 'sentence_2'),
     (dict(out_dir='out/nowhere'), 'out/nowhere'),
     (dict(), 'out_dir'),
     (dict(out_dirs=['out/even', 'out/even']), 'out/even'),
-    (dict(out_dir='out/even', study='colours'), 'study'),
-    (dict(out_dir='out/even', matching_threshold=1.0), 'matching_threshold'),
     (dict(out_dir='out/uneven', study='hidden', steps='5,7'), 'step'),
     (dict(out_dir='out/uneven', study='hidden', steps='first'), 'steps'),
     (dict(out_dir='out/uneven', study='matching,word2vec', steps='all'), 'training'),
-    (dict(out_dir='out/even', shown=0), 'shown'),
-    (dict(out_dir='out/even', pairs=0), 'pairs'),
-    (dict(out_dir='out/even', max_tokens=3), 'max_tokens'),
-    (dict(out_dir='out/even', least_read=-1), 'least_read'),
 ]
+WRONG = dict(study='colours', matching_threshold=1.0, shown=0, pairs=0, max_tokens=3, least_read=-1)
+REFUSED += [({'out_dir': 'out/even', name: value}, name) for name, value in WRONG.items()]
 
 
 @pytest.mark.parametrize('settings, name', REFUSED)
 def test_what_cannot_be_analyzed_is_refused_before_any_work(place, settings, name):
-    lines = Path('text.fr').read_text().splitlines(True)
-    Path('short.fr').write_text(''.join(lines[:-1]))
-    arguments = [f'--{key}={value}' for key, value in (QUICK | settings).items()]
-    refused(in_process('analyze', *arguments, cwd=place), name)
-    assert not list(place.glob('out/*/*.png'))
+    refused(called(**settings), name)
+    assert not list(Path('out').glob('*/*.png'))
 
 
 def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(place, uneven):
-    names = [name for name in STUDIES if name not in ('matching', 'word2vec')]
-    last = {name: read(uneven[0] / name) for name in names}
-    study(out_dir='out/uneven', steps='all')
-    found = {name: next(iter(read(f'uneven/{name}-steps').values())) for name in names}
-    for name in names:
-        check_picture(place / f'out/uneven/{name}-steps.png')
+    study(out_dir='out/uneven', steps='all', study='embeddings,hidden,gradients,lens,switch')
     for name, heading, block, line, point in (
         ('embeddings', 'cosine of input vectors, rotated', '', '', 'corresponding'),
         ('hidden', 'linear CKA', ', block 2', '', '2'),
@@ -662,19 +591,17 @@ def test_studies_over_training_end_with_what_they_say_of_the_last_checkpoint(pla
         ('lens', 'mass on rows, en1 read', ', block 1', 'en2', '1'),
         ('switch', 'loss on en2 after a context, nats', '', 'nothing', 'all'),
     ):
-        expected = last[name][heading][line][point]
-        named = point if name in ('embeddings', 'gradients') else line
-        cells = means(found[name][heading + block][named])
+        check_picture(f'uneven/{name}-steps.png')
+        expected = read(uneven[0] / name)[heading][line][point]
+        [found] = read(f'uneven/{name}-steps').values()
+        cells = means(found[heading + block][line if point.isdigit() or line else point])
         assert list(cells) == ['5', '10', '20'], name
         assert cells['20'] == pytest.approx(expected['mean'], abs=1e-6) != cells['5']
-
-
-def test_runs_over_training_steps_side_by_side(place):
-    study(out_dirs=['out/uneven', 'out/even'], study='lens', steps='all', pairs=4)
-    found = read('uneven/lens-steps-uneven-even').values()
-    cells = [result['loss on the next piece, nats, block 1']['en1'] for result in found]
-    assert [list(means(one)) for one in cells] == [['5', '10', '20'], ['20'], ['20']]
-    check_picture(place / 'out/uneven/lens-steps-uneven-even.png')
+    study(out_dirs=['out/uneven', 'out/even'], study='position', steps='all')
+    found = read('uneven/position-steps-uneven-even').values()
+    cells = [result['loss by position, nats']['en1'] for result in found]
+    assert [list(one) for one in cells] == [['5', '10', '20'], ['20'], ['20']]
+    check_picture('uneven/position-steps-uneven-even.png')
 
 
 @pytest.mark.parametrize('name', ['hidden', 'gradients', 'lens', 'position', 'switch', 'matching'])
@@ -683,20 +610,7 @@ def test_what_a_language_makes_of_a_sequence_is_decided_in_one_place(name, place
         raise ConfigError(f'{language.name} reads nothing')
 
     monkeypatch.setattr(Language, 'ids', refuse)
-    with pytest.raises(ConfigError, match='reads nothing'):
-        study(out_dir='out/even', study=name)
-
-
-def test_without_gensim_its_study_is_left_out(place, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'gensim', None)
-    with pytest.raises(ConfigError, match='pip install gensim'):
-        study(out_dir='out/even', study='word2vec')
-    study(out_dir='out/even', study='position,word2vec')
-    assert 'left out: word2vec' in capsys.readouterr().out
-    assert not (place / 'out/even/word2vec.json').exists()
-
-
-# --- pictures -------------------------------------------------------------------------------------
+    refused(called(out_dir='out/even', study=name), 'reads nothing')
 
 
 def test_names_in_a_picture_are_text_never_mathematics_and_never_hidden(tmp_path):

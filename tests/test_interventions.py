@@ -5,32 +5,29 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, TINY, TINY_CONFIG, in_process, refused, works
+from conftest import REPO, TINY_CONFIG, in_process, refused
 
 from data import build_languages
 from lib.checkpoint import checkpoint_paths, read_checkpoint
 from lib.interventions import EMBEDDINGS, own_rows, row_pairs, scaled_loss_weights
 
 
-def train(out, *args, cwd, **settings):
-    given = (f'--{name}={value}' for name, value in (dict(max_steps=20) | settings).items())
-    return in_process('train', *TINY, f'--out_dir=out/{out}', *given, *args, cwd=cwd)
+def train(out, *configs, cwd, **settings):
+    settings = dict(max_steps=20, out_dir=f'out/{out}', keep_checkpoints=[20]) | settings
+    given = (f'--{name}={value}' for name, value in settings.items())
+    (cwd / 'tiny.py').write_text(TINY_CONFIG)
+    return in_process('train', 'tiny.py', *configs, *given, cwd=cwd)
 
 
-def trained(cwd, out, **settings):
-    """Trains a run that keeps its last checkpoint: (the checkpoint, what was printed)."""
-    done = train(out, f'--keep_checkpoints=[{settings.get("max_steps", 20)}]', cwd=cwd, **settings)
+def trained(out, *configs, cwd, **settings):
+    """Trains a run: (its last checkpoint, what was printed)."""
+    done = train(out, *configs, cwd=cwd, **settings)
     assert done.returncode == 0, done.stderr
-    return read_checkpoint(list(checkpoint_paths(cwd / 'out' / out).values())[-1]), done.stdout
-
-
-# --- loss_weights ---------------------------------------------------------------------------------
+    return read_checkpoint(checkpoint_paths(cwd / 'out' / out)[20]), done.stdout
 
 
 @pytest.mark.parametrize('given, weights', [([0.9, 0.1], [1.8, 0.2]), ([3, 3], [1, 1])])
-def test_a_weight_multiplies_the_gradient_of_a_language_and_no_logged_loss(
-    training_of, given, weights
-):
+def test_a_weight_multiplies_the_gradient_and_no_logged_loss(training_of, given, weights):
     training = training_of(stages=[[0.5, 0.5]], loss_weights=given, micro_batch_size=3)
     batch, drawn = next(training.batches())
     assert len(set(drawn.tolist())) == 2
@@ -53,9 +50,6 @@ def test_the_expected_weight_of_a_sequence_is_one():
         scaled = scaled_loss_weights(weights, stages, ['en1', 'en2'])
         assert scaled.tolist() == pytest.approx(expected)
         assert np.mean(stages, axis=0) @ scaled == pytest.approx(1)
-
-
-# --- init_embeddings ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('noise', [0.3, 0])
@@ -88,14 +82,12 @@ def test_tokens_spelled_the_same_start_as_the_same(made_once):
         assert spellings[row] == spellings[source]
 
 
-# --- train_only -----------------------------------------------------------------------------------
-
-
 def test_a_language_added_to_a_run_changes_its_own_embeddings_alone(workplace):
-    old, _ = trained(workplace, 'old', corpora=['en'], languages=['en'], stages=[[1]])
-    settings = dict(corpora=['en', 'fr'], languages=['en', 'fr'], stages=[[0, 1]])
-    settings |= dict(train_only='fr', init_from='out/old', init_embeddings='spelling')
-    new, printed = trained(workplace, 'new', **settings)
+    old, _ = trained('old', cwd=workplace, corpora=['en'], languages=['en'], stages=[[1]])
+    (workplace / 'pair.py').write_text("corpora = languages = ['en', 'fr']")
+    configs = 'pair.py', REPO / 'config/add_language.py'
+    settings = dict(init_from='out/old', init_embeddings='spelling', cwd=workplace)
+    new, printed = trained('new', *configs, **settings)
     assert 'out/old' in printed and 'spelling' in printed
     (en, fr), rows = build_languages(['en', 'fr'], ['en', 'fr'], root=workplace / 'data')
     for name, weight in new['model'].items():
@@ -106,8 +98,13 @@ def test_a_language_added_to_a_run_changes_its_own_embeddings_alone(workplace):
     assert len(new['optimizer']['state']) == 2 and new['step'] == 20  # Adam of the two alone
     lines = (workplace / 'out/new/log.jsonl').read_text().splitlines()
     assert json.loads(lines[-1])['loss'] < json.loads(lines[0])['loss'] - 0.1
-    control, _ = trained(workplace, 'control', **settings, only='fr')
+    control, _ = trained('control', *configs, **settings, only='fr')
     assert control['step'] == 20 and len(control['optimizer']['state']) > 2
+    refused(train('wide', *configs, **settings, n_embd=24), 'out/old')
+    refused(train('other', *configs, **settings | dict(init_from='out/nowhere')), 'out/nowhere')
+    text = "corpora, languages = ['en', 'en', 'fr'], ['en', 'en2', 'fr']"
+    (workplace / 'pair.py').write_text(text)
+    refused(train('three', *configs, **settings), 'out/old', 'en2', 'train_only')
 
 
 def test_frozen_rows_stay_whatever_the_optimiser_does(workplace, training_of, monkeypatch):
@@ -117,7 +114,7 @@ def test_frozen_rows_stay_whatever_the_optimiser_does(workplace, training_of, mo
 
     monkeypatch.setattr('train.make_optimizer', with_decay)
     begun = training_of(stages=[[0.5, 0.5]]).model.state_dict()
-    state, _ = trained(workplace, 'r', train_only='en2', stages=[[0.5, 0.5]])
+    state, _ = trained('r', cwd=workplace, train_only='en2', stages=[[0.5, 0.5]])
     (first, second), _ = build_languages(['en', 'en'], ['en1', 'en2'], root=workplace / 'data')
     for name, weight in state['model'].items():
         if name in EMBEDDINGS:
@@ -135,26 +132,6 @@ def test_shared_rows_and_padding_are_nobodys_own(made_once):
     assert tables[1] - own == tables[0] & tables[1]
 
 
-def test_a_source_that_lacks_a_language_or_has_another_shape_is_refused(workplace):
-    trained(workplace, 'old', corpora=['en'], languages=['en'], stages=[[1]], max_steps=5)
-    settings = dict(train_only='fr', init_from='out/old', cwd=workplace)
-    three = dict(corpora=['en', 'en', 'fr'], languages=['en', 'en2', 'fr'], stages=[[0, 0, 1]])
-    refused(train('new', **settings, **three), 'out/old', 'en2', 'train_only')
-    two = dict(corpora=['en', 'fr'], languages=['en', 'fr'], stages=[[0, 1]])
-    refused(train('new', **settings, **two, n_embd=24), 'out/old')
-    refused(train('new', **settings | dict(init_from='out/nowhere'), **two), 'out/nowhere')
-
-
-# --- all of them ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    'config', ['loss_weights_90_10', 'aligned_start', 'add_language', 'reversed', 'shuffled_8']
-)
+@pytest.mark.parametrize('config', 'loss_weights_90_10 aligned_start reversed shuffled_8'.split())
 def test_the_config_of_each_intervention_is_listed_after_another(workplace, config):
-    (workplace / 'two.py').write_text(TINY_CONFIG + 'max_steps = 5\n')
-    more = []
-    if config == 'add_language':
-        trained(workplace, 'old', languages=['en1'], corpora=['en'], stages=[[1]], max_steps=5)
-        more = ['--init_from=out/old']
-    works('train', 'two.py', f'{REPO}/config/{config}.py', *more, cwd=workplace)
+    trained('r', REPO / f'config/{config}.py', cwd=workplace)
