@@ -31,7 +31,7 @@ import numpy as np
 from lib.bootstrap import interval
 from lib.files import write_json
 from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
-from lib.paper import paper_rows, read_csv
+from lib.paper import paper_rows
 from lib.plots import COLORS, log_ticks, picture
 from lib.runs import controls_of, group_of, is_monolingual, label_of, load_runs, trained
 from lib.tables import align, ppl_text, short, with_interval
@@ -216,12 +216,6 @@ def comparison(run, name, law, every, once, reread):
     if is_monolingual(run):
         row |= dict(teff=1.0, teff_interval=None)
     return row | dict(note='; '.join(notes))
-
-
-def load_paper_laws():
-    """{language: PowerLaw} of GPT small, from results/paper_laws.csv."""
-    rows = read_csv('paper_laws.csv')
-    return {row['language']: PowerLaw(*(float(row[key]) for key in 'abc')) for row in rows}
 
 
 # --- tables and files -----------------------------------------------------------------------------

@@ -24,10 +24,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from tqdm import tqdm
 
-from fit_scaling import MEASURES, cell, draw_law, load_paper_laws, load_scaling
+from fit_scaling import MEASURES, cell, draw_law, load_scaling
 from lib.files import write_file
-from lib.laws import UNIT
-from lib.paper import load_paper_runs, read_csv
+from lib.laws import FORM, UNIT
+from lib.paper import load_paper_runs, published_laws, read_csv
 from lib.plots import COLORS, GREY, MARKERS, draw_points, log_ticks, picture
 from lib.rows import caption, grouped, measured, named_groups, natural, runs_of, usual_of
 from lib.runs import LENGTH, RATES
@@ -275,7 +275,7 @@ class Page:
         self.progress.close()
         loader = FileSystemLoader(Path(__file__).resolve().parent / 'lib')
         pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        values |= dict(measures=MEASURES, cell=cell, ppl_text=ppl_text, short=short)
+        values |= dict(measures=MEASURES, form=FORM, cell=cell, ppl_text=ppl_text, short=short)
         values |= dict(b64encode=base64.b64encode, log=math.log, time=time, verdict=verdict)
         text = pages.get_template(self.path.name).render(vars(self) | values)
         write_file(self.path, lambda file: file.write(text.encode()))
@@ -315,13 +315,12 @@ def published(runs):
 
 def paper_laws():
     """The paper's laws as scaling.json has ours."""
-    for row in read_csv('paper_laws.csv'):
-        language, fractions = row['language'], list(map(float, row['fitted_fractions'].split()))
+    for language, (law, fractions) in published_laws().items():
         runs = [run['languages'][0] for run in load_paper_runs() if run['kinds'] == [language]]
-        law = dict(label=f'{language} in the paper, GPT small', runs=runs)
-        law |= dict(tokens=[run['tokens_seen'] for run in runs], ppl=[run['ppl'] for run in runs])
+        found = dict(label=f'{language} in the paper, GPT small', runs=runs)
+        found |= dict(tokens=[run['tokens_seen'] for run in runs], ppl=[run['ppl'] for run in runs])
         tokens = UNIT * np.geomspace(min(fractions), max(fractions))
-        yield law | dict(curve=dict(tokens=tokens, ppl=load_paper_laws()[language].ppl(tokens)))
+        yield found | dict(curve=dict(tokens=tokens, ppl=law(tokens)))
 
 
 def write_paper(folder, laws, rows):

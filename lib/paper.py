@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.laws import UNIT
 from lib.rows import ratio_of
 from lib.runs import DEFAULTS, FREE, SEED, comparable, differing
 
@@ -46,6 +47,18 @@ def paper_run(row):
     run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), tokens=int(row['tokens']))
     run |= dict(languages=languages, share=share, ratio=ratio_of(stages))
     return run | dict(command=f'python train.py {row["config"]}')
+
+
+def published_laws():
+    """The laws of GPT small: {language: (function tokens -> perplexity, the fitted fractions of
+    UNIT)}. They are laws in 1/PPL, whatever form lib/laws.py has."""
+    found = {}
+    for row in read_csv('paper_laws.csv'):
+        a, b, c = (float(row[key]) for key in 'abc')
+        fractions = [float(fraction) for fraction in row['fitted_fractions'].split()]
+        law = functools.partial(lambda t, a, b, c: 1 / (c - a * (t / UNIT) ** -b), a=a, b=b, c=c)
+        found[row['language']] = law, fractions
+    return found
 
 
 def kind_of(name, corpus):

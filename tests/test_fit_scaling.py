@@ -11,9 +11,10 @@ import pytest
 from conftest import SMALL, in_process, refused, write_run
 
 import fit_scaling
-from fit_scaling import analyse, load_paper_laws, measure
+from fit_scaling import analyse, measure
+from lib import laws
 from lib.laws import UNIT, Interpolation, PowerLaw, fit, law_of
-from lib.paper import kind_of, load_paper_runs, paper_rows
+from lib.paper import kind_of, load_paper_runs, paper_rows, published_laws
 from lib.runs import load_runs
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
@@ -58,14 +59,23 @@ def test_tokens_and_ppl_are_inverse_and_infinite_beyond_the_law():
 
 
 def test_every_teff_of_the_paper_follows_from_its_perplexity():
-    laws, compared = load_paper_laws(), 0
+    known, compared = dict(en=EN, fr=FR), 0
     for published in load_paper_runs():
         digits = 1e-2 if published['name'] in ('Table 3 row 19', 'Table 3 row 20') else 1e-4
         for language in published['languages'] if len(published['kinds']) > 1 else ():
-            teff = laws[language['kind']].tokens(language['ppl']) / language['tokens_seen']
+            teff = known[language['kind']].tokens(language['ppl']) / language['tokens_seen']
             assert teff == pytest.approx(language['teff'], abs=digits)
             compared += 1
     assert compared == 56
+
+
+def test_the_laws_of_the_paper_keep_their_form_when_ours_is_edited(monkeypatch):
+    tokens = np.array([0.1, 1, 3]) * UNIT
+    expected = dict(en=EN.ppl(tokens), fr=FR.ppl(tokens))
+    monkeypatch.setattr(laws, 'to_ppl', np.exp)
+    assert EN.ppl(tokens) != pytest.approx(expected['en'])
+    for language, (law, fractions) in published_laws().items():
+        assert law(tokens) == pytest.approx(expected[language]) and len(fractions) > 3
 
 
 # --- laws of runs, and their intervals ------------------------------------------------------------
