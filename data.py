@@ -91,7 +91,7 @@ def position_hash(positions):
 # The orders of a text: languages of the same tokens with another structure (K et al. 2020,
 # Deshpande et al. 2022). An entry says in which order the K tokens of a window are read: offsets
 # (K,), or (W, K) for windows that begin at the positions `starts` (W,). A language names the order
-# with a number for K; without _K the whole text is one window.
+# with a number for K; without _K the whole text is one window, wherever the text is cut.
 ORDERS = {
     '': lambda starts, K: np.arange(K),
     'reversed': lambda starts, K: np.arange(K)[::-1],
@@ -113,15 +113,15 @@ class Language:
     @property
     def window(self):
         """Window size K of the order in tokens, 1 without windows."""
-        return int(self.order.partition('_')[2] or 1)
+        return int(re.search(r'_(\d+)$|$', self.order)[1] or 1)
 
     def positions(self, length, start=0):
         """Position in a text of `length` tokens of each token that is read: (length,) int64.
 
         start: where this text begins in a longer one, at a whole window; its end may cut one."""
-        size = self.window if '_' in self.order else max(1, length)
+        size = self.window if self.window > 1 else max(1, length)
         starts = np.arange(0, length, size)
-        offsets = ORDERS[re.sub(r'\d+', 'K', self.order)](start + starts, size)
+        offsets = ORDERS[re.sub(r'_\d+$', '_K', self.order)](start + starts, size)
         positions = (starts[:, None] + offsets).ravel()
         return positions[positions < length]
 
@@ -175,6 +175,9 @@ def build_languages(
             rows += len(cloned)
         table[PAD] = PAD
         languages.append(Language(name, opened[corpus], table.astype(np.int32), order))
+        every = np.arange(2 * languages[-1].window)
+        once = np.array_equal(np.sort(languages[-1].positions(len(every))), every)
+        require(once, f'the order {order} does not read each token once')
     return languages, rows
 
 

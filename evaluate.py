@@ -168,14 +168,10 @@ def perplexities(model, languages, **how):
     return {language.name: perplexity(model, language, **how) for language in languages}
 
 
-COLUMNS = {  # title: key of a score, its format
-    'PPL': ('ppl', '.2f'),
-    '± s.e.': ('ppl_se', '.2f'),
-    'bits/byte': ('bits_per_byte', '.3f'),
-    'nats/token': ('loss', '.4f'),
-    'scored tokens': ('scored_tokens', ','),
-    'documents': ('documents', ','),
-}
+# title of a column: key of the score, its format
+COLUMNS = {'PPL': ('ppl', '.2f'), '± s.e.': ('ppl_se', '.2f')}
+COLUMNS |= {'bits/byte': ('bits_per_byte', '.3f'), 'nats/token': ('loss', '.4f')}
+COLUMNS |= {'scored tokens': ('scored_tokens', ','), 'documents': ('documents', ',')}
 
 
 def table(scores):

@@ -266,14 +266,15 @@ class Queue:
 def write_samples(folder, names):
     """Two samples in each language that a mixture saw, for the report: folder/RUN/samples.txt. They
     continue the language's test text: without a prompt, all languages of an anchored vocabulary
-    give the same text."""
+    give the same text. A language in another order has none."""
     about = defaults_of(sample.__file__) | dict(num_samples=2, max_new_tokens=60)
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
+        settings = results['settings']
+        order = dict(zip(settings['languages'], settings['orders']))
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
-            for language in runs.trained(results):
-                corpus = results['languages'][language]['corpus']
-                corpus = Corpus(corpus, results['settings']['data_dir'])
+            for language in (one for one in runs.trained(results) if not order.get(one)):
+                corpus = Corpus(results['languages'][language]['corpus'], settings['data_dir'])
                 first = corpus.test[: min(8, results['model']['block_size'] // 2)].tolist()
                 text = corpus.load_tokenizer().decode(first).replace('\ufffd', '')  # half a letter
                 vars(sample).update(about, out_dir=str(folder / name), language=language)

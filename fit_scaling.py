@@ -358,7 +358,7 @@ def scale(folder):
 
 
 def draw_laws(laws, file):
-    """Figure 5: the monolingual runs and the laws of each text; returns whether there are any."""
+    """Figure 5: the monolingual runs and the laws of each text."""
     texts = {}
     for law in laws:
         if law['runs']:
@@ -374,7 +374,6 @@ def draw_laws(laws, file):
                 log_ticks(ax.yaxis)
             for ax in axes.flat[len(texts) :]:
                 ax.axis('off')
-    return bool(texts)
 
 
 def draw_law(axes, law, color):

@@ -24,7 +24,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from lib.configurator import ConfigError, require, run, settings_of
+from lib.configurator import ConfigError, defaults_of, require, run, settings_of
 
 import numpy as np
 from tqdm import tqdm
@@ -186,8 +186,10 @@ def main():
         try:
             if folder.exists():
                 about = Corpus(corpus, data_dir).info
-                made = {name: about['settings'].get(name) for name in settings}
-                others = [f'{name}={made[name]!r}' for name in made if made[name] != settings[name]]
+                made = defaults_of(__file__) | about['settings']
+                others = [
+                    f'{name}={made[name]!r}' for name in settings if made[name] != settings[name]
+                ]
                 advice = f'({", ".join(others)}); choose another --corpus or delete it'
                 require(not others, f'{folder} was made with other settings {advice}')
                 print(f'{folder} already exists; delete it to rebuild it')

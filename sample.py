@@ -72,6 +72,8 @@ def main():
     names, T = [lang.name for lang in languages], model.config.block_size
     require(language in ('', *names), f'language={language!r} is none of {", ".join(names)}')
     first = names.index(language or names[0])
+    order = languages[first].order
+    require(not order, f'{names[first]} is written in the order {order!r}: no prompt continues it')
     tokenizers = [lang.corpus.load_tokenizer() for lang in languages]
     tokens = tokenizers[first].encode(prompt.strip())
     warn_of_foreign('the prompt', tokenizers[first].count_foreign(tokens), len(tokens))

@@ -150,12 +150,14 @@ class Training:
         self.signals, self.version = machine.Signals(), machine.code_version()
         self.compute_dtype = machine.pick_dtype(dtype, processes.device)
         self.context = machine.autocast(processes.device, self.compute_dtype)
-        state = last_checkpoint(out)
+        self.source, state = out, last_checkpoint(out)
         if state:
             runs.refuse_other_settings(state['settings'], settings, out)
         elif init_from and not train_only:
-            state = branch_point(settings)
+            self.source, state = init_from, branch_point(settings)
             self.say(f'branches off {init_from} at step {state["step"]}')
+        if state and state.get('version', self.version) != self.version:
+            self.version = self.version[0], True  # the code of this run is not that of one commit
         self.open_languages(state)
         self.open_model(state)
         self.open_optimizer(state)
@@ -185,7 +187,7 @@ class Training:
         torch.manual_seed(seed)
         self.model = GPT(self.config)
         if state:
-            load_state(self.model, state['model'], f'the model in {self.out}')
+            load_state(self.model, state['model'], f'the model in {self.source}')
         elif not only:
             self.intervene()
         self.model.to(place)
@@ -226,7 +228,7 @@ class Training:
         self.step, self.elapsed = (state['step'], state['wall_time_s']) if state else (0, 0.0)
         if 0 < self.step < self.steps:
             for name, part in (('optimizer', self.optimizer), ('scaler', self.scaler)):
-                load_state(part, state[name], f'the {name} in {self.out}')
+                load_state(part, state[name], f'the {name} in {self.source}')
         # resume with the checkpoint's micro-batch size: another one rounds differently
         self.micro = micro_batch_size or (state['micro_batch_size'] if state else 0)
         if not self.micro:
@@ -241,6 +243,7 @@ class Training:
         state = dict(step=self.step, settings=self.settings, wall_time_s=self.wall_time())
         state |= dict(model=self.model.state_dict(), model_config=vars(self.config))
         state |= dict(micro_batch_size=self.micro, corpora=corpora_identity(self.trained))
+        state |= dict(version=self.version)
         ends = self.step == self.steps
         if not ends or self.step in keep_checkpoints:
             state |= dict(optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict())

@@ -63,9 +63,12 @@ def load_state(part, state, what):
     other weights, or as the state of an optimiser with other settings."""
     own, stored = (either.get('param_groups', []) for either in (part.state_dict(), state))
     free = dict(lr=0, fused=0)  # follow the schedule and the device
-    same = [(b | free).items() <= (a | free).items() for a, b in zip(own, stored)]
+    pairs = [(a | free, b | free) for a, b in zip(own, stored)]
+    other = {key for a, b in pairs for key in b if a.get(key, ...) != b[key]}
+    other |= {'param_groups'} if len(own) != len(stored) else set()
     try:
-        require(len(own) == len(stored) and all(same), f'{what} has other settings than this code')
+        names = ', '.join(sorted(other))
+        require(not other, f'{what} has other settings than this code: {names}')
         part.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(f'{what} does not fit this code: {str(error)[:200]!r}') from None

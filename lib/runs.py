@@ -172,6 +172,8 @@ def pool(members):
             values = [result.get(key) for result in results]
             if any(isinstance(value, (int, float)) for value in values):
                 means[key] = None if None in values else float(np.mean(values))
+            elif isinstance(values[0], list) and any(value != values[0] for value in values):
+                means[key] = None  # no list is that of the first seed alone
         means |= dict(ppl=float(np.exp(np.mean(log_ppl))), log_ppl=log_ppl)
         languages[name] = first | means
     seeds = [seed for member in members for seed in member['seeds']]

@@ -129,11 +129,12 @@ def loss_gradients(model, tokens):
 def gradient_similarity(model, tokens_1, tokens_2):
     """Cosine of the gradients of two sequences' losses, {parameter: float} (Appendix F).
 
-    The key bias gets 0: it shifts all scores of a query, which the softmax cancels, so its gradient
-    is 0 but for rounding."""
+    A gradient that is 0 but for rounding has the cosine 0. That of the key bias is: it shifts all
+    scores of a query, which the softmax cancels."""
     first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
+    rounding = 1e-6 * max(gradient.norm() for gradient in first.values())
     cosines = dict.fromkeys(first, 0.0)
-    for name in (name for name in first if not name.endswith('attn.k.bias')):
+    for name in (name for name in first if first[name].norm() > rounding):
         x, y = first[name].flatten(), second[name].flatten()
         cosines[name] = F.cosine_similarity(x, y, 0, 1e-15).item()
     return cosines

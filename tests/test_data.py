@@ -8,7 +8,7 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 
-from data import Corpus, Language, LanguageMix, build_languages, monolingual
+from data import ORDERS, Corpus, Language, LanguageMix, build_languages, monolingual
 
 VOCAB = 500  # pieces of each of the corpora en and fr
 
@@ -92,6 +92,15 @@ SENSELESS = [
 ]
 BAD_ORDERS = 'shuffled_1', 'shuffled_K', 'reversed_4', 3
 SENSELESS += [('orders', 'en en', 'a b', dict(orders=['', order])) for order in BAD_ORDERS]
+
+
+def test_an_order_may_have_any_name_and_must_read_each_token_once(made_once, monkeypatch):
+    monkeypatch.setitem(ORDERS, 'odd_even_K', lambda starts, K: np.arange(K) ^ 1)
+    monkeypatch.setitem(ORDERS, 'half', lambda starts, K: np.arange(K) // 2)
+    [_, language] = ordered(made_once, '', 'odd_even_4')
+    assert language.ids(np.arange(6)).tolist() == language.table[[1, 0, 3, 2, 5, 4]].tolist()
+    with pytest.raises(ConfigError, match='half'):
+        ordered(made_once, '', 'half')
 
 
 @pytest.mark.parametrize('word, corpora, names, settings', SENSELESS)

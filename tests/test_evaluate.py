@@ -104,9 +104,6 @@ def test_flops_are_six_a_parameter_and_the_attention():
     assert model.config.flops_per_token() == 6 * (matrices - read_only) + attention
 
 
-# --- opening a run --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     'args, word',
     [

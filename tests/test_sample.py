@@ -60,6 +60,7 @@ def test_a_shared_row_counts_as_the_language_that_is_spoken(workplace):
 
 def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
     new_run(workplace, 'r')  # not trained: it draws tokens of both languages
+    new_run(workplace, 'o', orders=['', 'reversed'])
     texts, arguments = [], ['--out_dir=out/r', '--num_samples=2', '--max_new_tokens=70']
     arguments += ['--top_k=0', '--language=en2', '--prompt=Papa']
     for seed in (0, 0, 1):
@@ -78,5 +79,6 @@ def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
         ('out_dir', '--out_dir='),
         ('temperature', '--temperature=-1'),
         ('num_samples', '--num_samples=0'),
+        ('reversed', '--out_dir=out/o', '--language=en2'),
     ):
         refused(in_process('sample', '--out_dir=out/r', *arguments, cwd=workplace), name)

@@ -234,6 +234,14 @@ def test_results_name_the_code_and_what_was_seen_and_agree_with_evaluate(workpla
             assert score['ppl'] < 450 and f'{score["ppl"]:.2f}' in done.stdout
 
 
+def test_a_run_that_two_commits_trained_is_of_edited_code(workplace, monkeypatch):
+    for commit, *args in (('a', '--keep_checkpoints=[8]'), ('b', '--init_from=out/a')):
+        monkeypatch.setattr(machine, 'code_version', lambda commit=commit: (commit, False))
+        args += '--lr_schedule=wsd', f'--max_steps={dict(a=20, b=10)[commit]}'
+        found = results(finished(commit, *args, cwd=workplace))
+        assert (found['commit'], found['dirty']) == (commit, commit == 'b')
+
+
 def test_the_version_of_the_code_is_its_commit_or_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, '__file__', str(tmp_path / 'machine.py'))
     assert machine.code_version() == (None, None)
