@@ -32,7 +32,7 @@ from lib.plots import COLORS, GREY, MARKERS, draw_points, log_ticks, picture
 from lib.rows import caption, grouped, measured, named_groups, natural, runs_of, usual_of
 from lib.runs import LENGTH, RATES
 from lib.tables import ppl_text, short
-from lib.tasks import mean_over_tasks
+from lib.tasks import TASKS, mean_over_tasks
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
 paper = False  # write the page of the paper's tables and figures instead
@@ -222,7 +222,7 @@ def draw_glue(page, runs):
                 mean = mean_over_tasks(tasks.values(), row['language'])
                 row |= dict(accuracy=mean['mean'], accuracy_interval=mean['interval'])
                 row['majority'] = mean['majority']
-                if row['paper_rows'] and run.share in paper:
+                if row['paper_rows'] and run.share in paper and tasks.keys() == TASKS.keys():
                     row['paper_accuracy'] = float(paper[run.share][i])
             about = f'fine-tuned in {results["train_language"]}, mean of {", ".join(sorted(tasks))}'
             tuned.setdefault(about, []).append(run)
