@@ -1,7 +1,7 @@
 # `make` lists the targets. Requires Python and make: each target sets up a virtual environment.
 PYTHON ?= python3
 BIN = .venv/bin
-DEMO = config/laptop.py --ratios=[90_10] --seeds=2 --rates=[1.0] --budgets=8 --out=out/demo
+DEMO = config/laptop.py --ratios=[90_10,50_50] --seeds=2 --rates=[1.0] --budgets=8 --out=out/demo
 
 .PHONY: help demo lab night table1 test clean
 

@@ -63,10 +63,10 @@ ROUNDS = 2  # of added budgets
 
 
 def rank(one):
-    """The most important jobs first: by seed, then mixture, control, law, re-reading, rates."""
+    """The most important jobs first: by seed; mixtures and controls, laws, re-reading, rates."""
     _, _, seed = one.name.partition('-seed_')
-    marks = '-rate_', '-x', 'law_', '-only_'
-    return int(seed or 0), 4 - next((i for i, mark in enumerate(marks) if mark in one.name), 4)
+    marks = '-rate_', '-x', 'law_'
+    return int(seed or 0), 3 - next((i for i, mark in enumerate(marks) if mark in one.name), 3)
 
 
 class Experiment:
