@@ -6,7 +6,7 @@ DEMO = config/laptop.py --ratios=[90_10,50_50] --seeds=2 --rates=[1.0] --budgets
 .PHONY: help demo lab night table1 test clean
 
 help:
-	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (7 to 13 minutes)'
+	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (6 to 12 minutes)'
 	@echo 'make lab     the runs of FINDINGS.md that are not finished yet (days of two cores; resumes)'
 	@echo 'make night   the question at four sizes of model, on one GPU (45 minutes of an H100)'
 	@echo 'make table1  the rows of Table 1 of the paper at full size, with controls (weeks of a GPU)'
