@@ -270,7 +270,7 @@ def write_samples(folder, names):
     about = defaults_of(sample.__file__) | dict(num_samples=2, max_new_tokens=60)
     for name in (name for name in names if (folder / name / 'results.json').exists()):
         results = json.loads((folder / name / 'results.json').read_text())
-        settings = results['settings']
+        settings = runs.full_settings(results['settings'])
         order = dict(zip(settings['languages'], settings['orders']))
         with (folder / name / 'samples.txt').open('w') as file, contextlib.redirect_stdout(file):
             for language in (one for one in runs.trained(results) if not order.get(one)):
