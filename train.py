@@ -244,10 +244,10 @@ class Training:
         state |= dict(model=self.model.state_dict(), model_config=vars(self.config))
         state |= dict(micro_batch_size=self.micro, corpora=corpora_identity(self.trained))
         state |= dict(version=self.version)
-        ends = self.step == self.steps
-        if not ends or self.step in keep_checkpoints:
+        unfinished = self.step < self.steps
+        if unfinished or self.step in keep_checkpoints:
             state |= dict(optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict())
-        save_checkpoint(self.out, state, keep_checkpoints, spare=0 if ends else 1)
+        save_checkpoint(self.out, state, keep_checkpoints, spare=int(unfinished))
 
     def wall_time(self):
         return self.elapsed + time.perf_counter() - self.started

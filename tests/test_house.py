@@ -12,15 +12,7 @@ from conftest import REPO, TINY, refused, script
 from lib import runs
 
 FILES = sorted([*REPO.glob('*.py'), *REPO.glob('lib/*.py'), *REPO.glob('lab/*.py')])
-OPTIONAL = {
-    'backports',
-    'datasets',
-    'gensim',
-    'huggingface_hub',
-    'pyarrow',
-    'safetensors',
-    'tokenizers',
-}
+OPTIONAL = set('backports datasets gensim huggingface_hub pyarrow safetensors tokenizers'.split())
 OPTIONAL |= {'transformers', 'wandb'}
 ROOMS = ['lib', 'top level', 'lab']  # a room may import from itself and those before it
 
