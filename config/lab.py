@@ -1,6 +1,5 @@
 # The lab, the set-up of FINDINGS.md: two clones of English novels at 90/10 in a GPT of 1.6M
-# parameters on 4.1M tokens, six minutes on one CPU core. It is the smallest in which a clone was
-# seen to gain from the other one beyond what more steps give (LOG.md).
+# parameters on 4.1M tokens, six minutes on one CPU core that multiplies bfloat16.
 # Its corpora are made by lab.py, or as the last section of config/README.md says.
 # Every run has the same wsd schedule: one long run of one language, branched, gives the law.
 corpora = ['novels_en', 'novels_en']
