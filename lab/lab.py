@@ -41,7 +41,7 @@ TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in rang
 # steps of the runs of a law
 LENGTHS = (100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000)
 SHORTER, LONGER = (100, 150, 200, 300, 500, 800, 1200), (150, 300, 600, 1000, 1800, 3000)
-DENSE = (*range(100, 601, 50), 650, 720, 800, 900, 1000, 1200)
+DENSE = (200, 300, 400, 500, 600, 700, 900)
 PAST_FROM = 1_330_000  # tokens from which the lab's model follows a power law
 PAST = (800, 1200, 1600, 2250, 3100, 4250, 5900, 8050, 13000)  # past the phase transition
 FLOAT32 = ('--dtype=float32', '--eval_interval=500', '--checkpoint_interval=500')

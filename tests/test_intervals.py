@@ -108,6 +108,7 @@ CELLS = {  # budgets, places of mixture and control, seeds
     '3 budgets, three seeds': (THREE, None, 3),
     'past the drop, 4 budgets': (PAST[[1, 3, 5, 8]], None, 3),
     'past the drop, 5 budgets': (PAST[[1, 3, 5, 7, 8]], None, 3),
+    'past the drop, 5 budgets, no replicates': (PAST[[1, 2, 4, 6, 8]], None, 1, SINGLE),
     'past the drop, 6 budgets, no replicates': (PAST[[0, 2, 4, 6, 7, 8]], None, 1, SINGLE),
     'past the drop, 9 budgets': (PAST, None, 3),
     'past the drop, 9 budgets, two trunks': (PAST, None, 3, dict(trunks=2)),
