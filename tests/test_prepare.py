@@ -168,6 +168,7 @@ class Letters(Tokenizer):
 
 def test_another_tokeniser_is_another_class(here, monkeypatch):
     monkeypatch.setattr(prepare, 'Tokenizer', Letters)
+    monkeypatch.setattr(prepare, 'open_tokenizer', Letters)
     text = write_documents(here / 'text', 9, length=50)
     made('--source=text', '--vocab_size=40')
     tokens = np.concatenate([np.fromfile(here / f'data/x/{p}.bin', np.uint16) for p in PARTS])
