@@ -220,12 +220,15 @@ class Processes:
 
 class Signals:
     """Context that remembers SIGTERM or Ctrl-C in `number` until the run can stop; a second one
-    ends the process at once."""
+    ends the process at once. A signal that the process ignores stays ignored."""
 
     number = 0
 
     def __enter__(self):
-        self.before = {n: signal.signal(n, self.remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        known = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        self.before = {n: known[n] for n in known if known[n] != signal.SIG_IGN}
+        for number in self.before:
+            signal.signal(number, self.remember)
 
     def __exit__(self, *error):
         for number, handler in self.before.items():

@@ -56,9 +56,12 @@ def published_laws():
     for row in read_csv('paper_laws.csv'):
         a, b, c = (float(row[key]) for key in 'abc')
         fractions = [float(fraction) for fraction in row['fitted_fractions'].split()]
-        law = functools.partial(lambda t, a, b, c: 1 / (c - a * (t / UNIT) ** -b), a=a, b=b, c=c)
-        found[row['language']] = law, fractions
+        found[row['language']] = functools.partial(law_ppl, a, b, c), fractions
     return found
+
+
+def law_ppl(a, b, c, tokens):
+    return 1 / (c - a * (tokens / UNIT) ** -b)
 
 
 def kind_of(name, corpus):

@@ -134,9 +134,10 @@ def gradient_similarity(model, tokens_1, tokens_2):
     first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
     rounding = 1e-6 * max(gradient.norm() for gradient in first.values())
     cosines = dict.fromkeys(first, 0.0)
-    for name in (name for name in first if first[name].norm() > rounding):
+    for name in first:
         x, y = first[name].flatten(), second[name].flatten()
-        cosines[name] = F.cosine_similarity(x, y, 0, 1e-15).item()
+        if min(x.norm(), y.norm()) > rounding:
+            cosines[name] = F.cosine_similarity(x, y, 0, 1e-15).item()
     return cosines
 
 
