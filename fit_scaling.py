@@ -357,13 +357,17 @@ def scale(folder):
     return entries, rows
 
 
+def by_text(laws):
+    """The laws of scaling.json that have runs: {text that they are measured on: laws}."""
+    texts = {}
+    for law in (law for law in laws if law['runs']):
+        texts.setdefault(law['label'].partition(', ')[0], []).append(law)
+    return texts
+
+
 def draw_laws(laws, file):
     """Figure 5: the monolingual runs and the laws of each text."""
-    texts = {}
-    for law in laws:
-        if law['runs']:
-            texts.setdefault(law['label'].partition(', ')[0], []).append(law)
-    if texts:
+    if texts := by_text(laws):
         grid = dict(nrows=-(-len(texts) // 2), ncols=min(2, len(texts)))
         with picture(file, '', (5.2 * grid['ncols'], 4 * grid['nrows']), **grid) as axes:
             for ax, (text, members) in zip(axes.flat, texts.items()):

@@ -24,7 +24,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from tqdm import tqdm
 
-from fit_scaling import MEASURES, cell, draw_law, load_scaling
+from fit_scaling import MEASURES, by_text, cell, draw_law, load_scaling
 from lib.files import write_file
 from lib.laws import FORM, UNIT
 from lib.paper import load_paper_runs, published_laws, read_csv
@@ -234,10 +234,7 @@ def draw_glue(page, runs):
 
 def draw_texts(page, kind, laws):
     """Figure 5 for each text: its monolingual runs, and the laws within their budgets."""
-    texts = {}
-    for law in laws:
-        texts.setdefault(law['label'].partition(', ')[0], []).append(law)
-    for text, members in texts.items():
+    for text, members in by_text(laws).items():
         with page.panel(kind, text, 'tokens', 'perplexity') as axes:
             for color, law in zip(itertools.cycle(COLORS), members):
                 draw_law(axes, law, color)
@@ -290,7 +287,7 @@ def write(folder, laws, rows):
         draw_view(page, mixes, view)
     draw_training(page, mixes)
     draw_glue(page, runs)
-    draw_texts(page, 'laws', [law for law in laws if law['runs']])
+    draw_texts(page, 'laws', laws)
     matrices = []
     known = [run for run in mixes if any(row['transfer'] or row['gain'] for row in run.rows)]
     for group in grouped(known, {'corpora', 'languages', 'orders', 'stages'}):
