@@ -24,9 +24,6 @@ EN = PowerLaw(0.0386839, 0.20725333, 0.08406525)
 FR = PowerLaw(0.05686383, 0.19327436, 0.11919068)
 
 
-# --- the form of the law and its fit --------------------------------------------------------------
-
-
 @pytest.mark.parametrize('fractions', [FOUR, SIXTEEN])
 def test_laws_are_recovered_from_their_own_points(fractions):
     others = PowerLaw(0.004, 0.8, 0.05), PowerLaw(0.0001, 2, 0.05), PowerLaw(0.3, 0.03, 0.36)
@@ -502,9 +499,6 @@ def test_least_tokens_is_proposed_where_it_leaves_a_power_law(tmp_path, monkeypa
     assert isinstance(law.curve, PowerLaw) and law.misfit < 0.01 and law.holds_from == 0
     assert 5 <= rows['mix', 'en2']['budgets'] == len(law.runs) < len(budgets)
     assert rows['mono_books_en_0', 'en']['teff'] == 1  # still a row
-
-
-# --- the paper's runs -----------------------------------------------------------------------------
 
 
 def test_runs_of_the_paper_are_recognised_by_their_setup(tmp_path):

@@ -194,6 +194,13 @@ def test_only_a_folder_that_another_process_holds_is_refused(workplace, monkeypa
     assert done.returncode == 0 and 'no locks here' in done.stderr
 
 
+def test_a_signal_that_a_process_ignores_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with machine.Signals():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    signal.signal(signal.SIGINT, before)
+
+
 # --- a finished run -------------------------------------------------------------------------------
 
 
