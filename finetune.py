@@ -154,7 +154,7 @@ def fine_tune(gpt, name, train, dev, language, tested, seed, place, compute_dtyp
     (tokens, classes), (dev_tokens, truth), curve = train, dev, []
     torch.manual_seed(seed)
     context, model = autocast(place, compute_dtype), classifier(gpt, len(TASKS[name].labels))
-    optimizer = make_optimizer(model.to(place).parameters(), learning_rate)
+    optimizer = make_optimizer(model.to(place), learning_rate)
     scaler = torch.amp.GradScaler(place.type, enabled=compute_dtype == torch.float16)
     batches = batches_of(np.array([*map(len, tokens)]), max_epochs, np.random.default_rng(seed))
     total = max_epochs * math.ceil(len(tokens) / batch_size)

@@ -247,8 +247,8 @@ class GPT(nn.Module):
         return (loss, losses.view(targets.shape)) if per_token else loss
 
 
-def make_optimizer(parameters, learning_rate):
+def make_optimizer(model, learning_rate):
     """The optimiser of the parameters that are trained: Adam without weight decay (Section 3)."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = trained[0].device.type in ('cpu', 'cuda')
     return torch.optim.Adam(trained, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)

@@ -33,7 +33,7 @@ from data import Corpus, fingerprint
 from lib.files import lock, write_json
 from lib.formats import in_words
 from lib.sources import documents
-from lib.tokenizer import DOCUMENT_END, Tokenizer, open_tokenizer, warn_of_foreign
+from lib.tokenizer import DOCUMENT_END, open_tokenizer, train_tokenizer, warn_of_foreign
 
 corpus = 'docs'  # name of the corpus: it is made in data_dir/NAME
 data_dir = 'data'  # folder of the corpora
@@ -138,7 +138,7 @@ def make(folder, settings):
             else:
                 print(f'training a tokeniser of {vocab_size:,} pieces')
                 learnt = (t for place, t in enumerate(first) if part_of(place, t) == 'train')
-                model.write_bytes(Tokenizer.train(learnt, vocab_size))
+                model.write_bytes(train_tokenizer(learnt, vocab_size))
         except ConfigError as error:  # what has arrived may be too little
             raise ConfigError(notes.get('incomplete', str(error))) from None
         shards = write_shards(itertools.chain(first, texts), part_of, folder)

@@ -220,7 +220,7 @@ class Training:
 
     def open_optimizer(self, state):
         """The optimiser, the scaler of gradients, the micro-batch size, and the step reached."""
-        self.optimizer = make_optimizer(self.model.parameters(), learning_rate)
+        self.optimizer = make_optimizer(self.model, learning_rate)
         # the rate of each group relative to that of the schedule
         self.rates = [group['lr'] / learning_rate for group in self.optimizer.param_groups]
         half = self.compute_dtype == torch.float16

@@ -33,7 +33,7 @@ def main():
     compute_dtype = machine.pick_dtype(dtype, place)
     config = GPTConfig(**SIZES[size], block_size=block_size, vocab_size=vocab_size)
     model = GPT(config).to(place)
-    optimizer = make_optimizer(model.parameters(), 1e-4)
+    optimizer = make_optimizer(model, 1e-4)
     trained = torch.compile(model) if compile and machine.can_compile(place) else model
     tokens = torch.randint(1, vocab_size, (micro_batch_size, block_size + 1), device=place)
 

@@ -1,7 +1,7 @@
 """The tokeniser of a corpus: text to token ids and back.
 
 The other scripts know the members of the class Tokenizer alone. Another kind is another class with
-these members, which `open_tokenizer` chooses and prepare.py trains.
+these members, which `open_tokenizer` chooses and `train_tokenizer` trains.
 """
 
 import functools
@@ -96,36 +96,36 @@ class Tokenizer:
         """How many tokens of a text (N,) are byte pieces or unknown, without white space."""
         return int(self._foreign[tokens].sum())
 
-    @staticmethod
-    def train(texts, size):
-        """Bytes of a new BPE model of `size` pieces, as the paper trains its own.
-
-        Nothing is normalised, and a character without a piece falls back to bytes, so decoding
-        restores the text; only U+2581 comes back as a space. Raises ConfigError when the text
-        does not support that many pieces."""
-        lines = (line for text in texts for line in text.splitlines())
-        parts = (line[i : i + PART] for line in lines for i in range(0, len(line), PART))
-        options = dict(model_type='bpe', vocab_size=size, byte_fallback=True, minloglevel=2)
-        options |= dict(normalization_rule_name='identity', remove_extra_whitespaces=False)
-        options |= dict(pad_id=PAD, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
-        # The model stores its number of threads: the same number on all machines, the same file.
-        options |= dict(max_sentence_length=16000, num_threads=16)
-        model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
-        try:
-            train(sentence_iterator=parts, model_writer=model, **options)
-        except (RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            if most := re.search(r'value <= (\d+)', str(error)):
-                reason = f'this text supports at most --vocab_size={most[1]}'
-            elif least := re.search(r'\d+ vs (\d+)', str(error)):
-                reason = f'its characters and bytes need at least --vocab_size={least[1]}'
-            raise ConfigError(f'no tokeniser of {size:,} pieces can be trained: {reason}') from None
-        return model.getvalue()
-
 
 def open_tokenizer(path):
     """The tokeniser of a file. Raises ConfigError."""
     return Tokenizer(path)
+
+
+def train_tokenizer(texts, size):
+    """Bytes of a new BPE model of `size` pieces, as the paper trains its own.
+
+    Nothing is normalised, and a character without a piece falls back to bytes, so decoding
+    restores the text; only U+2581 comes back as a space. Raises ConfigError when the text
+    does not support that many pieces."""
+    lines = (line for text in texts for line in text.splitlines())
+    parts = (line[i : i + PART] for line in lines for i in range(0, len(line), PART))
+    options = dict(model_type='bpe', vocab_size=size, byte_fallback=True, minloglevel=2)
+    options |= dict(normalization_rule_name='identity', remove_extra_whitespaces=False)
+    options |= dict(pad_id=PAD, unk_id=UNKNOWN, eos_id=DOCUMENT_END, bos_id=-1, eos_piece='<D>')
+    # The model stores its number of threads: the same number on all machines, the same file.
+    options |= dict(max_sentence_length=16000, num_threads=16)
+    model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
+    try:
+        train(sentence_iterator=parts, model_writer=model, **options)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        if most := re.search(r'value <= (\d+)', str(error)):
+            reason = f'this text supports at most --vocab_size={most[1]}'
+        elif least := re.search(r'\d+ vs (\d+)', str(error)):
+            reason = f'its characters and bytes need at least --vocab_size={least[1]}'
+        raise ConfigError(f'no tokeniser of {size:,} pieces can be trained: {reason}') from None
+    return model.getvalue()
 
 
 def _parts(text, size):

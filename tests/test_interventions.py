@@ -108,8 +108,8 @@ def test_a_language_added_to_a_run_changes_its_own_embeddings_alone(workplace):
 
 
 def test_frozen_rows_stay_whatever_the_optimiser_does(workplace, training_of, monkeypatch):
-    def with_decay(parameters, rate):
-        trained = [p for p in parameters if p.requires_grad]
+    def with_decay(model, rate):
+        trained = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=0.1)
 
     monkeypatch.setattr('train.make_optimizer', with_decay)

@@ -25,7 +25,7 @@ from test_sources import fake_datasets, some_texts
 import prepare
 from data import Corpus
 from lib import tokenizer, workers
-from lib.tokenizer import DOCUMENT_END, Tokenizer
+from lib.tokenizer import DOCUMENT_END, Tokenizer, train_tokenizer
 
 PARTS = 'train', 'test'
 # Separated by |, which is in none of them.
@@ -75,7 +75,7 @@ def not_made(*arguments, words, corpus='x'):
 @pytest.fixture(scope='module')
 def pieces(tmp_path_factory):
     path = tmp_path_factory.mktemp('tokenizer') / 'x.model'
-    path.write_bytes(Tokenizer.train((text + ' <D> <unk> <0x41>' for text in some_texts(100)), 450))
+    path.write_bytes(train_tokenizer((f'{one} <D> <unk> <0x41>' for one in some_texts(100)), 450))
     return Tokenizer(path)
 
 
@@ -93,9 +93,9 @@ def test_text_comes_back_from_its_tokens_as_it_was(pieces):
 @pytest.mark.parametrize('wrong', [5000, 200])
 def test_the_size_that_a_refusal_advises_is_possible(wrong):
     with pytest.raises(ConfigError, match=f'{wrong:,} pieces.*--vocab_size=') as refusal:
-        Tokenizer.train(iter(some_texts(5)), wrong)
+        train_tokenizer(iter(some_texts(5)), wrong)
     advised = int(str(refusal.value).rpartition('=')[2])
-    assert Tokenizer.train(iter(some_texts(5)), advised)
+    assert train_tokenizer(iter(some_texts(5)), advised)
 
 
 def other_tokenizer(path, **settings):
@@ -154,7 +154,7 @@ def test_another_kind_of_tokeniser_is_refused_before_text_is_read(here):
 class Letters(Tokenizer):
     """A tokeniser of another kind: every lower-case letter is a token."""
 
-    size, hash, train = 40, 'letters', staticmethod(lambda texts, size: b'model')
+    size, hash = 40, 'letters'
 
     def __init__(self, path):
         assert Path(path).read_bytes() == b'model'
@@ -167,7 +167,7 @@ class Letters(Tokenizer):
 
 
 def test_another_tokeniser_is_another_class(here, monkeypatch):
-    monkeypatch.setattr(prepare, 'Tokenizer', Letters)
+    monkeypatch.setattr(prepare, 'train_tokenizer', lambda texts, size: b'model')
     monkeypatch.setattr(prepare, 'open_tokenizer', Letters)
     text = write_documents(here / 'text', 9, length=50)
     made('--source=text', '--vocab_size=40')

@@ -330,8 +330,8 @@ def test_batches_are_read_ahead_in_order():
     assert list(following) == [-item for item in range(1, 30)]
 
 
-def two_groups(parameters, rate):
-    first, *others = parameters
+def two_groups(model, rate):
+    first, *others = model.parameters()
     groups = dict(params=[first], lr=rate / 10), dict(params=others)
     return torch.optim.Adam(groups, lr=rate)
 
@@ -508,10 +508,10 @@ def test_a_checkpoint_of_other_code_is_refused(workplace, monkeypatch):
     args, make = ['--max_steps=20', '--checkpoint_interval=5'], train.make_optimizer
     killed('r', 10, *args, cwd=workplace)
 
-    def edited(parameters, rate):
-        return torch.optim.Adam([*parameters], lr=rate, betas=(0.8, 0.9))
+    def edited(model, rate):
+        return torch.optim.Adam([*model.parameters()], lr=rate, betas=(0.8, 0.9))
 
-    for other in two_groups, edited, lambda parameters, rate: torch.optim.SGD([*parameters], rate):
+    for other in two_groups, edited, lambda model, rate: torch.optim.SGD(model.parameters(), rate):
         monkeypatch.setattr(train, 'make_optimizer', other)
         refused(run('r', *args, cwd=workplace), 'optimizer')
     monkeypatch.setattr(train, 'make_optimizer', make)
