@@ -4,7 +4,7 @@ import numpy as np
 
 from fit_scaling import draw_law, draw_laws
 from lib.plots import COLORS, GREY, MARKERS, log_ticks, picture
-from lib.runs import FREE, SEED, controls_of, differing, group_of
+from lib.runs import controls_of, group_of
 from lib.tables import short
 
 TOKENS = {  # panels of the picture of tokens: the first of these runs that is there
@@ -20,7 +20,6 @@ def draw(members, rows, laws, past_laws, folder):
     draw_tokens(by_name, [laws, past_laws], folder / 'lab_tokens.png')
     rows = [row for row in rows if row['transfer']]
     draw_transfers(rows, folder / 'lab_transfer.png')
-    draw_axes(rows, folder / 'lab_axes.png')
     draw_laws(laws, folder / 'lab_laws.png')
 
 
@@ -78,30 +77,3 @@ def draw_transfers(rows, path):
         axes[0, 0].set(title='transfer, 90% intervals (hollow: none)')
         log_ticks(axes[0, 0].xaxis)
         axes[0, 1].set(title='nats that the other language saves over the best control')
-
-
-def draw_axes(rows, path):
-    """Transfer at 90/10 from clone to foreign language, by order and by shared vocabulary."""
-    base = [row['settings'] for row in rows if row['run'] == 'clones_90_10']
-    varied, cells = FREE | SEED | {'orders', 'cloned_fraction'}, {}
-    for row in rows if base else ():
-        settings = row['settings']
-        plain = not (settings['orders'] and settings['orders'][0])
-        if row['language'] == 'en2' and plain and not differing(settings, base[0], varied):
-            cells[row['order'], 1 - settings['cloned_fraction']] = row
-    orders, shares = (sorted({cell[i] for cell in cells}) for i in (0, 1))
-    if not cells:
-        return
-    grid = np.full((len(orders), len(shares)), np.nan)
-    with picture(path, '', (5, 3.4)) as ((ax,),):
-        for (order, share), row in cells.items():
-            place = orders.index(order), shares.index(share)
-            grid[place] = np.log(row['transfer'])
-            text = f'{row["transfer"]:.2f}\n{row["transfer_nats"]:+.2f} nats'
-            ax.text(*place[::-1], text, ha='center', va='center', fontsize=8)
-        ax.imshow(grid, cmap='RdYlBu_r', vmin=-np.log(20), vmax=np.log(20), aspect='auto')
-        ax.grid(False)
-        ax.set_yticks(range(len(orders)), [order or 'the same' for order in orders])
-        ax.set_xticks(range(len(shares)), [f'{share:.0%}' for share in shares])
-        ax.set(xlabel='shared vocabulary', ylabel="order of EN2's text")
-        ax.set_title('transfer to EN2 at 90/10')

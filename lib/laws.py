@@ -148,7 +148,7 @@ def between(at, x, y, place):
 
 # --- the law of a group of runs -------------------------------------------------------------------
 
-RESAMPLES = 1000
+RESAMPLES = 10_000  # so many that their random numbers do not decide an interval
 MAX_MISFIT = 0.05  # above this RMS residual in log perplexity, interpolate instead
 HOLDS = 0.005  # a power law holds for runs with at most this residual for each degree of freedom
 ENOUGH = {'power law': 5, 'interpolation': 6}  # budgets that an interval needs
