@@ -141,16 +141,19 @@ def best_controls(run, name, runs):
 
 def law_of_group(members, controls):
     """The Law of a group, [(run, language)], through its monolingual runs. Run noise comes from the
-    mixtures and their best controls; worse controls are noisier."""
+    mixtures and their best controls; worse controls are noisier, and so are results below
+    least_tokens, at a phase transition."""
     results, replicates, branches = {}, {}, False
     for run, name in members:
         result = run['languages'][name]
-        if not is_monolingual(run):
-            compared = run, *controls[run['run'], name][1:]
-            replicates |= {one['run']: one['languages'][name]['log_ppl'] for one in compared if one}
-        elif result['tokens_seen'] >= least_tokens:
+        if result['tokens_seen'] < least_tokens:
+            continue
+        if is_monolingual(run):
             results[run['run']] = result
             branches |= bool(run['settings']['init_from'])
+        else:
+            compared = run, *controls[run['run'], name][1:]
+            replicates |= {one['run']: one['languages'][name]['log_ppl'] for one in compared if one}
     return law_of(label_of(*members[0]), results, replicates.values(), branches)
 
 
