@@ -369,7 +369,7 @@ def test_runs_made_or_scored_in_another_way_are_not_compared(tmp_path, change, h
 
 
 @pytest.mark.parametrize('best, noise_from', [(0.8, 'residuals'), (1.6, 'replicates')])
-def test_only_the_best_control_counts_for_the_noise(tmp_path, best, noise_from):
+def test_only_the_best_control_counts_for_the_noise(tmp_path, monkeypatch, best, noise_from):
     write_mono(tmp_path, SIX)
     write_mix(tmp_path)
     write_control(tmp_path, 'one_seed', 1.2, learning_rate=3e-4)
@@ -379,6 +379,9 @@ def test_only_the_best_control_counts_for_the_noise(tmp_path, best, noise_from):
     rows, [law] = rows_of(tmp_path)
     assert rows['mix', 'en2']['control'] == ('one_seed' if best < 1.2 else 'three_0')
     assert law.noise_from == noise_from
+    least = rows['mix', 'en2']['tokens_seen'] + 1  # nor do results below least_tokens
+    monkeypatch.setattr(fit_scaling, 'least_tokens', least)
+    assert rows_of(tmp_path)[1][0].noise_from != 'replicates'
 
 
 def test_an_order_of_text_has_a_law_and_controls_of_its_own(tmp_path):
