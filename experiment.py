@@ -81,7 +81,10 @@ class Experiment:
         self.shares = {r: dict(zip(names, np.mean(s, axis=0).tolist())) for r, s in stages.items()}
         rare = set().union(*map(low_resource, self.shares.values()))
         self.asked = list(asked) or [name for name in names if name in rare]
-        require(set(self.asked) <= set(names), f'asked must be some of {names}, not {self.asked}')
+        mixed = [name for name in names if any(s[name] for s in self.shares.values())]
+        require(set(self.asked) <= set(mixed), f'asked must be some of {mixed}, not {self.asked}')
+        require(len(base['corpora']) == len(names), f'corpora must be one for each of {names}')
+        require(budgets > 1 > base['seed'], 'experiment.py needs budgets=2 or more, and seed=0')
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
@@ -93,8 +96,8 @@ class Experiment:
                 again = [n for n in epochs if n * shares[name] <= 1.02]  # the mixture's compute
                 found |= mix(ratio, arguments, [name], range(seeds), tuned, again)
         for language in self.laws.values():
-            lengths, decay = self.lengths(language), base['decay_fraction']
-            found |= law(f'law_{language}', self.alone(language), lengths, self.folder, decay)
+            how = self.lengths(language), self.folder, base['decay_fraction']
+            found |= law(f'law_{language}', [*self.arguments, f'--alone={language}'], *how)
         self.jobs = sorted((job(name, a, self.folder) for name, a in found.items()), key=rank)
 
     def text(self, language):
@@ -102,14 +105,12 @@ class Experiment:
         index, orders = self.base['languages'].index(language), self.base['orders']
         return self.base['corpora'][index], orders[index] if orders else ''
 
-    def alone(self, language):
-        return [*self.arguments, f'--alone={language}']
-
     def lengths(self, language):
         """Steps of the runs of a law: around the tokens of every mixture and control."""
-        steps = self.base['max_steps']
-        own = [steps * shares[language] for shares in self.shares.values() if shares[language]]
-        least = max(0.5 * min(own), 2.5 * self.base['warmup_steps'])
+        steps, shares = self.base['max_steps'], self.shares.values()
+        same = [name for name in self.asked if self.text(name) == self.text(language)]
+        own = [steps * share[name] for share in shares for name in same if share[name]]
+        least = max(0.5 * min(own), 1.25 * self.base['warmup_steps'])
         most = max(min(steps, 5 * max(own)), 2 * least)
         return [round(length) for length in np.geomspace(least, most, budgets)]
 
@@ -118,13 +119,13 @@ class Experiment:
         _, rows = fit_scaling.analyse(runs.load_runs(self.folder))
         known, found = {one.name for one in self.jobs}, {}
         for text, language in self.laws.items():
-            name = f'law_{language}'
+            name, alone = f'law_{language}', [*self.arguments, f'--alone={language}']
             needed = (one.needs for one in self.jobs if one.needs.rpartition('_')[0] == name)
             trunk = self.folder / next(needed)
             for row in (row for row in rows if self.text(row['language']) == text):
                 for tokens in row['add_budgets']:
                     length = round(tokens / self.base['batch_size'] / self.base['block_size'])
-                    found[f'{name}_{length}'] = branch(self.alone(language), length, trunk)
+                    found[f'{name}_{length}'] = branch(alone, length, trunk)
         more = [job(name, a, self.folder) for name, a in found.items() if name not in known]
         self.jobs += more
         return more
@@ -208,7 +209,8 @@ class Queue:
         self.pools = [self.process(number) for number in range(count)]
 
     def process(self, number):
-        gpu = {'CUDA_VISIBLE_DEVICES': str(number % self.gpus)} if self.gpus else {}
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(self.gpus)))
+        gpu = {'CUDA_VISIBLE_DEVICES': visible.split(',')[number % self.gpus]} if self.gpus else {}
         return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), start_worker, (gpu,))
 
     def train(self, jobs, cost_of):
@@ -288,11 +290,14 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
 
     base: settings of train.py whose speed is measured; mixtures: names of runs to sample from;
     more_jobs: called for further jobs after these. Raises ConfigError where some fail."""
+    for one in (one for one in jobs if one.finished):  # unless the config has been edited
+        require(not (reason := train_one(one.arguments)), f'{reason} (--out=FOLDER)')
     vars(train).update(base)
     gpus = torch.cuda.device_count() if base['device'] in ('auto', 'cuda') else 0
     count = at_once or gpus or min(2, cores())
     torch.set_num_threads(max(1, cores() // count))
     speed, parameters = measured(base)
+    torch.cuda.empty_cache()  # the memory is for the workers
 
     def seconds_of(one):
         return one.tokens / speed + 5  # to start and to evaluate

@@ -42,9 +42,9 @@ wide = False  # print all rows and measures; else what fits 100 columns
 
 # --- the measures of a result ---------------------------------------------------------------------
 
-# For each measure, the results that the law converts to tokens. It has no interval where the law is
-# too uncertain for one of them.
-MEASURES = dict(mlpe='', mlte='run', teff='run', control_teff='control', transfer='run control')
+# For each measure, the results that the law converts to tokens (own: the run's tokens, converted to
+# perplexity). It has no interval where the law is too uncertain for one of them.
+MEASURES = dict(mlpe='own', mlte='run', teff='run', control_teff='control', transfer='run control')
 MEASURES |= dict(transfer_nats='', tau='run control', reread_teff='reread', gain='run reread')
 MEASURES |= dict(gain_nats='')
 UNKNOWN = {key: None for name in MEASURES for key in (name, f'{name}_interval')}
@@ -61,15 +61,17 @@ def measure(law, result, control=None, reread=None, others=0.0):
     control: the best single-epoch control, or None
     reread: the best control within the mixture's compute, or None
     others: tokens of the other languages
-    Further keys: control_is_law, whether the monolingual run on as many tokens is the better
-    control (within the budgets of the law); holes, pairs of budgets between which the law is too
-    uncertain for an interval."""
-    results = {'run': result, 'control': control, 'reread': reread}
+    Further keys: by_law, the controls ('control', 'reread') that the monolingual run on as many
+    tokens beats, within the budgets of the law; holes, pairs of budgets between which the law is
+    too uncertain for an interval; outside, what lies outside of the law's budgets."""
+    results, own = {'run': result, 'control': control, 'reread': reread}, result['tokens_seen']
     results = {role: one for role, one in results.items() if one}
-    own, by_law = result['tokens_seen'], False
-    if control and law.curve and among(law, own):
-        by_law = bool(law.curve.tokens(control['ppl'])[0] < control['tokens_seen'])
-    baselines = dict(transfer='law' if by_law else 'control', gain='reread')
+    reached = {role: law.curve.tokens(one['ppl'])[0] for role, one in results.items() if law.curve}
+    reached |= {'own': own} if law.curve else {}
+    known = law.curve and among(law, own)
+    by_law = {role for role in ('control', 'reread') if known and reached.get(role, own) < own}
+    baselines = {'transfer': 'control', 'gain': 'reread'}
+    baselines = {key: 'law' if role in by_law else role for key, role in baselines.items()}
 
     @np.errstate(all='ignore')
     def values_of(log_ppl, curve):
@@ -93,17 +95,21 @@ def measure(law, result, control=None, reread=None, others=0.0):
     log_ppl = {role: np.log([one['ppl']]) for role, one in results.items()}
     found = {name: float(value[0]) for name, value in values_of(log_ppl, law.curve).items()}
     holes = {role: law.curve and law.curve.hole(one['ppl']) for role, one in results.items()}
-    holes = {role: hole for role, hole in holes.items() if hole}
+    holes = {role: hole for role, hole in holes.items() if hole and role not in by_law}
+    outside = {role for role, tokens in reached.items() if not among(law, tokens)} - by_law
+    interpolated = law.curve and law.curve.kind == 'interpolation'  # where nothing is known outside
+    uncertain = {*holes, *(outside if interpolated else ())}
     if law.noises is not None:
         for role, one in results.items():
             log_ppl[role] = log_ppl[role] + errors_of(one, law.noises, role)
         for name, values in values_of(log_ppl, law.resampled).items():
-            if not holes.keys() & MEASURES[name].split():
+            if uncertain.isdisjoint(MEASURES[name].split()):
                 least = -math.inf if name.endswith('nats') or name == 'tau' else 0.0
                 found[f'{name}_interval'] = tuple(map(float, interval(values, least)))
-    if by_law:
-        found |= dict(control_teff=1.0, control_teff_interval=None)
-    return UNKNOWN | found | dict(control_is_law=by_law, holes=list(holes.values()))
+    for role in by_law:
+        found |= {f'{role}_teff': 1.0, f'{role}_teff_interval': None}
+    found |= dict(by_law=by_law, holes=list(holes.values()), outside=outside)
+    return UNKNOWN | found
 
 
 # --- all runs -------------------------------------------------------------------------------------
@@ -136,7 +142,8 @@ def best_controls(run, name, runs):
     def best(controls):
         return min(controls, key=lambda c: c['languages'][name]['ppl'], default=None)
 
-    return every, best(once), best(affordable) if len(once) < len(every) else None
+    reread = [control for control in affordable if control not in once]
+    return every, best(once), best(affordable) if reread else None
 
 
 def law_of_group(members, controls):
@@ -153,8 +160,10 @@ def law_of_group(members, controls):
             branches |= bool(run['settings']['init_from'])
         else:
             compared = run, *controls[run['run'], name][1:]
-            replicates |= {one['run']: one['languages'][name]['log_ppl'] for one in compared if one}
-    return law_of(label_of(*members[0]), results, replicates.values(), branches)
+            for one in filter(None, compared):
+                replicates.setdefault(one['run'], []).append(one['languages'][name]['log_ppl'])
+    noisiest = [max(clones, key=np.var) for clones in replicates.values()]  # of one run
+    return law_of(label_of(*members[0]), results, noisiest, branches)
 
 
 def row_of(run, name, laws, controls):
@@ -199,8 +208,9 @@ def comparison(run, name, law, every, once, reread):
     for key, control, theirs in zip(('control', 'reread_control'), (once, reread), compared):
         if control:
             row |= {key: control['run'], f'{key}_ppl': theirs['ppl']}
-    if row.pop('control_is_law'):
-        row |= dict(control='the law', control_ppl=row['mlpe'])
+    for role in row.pop('by_law'):
+        key = dict(control='control', reread='reread_control')[role]
+        row |= {key: 'the law', f'{key}_ppl': row['mlpe']}
     notes = [f'no {"interval" if law.curve else "law"}: {law.problem}'] if law.problem else []
     holes = {math.sqrt(low * high): (low, high) for low, high in row.pop('holes')}
     row['add_budgets'] = sorted(holes)
@@ -210,10 +220,9 @@ def comparison(run, name, law, every, once, reread):
     if law.curve:
         row |= dict(budgets=len(set(law.tokens)), trunks=law.trunks)
         row |= dict(reading=law.curve.kind, largest_budget=float(law.tokens.max()))
-        for one in filter(None, (result, *compared)):
-            reached = one['tokens_seen'], law.curve.tokens(one['ppl'])[0]
-            if not all(among(law, tokens) for tokens in reached):
-                row['reading'] = 'extrapolated'
+    if row.pop('outside'):
+        row['reading'] = 'extrapolated'
+        notes.append('tokens seen or a token equivalent lie outside the budgets of the law')
     if len(result['document_loss']) < 2:
         notes.append('one test document: intervals leave out its error')
     if is_monolingual(run):
@@ -252,14 +261,11 @@ def table_text(rows, every=False):
         if len(name) > 32 and not every:
             name = f'{name[:22]}...{name[-7:]}'
         name += f' x{row["seeds"]}' if row['seeds'] > 1 else ''
-        mark = '*' * (row['reading'] == 'extrapolated')
-        mark += f' {notes.index(row["note"]) + 1}' if row['note'] else ''
+        mark = str(notes.index(row['note']) + 1) if row['note'] else ''
         line = name, row['language'], short(row['tokens_seen']), ppl_text(row['ppl'])
         shown = row if every else row | dict(teff_interval=None)
-        lines.append((*line, *(cell(shown, key) for key in titles), mark.strip()))
+        lines.append((*line, *(cell(shown, key) for key in titles), mark))
     text = [f'{number}  {note}' for number, note in enumerate(notes, 1)]
-    if any(row['reading'] == 'extrapolated' for row in rows):
-        text.append('*  tokens seen or a token equivalent lie outside the budgets of the law')
     mixed = [row for row in rows if row['tokens_seen'] and not row['monolingual']]
     lacking = sum(not row['control'] for row in mixed)
     if lacking:
@@ -330,15 +336,19 @@ def write_csv(path, rows):
 
 
 def load_scaling(folder):
-    """(laws, rows) of scaling.json, which is rebuilt if a run or this code is newer. Raises
-    ConfigError without a finished run."""
-    path, results = Path(folder, 'scaling.json'), list(Path(folder).glob('*/results.json'))
+    """(laws, rows) of scaling.json, which is rebuilt unless it is of these runs, this code and this
+    least_tokens. Raises ConfigError without a finished run."""
+    path = Path(folder, 'scaling.json')
+    stored = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    fresh = stored.get('made_of') == made_of(folder)
+    return (stored['laws'], stored['rows']) if fresh else scale(folder)
+
+
+def made_of(folder):
+    """What laws and rows are made of: least_tokens, and the files of the runs and of the code."""
     code = [Path(__file__), *Path(__file__).parent.glob('lib/*.py')]
-    newest = max(file.stat().st_mtime for file in code + results) if results else math.inf
-    if not path.exists() or path.stat().st_mtime < newest:
-        return scale(folder)
-    stored = json.loads(path.read_text(encoding='utf-8'))
-    return stored['laws'], stored['rows']
+    files = [*Path(folder).glob('*/results.json'), *code]
+    return [least_tokens, *sorted([f.parent.name, f.name, f.stat().st_mtime_ns] for f in files)]
 
 
 def scale(folder):
@@ -354,7 +364,8 @@ def scale(folder):
     if len(code) > 1 or ' and edits' in ''.join(code):
         print(f'warning: runs of different or edited code are compared: {", ".join(code)}')
     entries = [law_entry(group, law) for group, law in laws.items()]
-    write_json(folder / 'scaling.json', dict(laws=entries, rows=rows))
+    made = dict(made_of=made_of(folder), laws=entries, rows=rows)
+    write_json(folder / 'scaling.json', made)
     write_csv(folder / 'scaling.csv', rows)
     draw_laws(entries, folder / 'figure5.png')
     return entries, rows

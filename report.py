@@ -24,6 +24,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from tqdm import tqdm
 
+import fit_scaling
 from fit_scaling import MEASURES, by_text, cell, draw_law, load_scaling
 from lib.files import write_file
 from lib.laws import FORM, UNIT
@@ -35,6 +36,7 @@ from lib.tables import ppl_text, short
 from lib.tasks import TASKS, mean_over_tasks
 
 out = 'out'  # folder of the runs; the page goes to its folder report/
+least_tokens = 0  # fit the laws to budgets of at least so many tokens; 0: all
 paper = False  # write the page of the paper's tables and figures instead
 
 # --- findings -------------------------------------------------------------------------------------
@@ -62,9 +64,10 @@ def finding(run, row):
     text = f'{row["source"]} {verdict(row, "transfer") or "beside"} {row["name"]} at {run.ratio} '
     text += f'({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
     missing, epochs = [], min(4, int(1.02 * run.tokens / row['tokens_seen']))  # of equal compute
+    again = f' --epochs={epochs}, or python experiment.py CONFIG --epochs=[{epochs}]'
     for key, label, control, kind, more in (
         ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
-        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', '--epochs='),
+        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', again),
     ):
         if row[control]:
             known = f'{label} {cell(row, key)}'
@@ -72,7 +75,6 @@ def finding(run, row):
                 known = f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
             text += f'; {known}, {cell(row, f"{key}_nats")} nats'
         elif not more or epochs > 1:
-            more = f' {more}{epochs}' if more else ''
             missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
     effect = verdict(row, 'gain')
     text += f': {effect}' if effect in ('helps', 'costs') else ''
@@ -340,6 +342,7 @@ def write_paper(folder, laws, rows):
 
 
 def main():
+    fit_scaling.least_tokens = least_tokens
     scaling = load_scaling(out)
     print(f'wrote {(write_paper if paper else write)(out, *scaling)}')
     if not paper:

@@ -132,6 +132,11 @@ def check_settings():
     interventions.scaled_loss_weights(loss_weights, stages, languages)
 
 
+def free_settings():
+    """Settings that may change on resume. A branch of a trunk has the weights of a whole run."""
+    return runs.FREE if train_only else runs.FREE | {'init_from'}
+
+
 def model_shape():
     """The settings of GPTConfig; a 0 takes the value of `size`."""
     settings = {f.name: globals()[f.name] for f in fields(GPTConfig) if f.name in SETTINGS}
@@ -152,15 +157,18 @@ class Training:
         self.context = machine.autocast(processes.device, self.compute_dtype)
         self.source, state = out, last_checkpoint(out)
         if state:
-            runs.refuse_other_settings(state['settings'], settings, out)
+            runs.refuse_other_settings(state['settings'], settings, out, free_settings())
         elif init_from and not train_only:
             self.source, state = init_from, branch_point(settings)
-            self.say(f'branches off {init_from} at step {state["step"]}')
+            self.say(f'branches off {init_from} at step {state["step"] if state else 0}')
         if state and state.get('version', self.version) != self.version:
             self.version = self.version[0], True  # the code of this run is not that of one commit
         self.open_languages(state)
         self.open_model(state)
         self.open_optimizer(state)
+        steps = processes.sum(np.array([float(self.step)]))[0]
+        together = steps == self.step * processes.world
+        require(together, f'the processes resume from different steps: {out} must be shared')
 
     def say(self, text):
         if self.processes.rank == 0:
@@ -208,7 +216,7 @@ class Training:
 
     def intervene(self):
         """Changes the initial weights of a new run as init_from and init_embeddings say."""
-        if init_from:  # with train_only: else the run would branch off
+        if init_from and train_only:
             source, known, _ = load_run(init_from, data_dir)
             about = self.model, self.trained, train_only, source, known, init_from
             names = ', '.join(interventions.copy_known(*about))
@@ -387,7 +395,7 @@ class Training:
 
 def branch_point(settings):
     """The checkpoint of a wsd trunk at or before the step where either run starts to decay: up to
-    there the two runs are the same. Raises ConfigError."""
+    there the two runs are the same; None if it has none so early. Raises ConfigError."""
     require(lr_schedule == 'wsd', "init_from needs lr_schedule='wsd' in both runs")
     require(len(stages) == 1, 'a branch needs one stage, since stages follow the length of the run')
     require(not epochs, 'a control with epochs cannot branch: its order follows its length')
@@ -397,9 +405,7 @@ def branch_point(settings):
     both = settings, runs.full_settings(trunk['settings'])
     last = min(runs.decay_start(run['max_steps'], run['decay_fraction']) for run in both)
     state = last_checkpoint(init_from, at_most=last)
-    needed = f'no checkpoint up to step {last}; train it with --keep_checkpoints=[{last}]'
-    require(state and 'optimizer' in state, f'{init_from} has {needed}')
-    return state
+    return state if state and 'optimizer' in state else None
 
 
 def show(results, out):
@@ -420,7 +426,7 @@ def main(stems, overrides):
     is_first = int(os.environ.get('RANK', 0)) == 0
     if (out / 'results.json').exists():
         results = json.loads((out / 'results.json').read_text())
-        runs.refuse_other_settings(results['settings'], settings, out)
+        runs.refuse_other_settings(results['settings'], settings, out, free_settings())
         if is_first:
             print(f'{out} is finished; delete it to train again')
             show(results, out)

@@ -55,12 +55,13 @@ def test_a_mixture_has_seeds_controls_and_a_law_around_its_tokens(monkeypatch):
 
 def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
     names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
-    ratios = dict(ratios=['60_30_10', '20_20_60'], seeds=1)
+    ratios = dict(ratios=['60_10_30', '20_20_60'], seeds=1)
     plan = planned(monkeypatch, *SMALL, *names, **ratios)
     assert plan.asked == ['en1', 'en2', 'fr']
-    assert plan.shares['60_30_10'] == pytest.approx(dict(en1=0.6, en2=0.3, fr=0.1))
+    assert plan.shares['60_10_30'] == pytest.approx(dict(en1=0.6, en2=0.1, fr=0.3))
     laws = {one.name.split('_')[1] for one in plan.jobs if one.name.startswith('law_')}
     assert laws == {'en1', 'fr'}  # en1 and en2 are clones
+    assert min(one.steps for one in plan.jobs if one.name.startswith('law_en1_')) < 6  # as en2 has
     one = planned(monkeypatch, *SMALL, '--stages=[[0.5,0.5]]', ratios=[])
     assert one.asked == ['en2']
 
@@ -77,16 +78,14 @@ def test_a_language_that_some_mixtures_lack_is_asked_for_in_the_others(monkeypat
     plan = planned(monkeypatch, *SMALL, *names, ratios=['40_60_0', '50_0_50'], seeds=1)
     assert plan.asked == ['en1', 'fr']  # fr is the last of a balanced mixture
     controls = {one.name for one in plan.jobs if '-only_' in one.name and '-x' not in one.name}
-    assert {name.partition('-rate')[0] for name in controls} == {
-        '40_60_0-only_en1',
-        '50_0_50-only_en1',
-        '50_0_50-only_fr',
-    }
+    expected = {'40_60_0-only_en1', '50_0_50-only_en1', '50_0_50-only_fr'}
+    assert {name.partition('-rate')[0] for name in controls} == expected
 
 
-@pytest.mark.parametrize(
-    'settings', [dict(ratios=['90']), dict(ratios=['90/10']), dict(asked=['de'])]
-)
+WRONG = [dict(ratios=['90']), dict(asked=['en2'], ratios=['1_0']), dict(budgets=1)]
+
+
+@pytest.mark.parametrize('settings', [*WRONG, dict(asked=['de'])])
 def test_bad_ratios_and_languages_are_refused(monkeypatch, settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         planned(monkeypatch, *SMALL, **settings)
@@ -115,20 +114,16 @@ def test_printed_commands_are_those_of_train_and_run_in_their_order(tmp_path):
 
 
 def scores(folder):
-    return {
-        path.parent.name: json.loads(path.read_text())['languages']
-        for path in folder.glob('*/results.json')
-    }
+    files = folder.glob('*/results.json')
+    return {path.parent.name: json.loads(path.read_text())['languages'] for path in files}
 
 
 def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *QUICK]
 
     def start(out):
-        return subprocess.Popen(
-            [*command, f'--out={out}'], cwd=workplace, env=environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        how = dict(cwd=workplace, env=environment(), text=True, stdout=subprocess.PIPE)
+        return subprocess.Popen([*command, f'--out={out}'], stderr=subprocess.PIPE, **how)
 
     whole, error = start('out/whole').communicate(timeout=600)
     expected = scores(workplace / 'out/whole')
@@ -146,6 +141,8 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     assert scores(workplace / 'out/killed') == expected, error
     table = [line for line in again.splitlines() if line.startswith('mix ')]
     assert table == [line for line in whole.splitlines() if line.startswith('mix ')] != []
+    edited = script('experiment', *SMALL, *QUICK, '--mlp_dim=40', '--out=out/killed', cwd=workplace)
+    refused(edited, 'mlp_dim')
 
 
 def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(workplace, monkeypatch):
@@ -168,13 +165,8 @@ def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(work
 
 def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    alone = [
-        *TINY,
-        '--lr_schedule=wsd',
-        '--alone=en1',
-        '--final_windows=4',
-        '--corpora=[nothing,en]',
-    ]
+    alone = [*TINY, '--lr_schedule=wsd', '--alone=en1', '--final_windows=4']
+    alone += ['--corpora=[nothing,en]']
     runs = law('bad', alone, (10, 20), 'out') | mix('good', [*SMALL, '--max_steps=10'], ())
     jobs, queue = [job(name, a, 'out') for name, a in runs.items()], Queue(1)
     try:

@@ -147,10 +147,11 @@ def test_noise_of_runs_widens_every_interval_and_seeds_narrow_it():
 def test_the_law_is_no_control_beyond_its_budgets():
     law = law_with_noise(SIX, 0.002)
     for seen, is_control in ((0.1, True), (0.9 * SIX[0], False), (2 * SIX[-1], False)):
-        pair = (reached(times * seen, seen=seen) for times in (0.7, 0.8))  # both below the law
-        values = measure(law, *pair)
-        assert values['control_is_law'] == is_control
-        assert values['transfer'] == pytest.approx(0.7 if is_control else 0.7 / 0.8, rel=0.02)
+        below = (reached(times * seen, seen=seen) for times in (0.7, 0.8, 0.9))
+        values = measure(law, *below)
+        assert values['by_law'] == ({'control', 'reread'} if is_control else set())
+        for name, control in dict(transfer=0.8, gain=0.9).items():
+            assert values[name] == pytest.approx(0.7 / (1 if is_control else control), rel=0.02)
 
 
 def test_noise_comes_from_replicates_else_from_residuals_else_there_is_no_interval():
@@ -210,6 +211,8 @@ def test_a_reading_in_a_hole_of_the_law_has_no_interval_but_what_to_add():
     assert open_['holes'] == [pytest.approx((0.2 * UNIT, 0.4 * UNIT))]
     assert open_['control_teff_interval'] and open_['transfer_nats_interval']
     assert closed['transfer_interval'] and not closed['holes']
+    beyond = measure(law, reached(0.04, transition))  # all budgets
+    assert beyond['outside'] == {'run'} and beyond['teff_interval'] is None
     closed = law_of_transition().curve  # certain at 0.07, between near budgets at 0.173
     assert closed.hole(transition(0.07 * UNIT)) is closed.hole(transition(0.173 * UNIT)) is None
 
@@ -293,17 +296,21 @@ def test_a_folder_without_runs_is_refused_and_one_of_controls_has_no_rows(tmp_pa
     assert fit_scaling.scale(tmp_path / 'out') == ([], [])
 
 
-@pytest.mark.parametrize('newer', ['a run', 'the code'])
-def test_stored_laws_and_rows_are_read_until_something_is_newer(tmp_path, monkeypatch, newer):
+@pytest.mark.parametrize('change', ['a run', 'the code', 'one less', 'least_tokens'])
+def test_stored_laws_and_rows_are_read_until_something_changes(tmp_path, monkeypatch, change):
     write_mono(tmp_path, SIX)
     laws, rows = fit_scaling.scale(tmp_path)
     monkeypatch.setattr(fit_scaling, 'analyse', lambda runs: 1 / 0)
     assert [row['run'] for row in fit_scaling.load_scaling(tmp_path)[1]] == [r['run'] for r in rows]
-    if newer == 'a run':
+    if change == 'a run':
         write_mix(tmp_path)
-    else:  # the runs are older than it, and so is what was made of them
-        for path in tmp_path.rglob('*.json'):
-            os.utime(path, (0, 0))
+        os.utime(tmp_path / 'mix/results.json', (0, 0))  # moved here, with its old time
+    elif change == 'one less':
+        next(tmp_path.glob('*/results.json')).unlink()
+    elif change == 'least_tokens':
+        monkeypatch.setattr(fit_scaling, 'least_tokens', 1)
+    else:
+        monkeypatch.setattr(fit_scaling, '__file__', __file__)
     with pytest.raises(ZeroDivisionError):
         fit_scaling.load_scaling(tmp_path)
 
@@ -331,9 +338,11 @@ def test_gain_is_over_re_reading_and_the_law_may_be_the_control(tmp_path):
     for epochs, teff in ((0, 1.2), (4, 3.0), (10, 4.0), (20, 5.0)):  # 20 costs more than the mix
         write_control(tmp_path, f'x{epochs}', teff, epochs=epochs)
     write_mix(tmp_path, 'weak', 0.97, [[0.8, 0.2]])
-    write_control(tmp_path, 'weaker', 0.8, [[0.8, 0.2]])
+    for epochs in (0, 20):  # no control that re-reads has at most the compute of the mixture
+        write_control(tmp_path, f'weaker{epochs}', 0.8, [[0.8, 0.2]], epochs=epochs)
     rows, _ = rows_of(tmp_path)
     row, weak = rows['mix', 'en2'], rows['weak', 'en2']
+    assert weak['reread_control'] == '' and weak['gain'] is None
     assert (row['control'], row['reread_control']) == ('x0', 'x10')
     assert row['gain'] == pytest.approx(0.5, rel=0.02) and row['gain_nats'] < 0
     assert row['transfer'] == pytest.approx(2 / 1.2, rel=0.02)

@@ -376,17 +376,16 @@ def test_a_branch_of_a_trunk_equals_a_run_of_its_own(workplace):
     kept = '--keep_checkpoints=[15,30]', '--checkpoint_interval=4'
     trunk = finished('trunk', *WSD, '--max_steps=40', *kept, cwd=workplace)
     assert list(checkpoint_paths(trunk)) == [15, 30, 40]
-    for steps in (20, 60):  # one that is shorter than the trunk, and one that is longer
+    for steps in (12, 20, 60):  # before any checkpoint, shorter than the trunk, and longer
         branch = *WSD, f'--max_steps={steps}'
         own = finished(f'own_{steps}', *branch, cwd=workplace)
         done = run(f'branch_{steps}', *branch, '--init_from=out/trunk', cwd=workplace)
         assert done.returncode == 0 and 'out/trunk at step' in done.stdout
         out = workplace / f'out/branch_{steps}'
-        assert log(out)[0]['step'] == dict({20: 15, 60: 30})[steps]
+        assert log(out)[0]['step'] == {12: 0, 20: 15, 60: 30}[steps]
         assert results(own)['languages'] == results(out)['languages']
     for args, word in (
         (['--max_steps=20', '--seed=1'], 'seed'),
-        (['--max_steps=12'], 'keep_checkpoints=[9]'),
         (['--max_steps=20', '--warmup_steps=5'], 'warmup_steps'),
     ):
         refused(run('b', *WSD, *args, '--init_from=out/trunk', cwd=workplace), word)
@@ -520,6 +519,12 @@ def test_a_checkpoint_of_other_code_is_refused(workplace, monkeypatch):
     state['model']['extra'] = state['model'].pop('ln_f.bias')
     torch.save(state, path)
     refused(run('r', *args, cwd=workplace), 'ln_f.bias')
+
+
+def test_processes_that_resume_from_different_steps_are_refused(training_of, monkeypatch):
+    monkeypatch.setattr(machine.Processes, 'sum', lambda self, array: array + 1)
+    with pytest.raises(ConfigError, match='shared'):
+        training_of()
 
 
 def test_running_out_of_memory_says_what_to_lower():
