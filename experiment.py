@@ -107,10 +107,10 @@ class Experiment:
 
     def lengths(self, language):
         """Steps of the runs of a law: around the tokens of every mixture and control."""
-        steps, shares = self.base['max_steps'], self.shares.values()
+        steps, warmup = self.base['max_steps'], self.base['warmup_steps']
         same = [name for name in self.asked if self.text(name) == self.text(language)]
-        own = [steps * share[name] for share in shares for name in same if share[name]]
-        least = max(0.5 * min(own), 1.25 * self.base['warmup_steps'])
+        own = [steps * one[name] for one in self.shares.values() for name in same if one[name]]
+        least = max(np.clip(2.5 * warmup, 0.5 * min(own), 0.9 * min(own)), 1.25 * warmup)
         most = max(min(steps, 5 * max(own)), 2 * least)
         return [round(length) for length in np.geomspace(least, most, budgets)]
 
