@@ -23,7 +23,7 @@ from collections import namedtuple
 from importlib.util import find_spec
 from pathlib import Path
 
-from lib.configurator import require
+from lib.configurator import require, run_name
 from lib.configurator import run as run_script
 
 import numpy as np
@@ -89,7 +89,9 @@ class StudiedRun:
     @functools.cached_property
     def mix(self):
         keys = 'stages', 'max_steps', 'batch_size', 'block_size', 'seed'
-        return LanguageMix(self.all_languages, *(self.settings[key] for key in keys))
+        names = self.settings['languages']
+        languages = sorted(self.all_languages, key=lambda language: names.index(language.name))
+        return LanguageMix(languages, *(self.settings[key] for key in keys))
 
     def rows(self, sides):
         """What the model reads for two texts of the corpora: two arrays of embedding rows."""
@@ -350,7 +352,7 @@ def study_switch(run):
     after which the model has to recognise the language of the text, too."""
     parts = lens.contexts_of(run.sequences, run.longest, bool(parallel) or not run.clones)
     texts = [(*map(run.rows, sides), number) for *sides, number in parts]
-    if len(texts) < 2:
+    if len(texts) < 4:  # else the unrelated text is the text itself
         return Result('too few sequences: there is no unrelated text', {})
     bins = lens.bins_of(max(len(side) for _, text, *_ in texts for side in text))
     headings = [f'loss on {language.name} after a context, nats' for language in run.languages]
@@ -501,7 +503,7 @@ def analyze(name, runs):
     panels = {label: result.panels for label, result in results.items()}
     print(f'{title} (±: half of the 90% interval)\n', *tables(panels), sep='\n')
     files = [f'{name}-steps' if steps else name, *(run.name for run in runs if runs[1:])]
-    path = runs[0].folder / '-'.join(files)
+    path = runs[0].folder / run_name(files, {})
     stored = [dict(compared=r.compared) | r.more | r.panels for r in results.values()]
     stored = dict(zip(results, stored)) if steps or runs[1:] else stored[0]
     write_json(f'{path}.json', as_json(stored))

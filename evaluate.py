@@ -44,8 +44,9 @@ dtype = 'auto'  # auto, bfloat16, float16, float32
 def load_run(out, data_dir='data'):
     """A run of train.py: (model on CPU in evaluation mode, list of Language, checkpoint dict).
 
-    A control run has one language. Raises ConfigError without a whole checkpoint, or without the
-    corpora that the run was trained on, which `find_corpora` finds from any working directory."""
+    Languages that the run never read come last; a control run has one language. Raises ConfigError
+    without a whole checkpoint, or without the corpora that the run was trained on, which
+    `find_corpora` finds from any working directory."""
     state = last_checkpoint(out)
     require(state, f'there is no run in {out}; make one with: python train.py CONFIG')
     settings, root = full_settings(state['settings']), find_corpora(state, out, data_dir)
@@ -53,6 +54,8 @@ def load_run(out, data_dir='data'):
     languages, _ = build_languages(*(settings[name] for name in names), root)
     if settings['only']:
         languages, _ = monolingual(languages, settings['only'])
+    read = dict(zip(settings['languages'], np.sum(settings['stages'], axis=0)))
+    languages.sort(key=lambda language: not read.get(language.name, 1))
     model = GPT(GPTConfig(**state['model_config']))
     load_state(model, state['model'], f'the model in {out}')
     return model.eval(), languages, state

@@ -251,6 +251,8 @@ def main():
     trained = by_name.get(train_language or languages[0].name)
     require(trained, f'train_language={train_language!r} is none of {", ".join(by_name)}')
     tested = [language for language in languages if language.corpus is trained.corpus]
+    if others := ', '.join(one.name for one in languages if one not in tested):
+        print(f'not tested: {others}, since the tasks are in the language of {trained.name}')
     limit, tokenizer = min(max_tokens, gpt.config.block_size), trained.corpus.load_tokenizer()
     place, weights = pick_device(device), hashlib.sha256()
     compute_dtype = pick_dtype(dtype, place)

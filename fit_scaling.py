@@ -385,13 +385,18 @@ def draw_laws(laws, file):
         grid = dict(nrows=-(-len(texts) // 2), ncols=min(2, len(texts)))
         with picture(file, '', (5.2 * grid['ncols'], 4 * grid['nrows']), **grid) as axes:
             for ax, (text, members) in zip(axes.flat, texts.items()):
-                for color, law in zip(itertools.cycle(COLORS), members):
-                    draw_law(ax, law, color)
+                draw_text(ax, members)
                 ax.set(title=text, xlabel='tokens', ylabel='perplexity')
-                log_ticks(ax.xaxis, short)
-                log_ticks(ax.yaxis)
             for ax in axes.flat[len(texts) :]:
                 ax.axis('off')
+
+
+def draw_text(axes, laws):
+    """The laws of one text, a colour each."""
+    for color, law in zip(itertools.cycle(COLORS), laws):
+        draw_law(axes, law, color)
+    log_ticks(axes.xaxis, short)
+    log_ticks(axes.yaxis)
 
 
 def draw_law(axes, law, color):

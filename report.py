@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader
 from tqdm import tqdm
 
 import fit_scaling
-from fit_scaling import MEASURES, by_text, cell, draw_law, load_scaling
+from fit_scaling import MEASURES, by_text, cell, draw_text, load_scaling
 from lib.files import write_file
 from lib.laws import FORM, UNIT
 from lib.paper import load_paper_runs, published_laws, read_csv
@@ -100,7 +100,10 @@ SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
 VIEWS = dict(  # x of a figure: the settings in which its runs may differ, title of the axis
     share=({'stages'}, 'share of {} in the training tokens'),
     tokens=({'stages'} | LENGTH, 'tokens of the training run'),
-    parameters=({'stages'} | SHAPE | RATES, 'parameters of the model without embeddings'),
+    parameters=(
+        {'stages', 'batch_size', 'max_steps'} | SHAPE | RATES,
+        'parameters of the model without embeddings',
+    ),
     shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use'),
 )
 CONTROL, REREAD = ('{}: control', 'x--'), ('{}: re-reading', '+-.')
@@ -213,18 +216,20 @@ def draw_glue(page, runs):
     """Figure 1, right: accuracy by ratio after fine-tuning in one language, mean over the tasks."""
     paper = {float(row['p_en2']): (row['en1'], row['en2']) for row in read_csv('paper_glue.csv')}
     tuned = {}
-    for run in runs:
-        path = page.folder / run.name / 'finetune.json'
-        if not path.exists():
-            continue
+    paths = {run: page.folder / run.name / 'finetune.json' for run in runs}
+    for run, path in [(run, path) for run, path in paths.items() if path.exists()]:
         try:
             results = json.loads(path.read_text(encoding='utf-8'))
             tasks = {name: task for name, task in results['tasks'].items() if 'languages' in task}
+            tasks.pop('mnli_mm' if 'mnli' in tasks else '', None)  # the paper counts MNLI once
             for i, row in enumerate(run.rows):
+                if any(row['language'] not in task['languages'] for task in tasks.values()):
+                    continue  # a language of another corpus
                 mean = mean_over_tasks(tasks.values(), row['language'])
                 row |= dict(accuracy=mean['mean'], accuracy_interval=mean['interval'])
                 row['majority'] = mean['majority']
-                if row['paper_rows'] and run.share in paper and tasks.keys() == TASKS.keys():
+                known = row['paper_rows'] and tasks.keys() == TASKS.keys() - {'mnli_mm'}
+                if known and run.share in paper:
                     row['paper_accuracy'] = float(paper[run.share][i])
             about = f'fine-tuned in {results["train_language"]}, mean of {", ".join(sorted(tasks))}'
             tuned.setdefault(about, []).append(run)
@@ -238,10 +243,7 @@ def draw_texts(page, kind, laws):
     """Figure 5 for each text: its monolingual runs, and the laws within their budgets."""
     for text, members in by_text(laws).items():
         with page.panel(kind, text, 'tokens', 'perplexity') as axes:
-            for color, law in zip(itertools.cycle(COLORS), members):
-                draw_law(axes, law, color)
-            log_ticks(axes.xaxis, short)
-            log_ticks(axes.yaxis)
+            draw_text(axes, members)
 
 
 # --- the pages ------------------------------------------------------------------------------------

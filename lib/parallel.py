@@ -81,10 +81,12 @@ def _code(name):
 def _codes(found, names, source):
     """The codes of the languages `names` among those of a translation unit.
 
-    A name begins with the code (en, en1); other languages follow in the order of the file."""
+    A name begins with the code (en, en1). A name that is no code (french) is the language that is
+    left; a single name, of clones, takes the first language."""
     codes = [code if code in found else '' for code in map(_code, names)]
     others = [code for code in found if code not in codes]
-    if len(names) == 1 or codes.count('') == len(others):
+    unknown = [name for name, code in zip(names, codes) if not code]
+    if len(names) == 1 or len(unknown) == len(others) == 1 and len(_code(unknown[0])) > 3:
         codes = [code or others.pop(0) for code in codes]
     distinct = all(codes) and len(set(codes)) == len(names)
     languages = f'{source} has the languages {", ".join(found)}'

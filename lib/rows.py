@@ -5,7 +5,8 @@ import json
 import math
 import re
 
-from lib.runs import DEFAULTS, FREE, LAW, SEED, comparable, differing
+from lib.runs import DEFAULTS, FREE, LAW, LENGTH, SEED, comparable, differing
+from lib.tables import short
 
 
 class Run:
@@ -78,12 +79,14 @@ def ratio_of(stages):
 
 
 def grouped(runs, may_differ):
-    """Lists of runs that differ in their seed and in `may_differ` alone."""
+    """Lists of runs that differ in their seed and in `may_differ` alone; of about as many tokens,
+    unless they may differ in their length."""
     groups = []
     for run in runs:
         for group in groups:
             differ = differing(run.settings, group[0].settings, FREE | SEED | may_differ)
-            if not differ and ('corpora' in may_differ or run.text == group[0].text):
+            length = LENGTH <= may_differ or short(run.tokens) == short(group[0].tokens)
+            if not differ and length and ('corpora' in may_differ or run.text == group[0].text):
                 group.append(run)
                 break
         else:

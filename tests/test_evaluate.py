@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, in_process, refused, tiny_model, works
+from conftest import TINY, in_process, new_run, refused, tiny_model, works
 
 from data import build_languages
 from evaluate import load_run, perplexity, table, window_scores
@@ -146,6 +146,12 @@ def test_a_run_opens_from_any_working_directory(tiny_run, tmp_path, monkeypatch)
         load_run(out)
     assert load_run(out, '../corpora')[0].config == model.config
     assert state['step'] == 20 and not model.training
+
+
+def test_languages_that_a_run_never_read_come_last(workplace):
+    new_run(workplace, 'r', stages=[[0.0, 1.0]])
+    _, languages, _ = load_run(workplace / 'out/r', workplace / 'data')
+    assert [language.name for language in languages] == ['en2', 'en1']
 
 
 def test_a_corpus_under_another_name_is_recognised(tiny_run, tmp_path, monkeypatch):

@@ -192,9 +192,6 @@ def test_ctrl_c_answers_with_what_is_finished(workplace):
     assert any(line.startswith('mix ') for line in text.splitlines())
 
 
-# --- the lab --------------------------------------------------------------------------------------
-
-
 def test_every_run_of_the_lab_is_one_that_train_accepts():
     table = {name: a for members in lab.table().values() for name, a in members.items()}
     assert len(table) == sum(map(len, lab.table().values())) > 200  # no name is used twice

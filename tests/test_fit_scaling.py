@@ -75,9 +75,6 @@ def test_the_laws_of_the_paper_keep_their_form_when_ours_is_edited(monkeypatch):
         assert law(tokens) == pytest.approx(expected[language]) and len(fractions) > 3
 
 
-# --- laws of runs, and their intervals ------------------------------------------------------------
-
-
 def result(ppl, fraction, errors=(0.0,), seeds=(0.0,)):
     """A result after a fraction of UNIT; errors in log perplexity of each document and seed."""
     log_ppl = math.log(ppl) + np.mean(errors) + np.array(seeds)

@@ -62,9 +62,6 @@ def test_lines_are_short_and_functions_import_optional_packages_only(module):
     assert names <= OPTIONAL
 
 
-# --- a setting that nobody entered into the table -------------------------------------------------
-
-
 def test_runs_that_differ_in_a_new_setting_are_kept_apart(tiny_run, monkeypatch):
     old = json.loads((tiny_run / 'results.json').read_text())
     monkeypatch.setitem(runs.DEFAULTS, 'weight_decay', 0.0)

@@ -66,7 +66,9 @@ def test_the_codes_of_tmx_are_the_names_of_the_languages(here, capsys, code):
         for name in ('fr1', 'french'):
             assert list(aligned_lines([file], [name, 'en'])) == swapped
             assert f'{name} is its fr' in capsys.readouterr().out
-    assert list(aligned_lines(['b.tmx'], ['other', 'names'])) == TMX_PAIRS
+    for names in (['other', 'names'], ['en', 'hu']):
+        with pytest.raises(ConfigError, match='en, fr'):
+            list(aligned_lines(['b.tmx'], names))
     for name, side in (('fr2', 1), ('hu', 0)):
         assert list(aligned_lines(['b.tmx'], [name])) == [(pair[side],) for pair in TMX_PAIRS]
 

@@ -201,9 +201,6 @@ def test_a_signal_that_a_process_ignores_stays_ignored():
     signal.signal(signal.SIGINT, before)
 
 
-# --- a finished run -------------------------------------------------------------------------------
-
-
 def test_a_finished_run_prints_its_result_again_and_refuses_other_settings(workplace):
     first, out = run('r', '--max_steps=6', '--final_windows=3', cwd=workplace), workplace / 'out/r'
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -271,9 +268,6 @@ def test_one_test_document_gives_no_standard_error_and_whole_results(workplace):
     score = results(out)['languages']['one']
     assert score['documents'] == 1 and score['ppl_se'] is score['loss_se'] is None
     assert 'NaN' not in (out / 'results.json').read_text()
-
-
-# --- the same numbers in other ways ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize('args', [['--stages=[[0.6,0.4]]', '--batch_size=9'], CONTROL])
@@ -541,9 +535,6 @@ def test_a_gpu_that_torch_cannot_use_gives_a_warning(tmp_path, monkeypatch, caps
     assert machine.pick_device('cpu').type == 'cpu' and capsys.readouterr().err == ''
     machine.pick_device('auto')
     assert 'nvidia-smi' in capsys.readouterr().err
-
-
-# --- names, Weights & Biases ----------------------------------------------------------------------
 
 
 def test_the_folder_is_named_after_the_configs_and_the_overrides(workplace):
