@@ -63,7 +63,7 @@ def measure(law, result, control=None, reread=None, others=0.0):
     others: tokens of the other languages
     Further keys: by_law, the controls ('control', 'reread') that the monolingual run on as many
     tokens beats, within the budgets of the law; holes, pairs of budgets between which the law is
-    too uncertain for an interval; outside, what lies outside of the law's budgets."""
+    too uncertain for an interval; outside, tokens that lie outside of the law's budgets."""
     results, own = {'run': result, 'control': control, 'reread': reread}, result['tokens_seen']
     results = {role: one for role, one in results.items() if one}
     reached = {role: law.curve.tokens(one['ppl'])[0] for role, one in results.items() if law.curve}
@@ -96,7 +96,7 @@ def measure(law, result, control=None, reread=None, others=0.0):
     found = {name: float(value[0]) for name, value in values_of(log_ppl, law.curve).items()}
     holes = {role: law.curve and law.curve.hole(one['ppl']) for role, one in results.items()}
     holes = {role: hole for role, hole in holes.items() if hole and role not in by_law}
-    outside = {role for role, tokens in reached.items() if not among(law, tokens)} - by_law
+    outside = {k: n for k, n in reached.items() if not among(law, n) and k not in by_law}
     interpolated = law.curve and law.curve.kind == 'interpolation'  # where nothing is known outside
     uncertain = {*holes, *(outside if interpolated else ())}
     if law.noises is not None:
@@ -220,9 +220,12 @@ def comparison(run, name, law, every, once, reread):
     if law.curve:
         row |= dict(budgets=len(set(law.tokens)), trunks=law.trunks)
         row |= dict(reading=law.curve.kind, largest_budget=float(law.tokens.max()))
-    if row.pop('outside'):
+    outside = row.pop('outside').values()
+    if outside:
         row['reading'] = 'extrapolated'
-        notes.append('tokens seen or a token equivalent lie outside the budgets of the law')
+        far = ', '.join(short(n) if math.isfinite(n) else 'more' for n in sorted(set(outside)))
+        ends = ' to '.join(map(short, (law.tokens.min(), law.tokens.max())))
+        notes.append(f'{far} tokens lie outside of the budgets of the law, {ends}')
     if len(result['document_loss']) < 2:
         notes.append('one test document: intervals leave out its error')
     if is_monolingual(run):
