@@ -54,8 +54,9 @@ def load_run(out, data_dir='data'):
     languages, _ = build_languages(*(settings[name] for name in names), root)
     if settings['only']:
         languages, _ = monolingual(languages, settings['only'])
-    read = dict(zip(settings['languages'], np.sum(settings['stages'], axis=0)))
-    languages.sort(key=lambda language: not read.get(language.name, 1))
+    shares = dict(zip(settings['languages'], np.sum(settings['stages'], axis=0)))
+    if not settings['train_only']:  # which has the other languages from another run
+        languages.sort(key=lambda language: not shares[language.name])
     model = GPT(GPTConfig(**state['model_config']))
     load_state(model, state['model'], f'the model in {out}')
     return model.eval(), languages, state

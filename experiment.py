@@ -120,12 +120,11 @@ class Experiment:
         known, found = {one.name for one in self.jobs}, {}
         for text, language in self.laws.items():
             name, alone = f'law_{language}', [*self.arguments, f'--alone={language}']
-            needed = (one.needs for one in self.jobs if one.needs.rpartition('_')[0] == name)
-            trunk = self.folder / next(needed)
+            trunk = next(one.needs for one in self.jobs if one.needs.rpartition('_')[0] == name)
             for row in (row for row in rows if self.text(row['language']) == text):
                 for tokens in row['add_budgets']:
                     length = round(tokens / self.base['batch_size'] / self.base['block_size'])
-                    found[f'{name}_{length}'] = branch(alone, length, trunk)
+                    found[f'{name}_{length}'] = branch(alone, length, self.folder / trunk)
         more = [job(name, a, self.folder) for name, a in found.items() if name not in known]
         self.jobs += more
         return more
@@ -290,8 +289,9 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
 
     base: settings of train.py whose speed is measured; mixtures: names of runs to sample from;
     more_jobs: called for further jobs after these. Raises ConfigError where some fail."""
-    for one in (one for one in jobs if one.finished):  # unless the config has been edited
-        require(not (reason := train_one(one.arguments)), f'{reason} (--out=FOLDER)')
+    for one in jobs:
+        reason = train_one(one.arguments) if one.finished else ''
+        require(not reason, f'{reason} (--out=FOLDER)')  # the config has been edited
     vars(train).update(base)
     gpus = torch.cuda.device_count() if base['device'] in ('auto', 'cuda') else 0
     count = at_once or gpus or min(2, cores())

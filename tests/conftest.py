@@ -278,7 +278,8 @@ def new_run(folder, name, **more):
     """The run folder/out/NAME before its first step, of two clones or as the settings `more` say,
     on the corpora in folder/data. Returns its languages."""
     settings = dict(corpora=['en', 'en'], languages=['en1', 'en2'], out_dir=f'out/{name}') | more
-    settings = full_settings(settings)
+    rare = len(settings['languages']) - 1
+    settings = full_settings(dict(stages=[[0.9] + [0.1 / rare] * rare]) | settings)
     names = ('corpora', 'languages', 'vocabulary', 'cloned_fraction', 'seed', 'orders')
     languages, rows = build_languages(*(settings[name] for name in names), folder / 'data')
     shape = dict(n_layer=2, n_head=2, head_dim=8, n_embd=16, mlp_dim=32, block_size=32)

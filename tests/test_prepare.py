@@ -31,11 +31,11 @@ PARTS = 'train', 'test'
 # Separated by |, which is in none of them.
 AWKWARD = (
     'a| a|  a|a |a  |\na|a\n|a\n\n\nb|\n \n a \n |\ta\tb\t|a  b   c    d|it\'s "so"|\\n'
-    '|{"text": "x"}|🙂 👩\u200d👩\u200d👧 \U0010ffff|e\u0301 é E\u0301|中文字、日本語'
+    '|{"text": "x"}|🙂 👩\u200d👧 \U0010ffff|e\u0301 é E\u0301|中文字、日本語'
     '|a\x00b\x01\x7f\x0b\x0c\x1c\x85|\ufffd|\u2028a\u2029b|\u00a0x\u3000y\u200b|\ufeffx'
     '|ﬁ A\u030a \u212b ſ ½|a\rb|a\r\nb|<D>|a<D>b| <D> |<0x41> <unk> <pad> <s> </s>|⁇|a ⁇ b'
 ).split('|') + ['-' * 100, f'x{" " * 100}x']
-ALPHABET = [*'  \n\té🙂\u0301\u00a0\u3000字.\x00', '  ', '\r\n', '<D>', 'ba', 'da ', 'the', '12']
+ALPHABET = [*'  \n\té🙂\u0301\u00a0\u3000字.\x00', '  ', '\r\n', '<D>', 'ba', 'da ', '12']
 RANDOM = random.Random(0)
 MADE_UP = [''.join(RANDOM.choices(ALPHABET, k=RANDOM.randint(1, 40))) for _ in range(400)]
 
