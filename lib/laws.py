@@ -254,13 +254,15 @@ def noise_of(values, trunks, replicates, residuals):
 
 
 def no_interval(law):
-    """Why a law gives no intervals; '' if it does."""
+    """Why a law gives no intervals, and what would help; '' if it does."""
     count, needed = len(set(law.tokens)), ENOUGH[law.curve.kind]
     budgets = f'{count} budgets'
     if law.misfit > MAX_MISFIT:
         budgets += f' lie {law.misfit:.0%} off a power law'
     if count < needed:
-        return f'{budgets}: an interval needs {needed} at least'
+        steepest = int(np.diff(np.log(law.ppl)).argmin())  # the curve is least known there
+        between = short(math.sqrt(law.tokens[steepest] * law.tokens[steepest + 1]))
+        return f'{budgets}: an interval needs {needed} at least; add {between} first'
     return '' if law.dof else f'{budgets}: train a second and third seed of the mixture'
 
 

@@ -16,6 +16,7 @@ from lib import laws
 from lib.laws import UNIT, Interpolation, PowerLaw, fit, law_of
 from lib.paper import kind_of, load_paper_runs, paper_rows, published_laws
 from lib.runs import load_runs
+from lib.tables import short
 
 FOUR = [0.1, 0.25, 0.5, 1.0]
 SIX = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0]
@@ -198,6 +199,8 @@ def test_runs_with_a_transition_are_interpolated():
     assert values['transfer'] == pytest.approx(0.27 / 0.22, rel=0.05)
     once = law_of_transition(replicates=())  # nothing shows its noise: there are no residuals
     assert once.resampled is None and once.problem
+    few = law_of_transition((0.05, 0.2, 0.4, 1.0))  # perplexity falls most between 0.2 and 0.4
+    assert few.resampled is None and f'add {short(math.sqrt(0.2 * 0.4) * UNIT)}' in few.problem
 
 
 def test_a_reading_in_a_hole_of_the_law_has_no_interval_but_what_to_add():

@@ -457,9 +457,6 @@ def test_the_micro_batch_size_fits_the_steps():
         assert machine.micro_batch_of(np.array(counts), largest) == size
 
 
-# --- bad input ------------------------------------------------------------------------------------
-
-
 # Each is refused in one sentence with the name of its first setting.
 BAD = """
     corpora=[en] data_dir=data,corpora=[nowhere,en] init_from=out/trunk,lr_schedule=wsd
