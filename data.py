@@ -283,6 +283,7 @@ class LanguageMix:
             again = [self._rng(index, epoch).permutation(once) for epoch in range(1, epochs)]
             read = np.concatenate([once, *again])
             control.chunks = np.split(read, range(batch_size, len(read), batch_size))
+            control.epochs = {name: epochs * number for name, number in self.epochs.items()}
         control.counts = np.array([len(chunks) for chunks in control.chunks])
         control.drawn = [np.full(count, index) for count in control.counts]
         control.languages = {index: language}

@@ -189,6 +189,8 @@ def table(scores):
 
 def main():
     require(out_dir, 'say which run to evaluate: --out_dir=out/RUN')
+    for name in ('last_n', 'max_windows', 'batch_size'):
+        require(globals()[name] >= 0, f'{name} must be at least 0, not {globals()[name]}')
     model, languages, _ = load_run(out_dir, data_dir)
     compute_device = pick_device(device)
     context = autocast(compute_device, pick_dtype(dtype, compute_device))

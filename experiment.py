@@ -62,13 +62,6 @@ ROUNDS = 2  # of added budgets
 # --- the runs and their plan ----------------------------------------------------------------------
 
 
-def rank(one):
-    """The most important jobs first: by seed; mixtures and controls, laws, re-reading, rates."""
-    _, _, seed = one.name.partition('-seed_')
-    marks = '-rate_', '-x', 'law_'
-    return int(seed or 0), 3 - next((i for i, mark in enumerate(marks) if mark in one.name), 3)
-
-
 class Experiment:
     """The mixtures of an experiment, and the runs that answer what one language does for another.
 
@@ -84,21 +77,27 @@ class Experiment:
         mixed = [name for name in names if any(s[name] for s in self.shares.values())]
         require(set(self.asked) <= set(mixed), f'asked must be some of {mixed}, not {self.asked}')
         require(len(base['corpora']) == len(names), f'corpora must be one for each of {names}')
-        require(budgets > 1 > base['seed'], 'experiment.py needs budgets=2 or more, and seed=0')
+        valid = budgets > 2 and seeds > 0 == base['seed']
+        require(valid, 'experiment.py needs budgets=3 or more, seeds=1 or more, and seed=0')
+        mixed = ['--train_only=', '--init_from='] if base['train_only'] else []
+        self.scratch = [*self.arguments, *mixed]  # of monolingual runs
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
+        least = (base['warmup_steps'] + 2) / base['max_steps']  # a run is longer than its warm-up
         for ratio, shares in self.shares.items():
             text = json.dumps(stages[ratio]).replace(' ', '')
             arguments = [*self.arguments, *([f'--stages={text}'] if ratios else [])]
             found |= mix(ratio, arguments, (), range(seeds))
             for name in (name for name in self.asked if 0 < shares[name] < 1):
                 again = [n for n in epochs if n * shares[name] <= 1.02]  # the mixture's compute
+                again = [n for n in again if n * shares[name] > least]
                 found |= mix(ratio, arguments, [name], range(seeds), tuned, again)
         for language in self.laws.values():
             how = self.lengths(language), self.folder, base['decay_fraction']
-            found |= law(f'law_{language}', [*self.arguments, f'--alone={language}'], *how)
-        self.jobs = sorted((job(name, a, self.folder) for name, a in found.items()), key=rank)
+            found |= law(f'law_{language}', [*self.scratch, f'--alone={language}'], *how)
+        jobs = [job(name, arguments, self.folder) for name, arguments in found.items()]
+        self.jobs = sorted(jobs, key=lambda one: one.rank)
 
     def text(self, language):
         """What the law of a language is measured on: its corpus and order."""
@@ -118,8 +117,9 @@ class Experiment:
         """Branches at the budgets that the measure asks for and that are not there yet."""
         _, rows = fit_scaling.analyse(runs.load_runs(self.folder))
         known, found = {one.name for one in self.jobs}, {}
+        rows = [row for row in rows if row['language'] in self.base['languages']]
         for text, language in self.laws.items():
-            name, alone = f'law_{language}', [*self.arguments, f'--alone={language}']
+            name, alone = f'law_{language}', [*self.scratch, f'--alone={language}']
             trunk = next(one.needs for one in self.jobs if one.needs.rpartition('_')[0] == name)
             for row in (row for row in rows if self.text(row['language']) == text):
                 for tokens in row['add_budgets']:

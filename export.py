@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from evaluate import load_run
-from lib.files import write_file
+from lib.files import read_json, write_file
 from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
 from model import SIZES
 
@@ -128,7 +128,7 @@ def main():
     special = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))
     tensors = safetensors.torch.save(gpt2_tensors(model, config['n_head']), dict(format='pt'))
     path, card = out / 'results.json', Path(__file__).parent / 'lib/model_card.md'
-    results = json.loads(path.read_text())['languages'] if path.exists() else {}
+    results = read_json(path)['languages'] if path.exists() else {}
     card = jinja2.Template(card.read_text(encoding='utf-8'), trim_blocks=True)
     card = card.render(out=out, languages=languages, state=state, results=results)
     files = {'hf/config.json': config | special, 'hf/generation_config.json': special}

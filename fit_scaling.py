@@ -17,7 +17,6 @@ Intervals are 90% intervals. A row without one says why, and which runs would gi
 """
 
 import csv
-import itertools
 import json
 import math
 from pathlib import Path
@@ -226,6 +225,10 @@ def comparison(run, name, law, every, once, reread):
         far = ', '.join(short(n) if math.isfinite(n) else 'more' for n in sorted(set(outside)))
         ends = ' to '.join(map(short, (law.tokens.min(), law.tokens.max())))
         notes.append(f'{far} tokens lie outside of the budgets of the law, {ends}')
+    once = [one.get('epochs') or 0.0 for one in (result, compared[0]) if one]
+    if max(law.epochs, *once) > MARGIN:
+        often = f'{max(law.epochs, *once):.1f} times'
+        notes.append(f'the law or a run that should read its text once reads it {often}')
     if len(result['document_loss']) < 2:
         notes.append('one test document: intervals leave out its error')
     if is_monolingual(run):
@@ -387,17 +390,20 @@ def draw_laws(laws, file):
     if texts := by_text(laws):
         grid = dict(nrows=-(-len(texts) // 2), ncols=min(2, len(texts)))
         with picture(file, '', (5.2 * grid['ncols'], 4 * grid['nrows']), **grid) as axes:
+            colors = {}
             for ax, (text, members) in zip(axes.flat, texts.items()):
-                draw_text(ax, members)
+                draw_text(ax, members, colors)
                 ax.set(title=text, xlabel='tokens', ylabel='perplexity')
             for ax in axes.flat[len(texts) :]:
                 ax.axis('off')
 
 
-def draw_text(axes, laws):
-    """The laws of one text, a colour each."""
-    for color, law in zip(itertools.cycle(COLORS), laws):
-        draw_law(axes, law, color)
+def draw_text(axes, laws, colors=None):
+    """The laws of one text, a colour each. colors: those of the labels in other panels."""
+    colors = {} if colors is None else colors
+    for law in laws:
+        label = law['label'].partition(', ')[2]
+        draw_law(axes, law, colors.setdefault(label, COLORS[len(colors) % len(COLORS)]))
     log_ticks(axes.xaxis, short)
     log_ticks(axes.yaxis)
 

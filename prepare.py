@@ -52,15 +52,18 @@ def read(notes):
     """Documents of the source that are not empty, until there are max_bytes of text.
 
     If the hub fails after some of them, notes['incomplete'] becomes the reason."""
+    held = 0
     with tqdm(desc='reading', total=max_bytes or None, unit='B', unit_scale=True) as progress:
         try:
             for text in filter(str.strip, documents(source, notes)):
                 yield text
-                progress.update(len(text.encode()))
-                if max_bytes and progress.n >= max_bytes:
+                size = len(text.encode())
+                held += size
+                progress.update(size)
+                if max_bytes and held >= max_bytes:
                     return
         except ConfigError as error:
-            require(progress.n and source.startswith('hf:'), str(error))
+            require(held and source.startswith('hf:'), str(error))
             notes['incomplete'] = str(error)
 
 
@@ -88,7 +91,8 @@ def split(first, is_one_text):
     corpus), the one with the lowest number is tested on. Raises ConfigError for an empty part."""
     require(first, f'{source} is empty: there is no text in it')
     needed = 'two are needed, one for the test set (a plain text file is cut into several)'
-    require(len(first) > 1, f'{source} is a single document; {needed}')
+    within = f' within max_bytes={max_bytes:,}' if max_bytes else ''
+    require(len(first) > 1, f'{source} is a single document{within}; {needed}')
     end, limit = math.inf, max(test_fraction, min(map(test_number, first)))
     if is_one_text:
         count = sum(1 for _ in read({}))

@@ -64,9 +64,12 @@ def finding(run, row):
     text = f'{row["source"]} {verdict(row, "transfer") or "beside"} {row["name"]} at {run.ratio} '
     text += f'({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
     missing, epochs = [], min(4, int(1.02 * run.tokens / row['tokens_seen']))  # of equal compute
-    again = f' --epochs={epochs}, or python experiment.py CONFIG --epochs=[{epochs}]'
+    settings = row['settings']
+    schedule = f' --lr_schedule={settings["lr_schedule"]}'
+    folder = f' --out_dir={settings["out_dir"]}-only_{row["language"]}'
+    again = f' --epochs={epochs}{schedule}{folder}-x{epochs}'
     for key, label, control, kind, more in (
-        ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
+        ('transfer', 'transfer at equal exposures', 'control', 'control', schedule + folder),
         ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', again),
     ):
         if row[control]:
@@ -74,7 +77,7 @@ def finding(run, row):
             if row[key] is None:  # without a law
                 known = f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
             text += f'; {known}, {cell(row, f"{key}_nats")} nats'
-        elif not more or epochs > 1:
+        elif key == 'transfer' or epochs > 1:
             missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
     effect = verdict(row, 'gain')
     text += f': {effect}' if effect in ('helps', 'costs') else ''

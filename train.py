@@ -13,7 +13,6 @@ checkpoints, results.json.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -36,7 +35,7 @@ from data import LanguageMix, build_languages, monolingual
 from evaluate import corpora_identity, find_corpora, load_run, perplexities, table
 from lib import interventions, machine, runs
 from lib.checkpoint import last_checkpoint, load_state, save_checkpoint
-from lib.files import lock, write_json
+from lib.files import lock, read_json, write_json
 from lib.log import Log, open_wandb
 from model import GPT, PAD, SIZES, GPTConfig, make_optimizer
 
@@ -99,6 +98,9 @@ def keep_alone():
     """Turns the settings into those of a monolingual run of the language `alone`."""
     require(alone in languages, f'alone={alone!r} is none of the languages {", ".join(languages)}')
     require(not only, 'alone and only exclude each other')
+    named = len(corpora) == len(languages) == len({*languages})
+    named &= len(orders) in (0, len(languages))
+    require(named, f'alone={alone}: corpora and orders must be one for each of {languages}')
     index, mixed = languages.index(alone), {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
     mixed |= {'init_from'} if train_only else set()
     kept = dict(languages=[alone], corpora=corpora[index : index + 1], stages=[[1.0]])
@@ -125,6 +127,8 @@ def check_settings():
     rates = 0 <= min_learning_rate <= learning_rate > 0
     require(rates, 'learning_rate must be above 0 and min_learning_rate 0 to learning_rate')
     require(0 < decay_fraction <= 1, 'decay_fraction must be above 0 and at most 1')
+    whole = all(isinstance(n, (int, float)) and n >= 1 and n % 1 == 0 for n in keep_checkpoints)
+    require(whole, f'keep_checkpoints must be steps of at least 1, not {keep_checkpoints}')
     require(only or not epochs, f'epochs={epochs} needs a control run: --only=LANGUAGE')
     require(epochs or not control_batch, f'control_batch={control_batch} needs epochs')
     missing = [name for name in SIZES['small'] if not model_shape()[name]]
@@ -153,14 +157,16 @@ class Training:
         """Builds everything, or loads it from the last checkpoint. Raises ConfigError."""
         self.settings, self.out, self.processes = settings, out, processes
         self.signals, self.version = machine.Signals(), machine.code_version()
-        self.compute_dtype = machine.pick_dtype(dtype, processes.device)
-        self.context = machine.autocast(processes.device, self.compute_dtype)
         self.source, state = out, last_checkpoint(out)
         if state:
             runs.refuse_other_settings(state['settings'], settings, out, free_settings())
         elif init_from and not train_only:
             self.source, state = init_from, branch_point(settings)
             self.say(f'branches off {init_from} at step {state["step"] if state else 0}')
+        # what `auto` chose on the first machine stays
+        stored = state.get('dtype', dtype) if state else dtype
+        self.compute_dtype = machine.pick_dtype(stored, processes.device)
+        self.context = machine.autocast(processes.device, self.compute_dtype)
         if state and state.get('version', self.version) != self.version:
             self.version = self.version[0], True  # the code of this run is not that of one commit
         self.open_languages(state)
@@ -251,11 +257,14 @@ class Training:
         state = dict(step=self.step, settings=self.settings, wall_time_s=self.wall_time())
         state |= dict(model=self.model.state_dict(), model_config=vars(self.config))
         state |= dict(micro_batch_size=self.micro, corpora=corpora_identity(self.trained))
-        state |= dict(version=self.version)
+        state |= dict(version=self.version, dtype=self.number_format())
         unfinished = self.step < self.steps
         if unfinished or self.step in keep_checkpoints:
             state |= dict(optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict())
         save_checkpoint(self.out, state, keep_checkpoints, spare=int(unfinished))
+
+    def number_format(self):
+        return str(self.compute_dtype).removeprefix('torch.')
 
     def wall_time(self):
         return self.elapsed + time.perf_counter() - self.started
@@ -356,8 +365,6 @@ class Training:
                 efficiency = log.speed * self.config.flops_per_token() / peak
                 text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
                 progress.set_postfix_str(text, refresh=False)
-                if stop:
-                    self.stop()
                 if evaluates:
                     scores = self.evaluate(max_windows=eval_windows, quiet=True)
                     quick = {name: score['ppl'] for name, score in scores.items()}
@@ -365,6 +372,8 @@ class Training:
                     line = ', '.join(f'{name} {ppl:.1f}' for name, ppl in quick.items())
                     progress.write(f'step {step}: {line}')
                     log.since = time.perf_counter()
+                if stop:
+                    self.stop()
                 if saves:
                     self.save()
 
@@ -387,7 +396,7 @@ class Training:
         found |= dict(steps=self.steps, tokens=tokens, wall_time_s=wall_time)
         found |= dict(tokens_per_second=tokens / wall_time, processes=self.processes.world)
         found |= dict(device=machine.describe(self.processes.device))
-        found |= dict(dtype=str(self.compute_dtype).removeprefix('torch.'))
+        found |= dict(dtype=self.number_format())
         versions = dict(python=sys.version.split()[0], torch=torch.__version__)
         found |= dict(versions=versions | dict(numpy=np.__version__))
         return found | dict(zip(('commit', 'dirty'), self.version))
@@ -425,7 +434,7 @@ def main(stems, overrides):
     settings = {name: globals()[name] for name in SETTINGS} | dict(out_dir=str(out))
     is_first = int(os.environ.get('RANK', 0)) == 0
     if (out / 'results.json').exists():
-        results = json.loads((out / 'results.json').read_text())
+        results = read_json(out / 'results.json')
         runs.refuse_other_settings(results['settings'], settings, out, free_settings())
         if is_first:
             print(f'{out} is finished; delete it to train again')

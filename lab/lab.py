@@ -207,7 +207,10 @@ def main():
     require(set(groups) <= set(every), f'groups must be some of {known}, not {groups}')
     chosen = {name: a for g in every if g in (groups or every) for name, a in every[g].items()}
     jobs = [job(name, arguments) for name, arguments in chosen.items()]
-    missing = [one for one in jobs if not (RESULTS / one.name / 'results.json').exists()]
+    lacking = [one for one in jobs if not (RESULTS / one.name / 'results.json').exists()]
+    # a trunk is trained again where its checkpoints are gone
+    trunks = {one.needs for one in lacking if not (OUT / one.needs).exists()}
+    missing = [one for one in jobs if one in lacking or one.name in trunks]
     for one in jobs if plan else ():
         mark = '' if one in missing else 'finished'
         print(f'{one.name:<48}{fit_scaling.short(one.tokens):>8} tokens  {mark}')
@@ -221,7 +224,7 @@ def main():
         failed = queue.train(missing, lambda one: one.tokens / 1e4)
     finally:
         queue.stop()
-        for one in missing:
+        for one in lacking:
             if one.finished:
                 (RESULTS / one.name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(OUT / one.name / 'results.json', RESULTS / one.name)

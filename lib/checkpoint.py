@@ -37,6 +37,8 @@ def read_checkpoint(path):
             damaged = archive.testzip()  # torch.load does not compare the checksums
         if damaged is None:
             return torch.load(path, map_location='cpu', weights_only=True)
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # a damaged file fails in as many ways as it has bytes
         raise ConfigError(f'{path} is damaged ({type(error).__name__})') from None
     raise ConfigError(f'{path} is damaged (checksum of {damaged})')

@@ -86,6 +86,13 @@ class Job:
     needs: str = ''
 
     @property
+    def rank(self):
+        """The most important first: by seed; mixtures and controls, laws, re-reading, rates."""
+        _, _, seed = self.name.partition('-seed_')
+        marks = '-rate_', '-x', 'law_'
+        return int(seed or 0), 3 - next((i for i, mark in enumerate(marks) if mark in self.name), 3)
+
+    @property
     def finished(self):
         return (self.folder / self.name / 'results.json').exists()
 

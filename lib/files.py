@@ -45,6 +45,14 @@ def write_json(path, value):
     write_file(path, lambda file: file.write(f'{text}\n'.encode()))
 
 
+def read_json(path):
+    """The value of a JSON file. Raises ConfigError when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError:
+        raise ConfigError(f'{path} is damaged; delete it and rerun what wrote it') from None
+
+
 def lock(folder):
     """Holds a folder for this process until the returned file is closed.
 

@@ -45,7 +45,9 @@ def freeze_body(model, languages, name):
         parameter.requires_grad_(key in EMBEDDINGS)
     weights = [model.get_parameter(key) for key in EMBEDDINGS]
     frozen = torch.ones(len(weights[0]), dtype=torch.bool, device=weights[0].device)
-    frozen[own_rows(languages, name)] = False
+    own = own_rows(languages, name)
+    require(len(own), f'train_only={name}: it has no embeddings of its own')
+    frozen[own] = False
     before = [weight.detach()[frozen] for weight in weights]
 
     @torch.no_grad()
@@ -73,7 +75,8 @@ def row_pairs(languages, train_only=''):
             pairs.setdefault(rows[spelling], first[spelling])
     own = set(own_rows(languages, train_only) if train_only else pairs) - {*languages[0].table}
     pairs = [pair for pair in pairs.items() if pair[0] in own]
-    require(pairs, 'init_embeddings: no token of a later language is spelled as one of the first')
+    reason = 'no token of a later language is spelled as one of the first and has a row of its own'
+    require(pairs, f'init_embeddings: {reason}')
     return np.array(pairs)
 
 
@@ -91,12 +94,16 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
 
     Returns the names of these languages. Raises ConfigError unless they are all of `languages`
     except train_only, and the bodies have the same shape."""
-    known = {(lang.name, lang.corpus.name, lang.order): lang.table for lang in source_languages}
-    tables = {lang.name: known.get((lang.name, lang.corpus.name, lang.order)) for lang in languages}
+
+    def key(language):
+        return language.name, language.corpus.tokenizer_hash, language.order
+
+    known = {key(language): language.table for language in source_languages}
+    tables = {language.name: known.get(key(language)) for language in languages}
     copied = [lang for lang in languages if tables[lang.name] is not None]
     missing = ', '.join(name for name in tables if tables[name] is None and name != train_only)
-    text = f'{folder} has no language {missing}: only train_only={train_only} may be new'
-    require(not missing, text)
+    text = f'{folder} has no language {missing} with this tokeniser and order'
+    require(not missing, f'{text}: only train_only={train_only} may be new')
     same = vars(source.config) | dict(vocab_size=0) == vars(model.config) | dict(vocab_size=0)
     require(same, f'the model in {folder} has another shape: {vars(source.config)}')
     weights = source.state_dict()

@@ -95,8 +95,10 @@ class Interpolation:
     kind = 'interpolation'
 
     def __init__(self, log_tokens, log_ppl, place):
-        rising = np.maximum.accumulate(-log_ppl, axis=1) + 1e-9 * np.arange(len(log_tokens))
-        self.x, self.y, self.place = np.broadcast_to(log_tokens, rising.shape), rising, place
+        x, budget = np.unique(log_tokens, return_inverse=True)  # runs of one budget are one point
+        log_ppl = np.stack([log_ppl[:, budget == i].mean(1) for i in range(len(x))], axis=1)
+        rising = np.maximum.accumulate(-log_ppl, axis=1) + 1e-9 * np.arange(len(x))
+        self.x, self.y, self.place = np.broadcast_to(x, rising.shape), rising, place
 
     def ppl(self, tokens):
         return np.exp(-between(np.log(tokens), self.x, self.y, self.place)[0])
@@ -166,6 +168,7 @@ class Law:
     tokens: np.ndarray  # (n,)
     ppl: np.ndarray  # (n,)
     trunks: int  # seeds of each run
+    epochs: float = 0.0  # how often the longest run read its text
     problem: str = ''  # why there is no curve, or else no interval
     curve: object = None  # PowerLaw, Interpolation or None
     misfit: float = 0.0  # RMS residual of the power law, in log perplexity
@@ -188,6 +191,7 @@ def law_of(label, results, replicates=(), branches=False, resamples=RESAMPLES):
     columns = (np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl'))
     seeds = np.array([len(value['log_ppl']) for value in values])
     law = Law(label, list(results), *columns, trunks=int(max(seeds, default=0)))
+    law.epochs = max((value.get('epochs') or 0.0 for value in values), default=0.0)
     law.problem = undetermined(law.tokens, law.ppl)
     squares, dof = 0.0, 0  # of the residuals
     if not law.problem:

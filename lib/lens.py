@@ -8,6 +8,8 @@ embedding rows, 1-D.
 
 import itertools
 
+from lib.configurator import require
+
 import numpy as np
 import torch
 
@@ -25,12 +27,15 @@ CONTEXTS += 'other, unrelated', 'own, unrelated'
 
 def groups_of(first, second, vocab_size):
     """The rows of two languages, {group: (V,) bool}: those that only the first or the second has,
-    both share, or neither has, as padding."""
+    both share, or neither has, as padding. Raises ConfigError for a language of such a name."""
     has = np.zeros((2, vocab_size), bool)
     has[0, first.table] = has[1, second.table] = True
     has[:, PAD] = False
     own = {first.name: has[0] & ~has[1], second.name: has[1] & ~has[0]}
-    return own | dict(shared=has.all(0), others=~has.any(0))
+    groups = dict(shared=has.all(0), others=~has.any(0))
+    free = groups.keys().isdisjoint(own)
+    require(free, f'no language can be called {" or ".join(groups)} in this study')
+    return own | groups
 
 
 def rows_alike(tables, spellings, vocab_size):

@@ -1,13 +1,12 @@
 """Aligned text: sentences of two languages that say the same, joined to sequences (Appendix F).
 
 A source of one side is a text file with a sentence a line, JSON lines, Parquet or hf:DATASET:FIELD.
-A source of pairs is a TMX file or a table of two columns (.tsv). A carriage return ends a line only
-before a line feed. Files may be compressed.
+A source of pairs is a table of two columns (.tsv). A carriage return ends a line only before a line
+feed. Files may be compressed.
 """
 
 import itertools
 import re
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from functools import partial
 
@@ -19,16 +18,13 @@ from lib.formats import XML, lines, opened, readable
 from lib.sources import documents, path_of
 from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 
-CODES = 'bpt', 'ept', 'ph', 'it', 'ut'  # elements of TMX that hold mark-up, not text
-LANGUAGE = '{http://www.w3.org/XML/1998/namespace}lang'
-
 
 def aligned_lines(sources, names):
     """Generator of tuples, a sentence of each of the languages `names`; '' for none.
 
     sources: one for each language, or one of pairs. Raises ConfigError, for sources of unequal
     length before the first sentence: those after a gap would be wrong pairs."""
-    has_pairs = len(names) == 2 or re.search(r'\.(tsv|tmx)(\.\w+)?$', sources[0], re.I)
+    has_pairs = len(names) == 2 or re.search(r'\.tsv(\.\w+)?$', sources[0], re.I)
     if len(sources) == 1 and has_pairs:
         yield from _pairs(sources[0], names)
         return
@@ -46,53 +42,12 @@ def aligned_lines(sources, names):
 def _pairs(source, names):
     with readable(source), open(path_of(source)[0], 'rb') as file:
         kind, file = opened(file, source)
-        if kind == XML:
-            yield from _tmx_pairs(file, source, names)
-            return
+        require(kind != XML, f'{source} is XML; OPUS has such text as two files, too (Moses)')
         for number, line in enumerate(lines(file, source), 1):
             columns = line.split('\t') if line.strip() else ['', '']
             found = f'{source}, line {number}, has {len(columns)} columns, not two with a tab'
             require(len(columns) == 2, f'{found}; or give two files: --parallel=[FILE.en,FILE.fr]')
             yield tuple(map(str.strip, columns[: len(names)]))
-
-
-def _tmx_pairs(file, source, names):
-    codes = []
-    for _, unit in ElementTree.iterparse(file):
-        if unit.tag in CODES:
-            unit.text, unit[:] = '', []
-        elif unit.tag == 'tu':
-            texts = {}
-            for version in unit.iter('tuv'):
-                language = version.get(LANGUAGE) or version.get('lang') or ''
-                text = ''.join(''.join(segment.itertext()) for segment in version.iter('seg'))
-                texts.setdefault(_code(language), ' '.join(text.split()))
-            if len(texts) > 1 and not codes:
-                codes = _codes(list(texts), names, source)
-            yield tuple(texts.get(code, '') for code in codes or [None] * len(names))
-            unit.clear()
-    require(codes, f'{source} has no translation unit (<tu>) of two languages')
-
-
-def _code(name):
-    return re.match('[a-z]*', name.lower())[0]
-
-
-def _codes(found, names, source):
-    """The codes of the languages `names` among those of a translation unit.
-
-    A name begins with the code (en, en1). A name that is no code (french) is the language that is
-    left; a single name, of clones, takes the first language."""
-    codes = [code if code in found else '' for code in map(_code, names)]
-    others = [code for code in found if code not in codes]
-    unknown = [name for name, code in zip(names, codes) if not code]
-    if len(names) == 1 or len(unknown) == len(others) == 1 and len(_code(unknown[0])) > 3:
-        codes = [code or others.pop(0) for code in codes]
-    distinct = all(codes) and len(set(codes)) == len(names)
-    languages = f'{source} has the languages {", ".join(found)}'
-    require(distinct, f'{languages}; it cannot be told which are {" and ".join(names)}')
-    print(f'{source}: {", ".join(f"{name} is its {code}" for name, code in zip(names, codes))}')
-    return codes
 
 
 def pack(lines, max_tokens, min_tokens):
@@ -122,7 +77,7 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     the same array twice. parallel: two sources, or one of pairs; for clones also one side (of two
     they take the first) or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
-    text = 'give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tmx]'
+    text = 'give aligned text, --parallel=[FILE.en,FILE.fr]'
     require(clones or parallel, f'{first.name} and {second.name} are no clones: {text}')
     require(len(parallel) <= 2, f'parallel text is one source or two, not {len(parallel)}')
     if not parallel:

@@ -42,6 +42,7 @@ REVALUED = dict(init_embeddings={'clones': 'spelling'}, train_only={'all': ''})
 RETIRED = dict(parallel_epochs=False, warmup_fraction=0.0)  # the only values that are still run
 # On what a perplexity was measured; beside the settings, a law and a control must share it.
 SCORED = ('order', 'tokenizer', 'test', 'windows', 'last_n')
+DOCUMENTS = ('document_loss', 'document_tokens')
 
 
 def full_settings(stored):
@@ -117,7 +118,9 @@ def load_runs(folder):
     for path in sorted(Path(folder).glob('*/results.json')):
         try:
             run = checked(json.loads(path.read_text(encoding='utf-8')), path.parent.name)
-            original = originals.setdefault(identity(run), run)
+            # a monolingual run is the same by any name of its language
+            named = {'languages'} if len(run['settings']['languages']) == 1 else set()
+            original = originals.setdefault(identity(run, named), run)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             text = 'is no results.json of train.py, or is damaged; it is left out'
             print(f'warning: {path} {text}', file=sys.stderr)
@@ -146,12 +149,11 @@ def checked(run, name):
         if not (isinstance(result['corpus'], str) and ppl > 0 <= seen and (error or 0) >= 0):
             raise ValueError
         about = dict(ppl_se=error, order=orders.get(key, ''), log_ppl=[math.log(ppl)])
-        names = 'document_loss', 'document_tokens'
-        documents = np.array([result.get(name) or [1.0] for name in names], float)
+        documents = np.array([result.get(name) or [1.0] for name in DOCUMENTS], float)
         documents = documents[:, documents[1] > 0]
         if not np.isfinite(documents).all():
             documents = np.ones((2, 1))  # their error is unknown
-        languages[key] = result | about | dict(zip(names, documents))
+        languages[key] = result | about | dict(zip(DOCUMENTS, documents))
     run = run | dict(run=name, settings=settings, languages=languages, seeds=[settings['seed']])
     run['code'] = {(run.get('commit') or '')[:8] + ' and edits' * bool(run.get('dirty'))} - {''}
     stages = np.array(settings['stages'], float)  # raises where it is no matrix
@@ -167,7 +169,10 @@ def pool(members):
     for name, first in members[0]['languages'].items():
         results = [member['languages'][name] for member in members]
         log_ppl = [value for result in results for value in result['log_ppl']]
-        means = dict(document_loss=np.mean([r['document_loss'] for r in results], axis=0))
+        losses = [result['document_loss'] for result in results]
+        unknown = dict(zip(DOCUMENTS, np.ones((2, 1))))
+        same = len({len(loss) for loss in losses}) == 1  # else the error of one is unknown
+        means = dict(document_loss=np.mean(losses, axis=0)) if same else unknown
         for key in {key for result in results for key in result}:
             values = [result.get(key) for result in results]
             if any(isinstance(value, (int, float)) for value in values):
@@ -207,7 +212,7 @@ def label_of(run, language):
     s, result = comparable(run), run['languages'][language]
     text = ' '.join(filter(None, (result['corpus'], result['order'])))
     tokenizer = f' (tokeniser {result["tokenizer"][:6]})' if result.get('tokenizer') else ''
-    new = LAW | RATES | SHAPE | {'lr_schedule', 'decay_fraction', 'warmup_steps', 'dtype'}
+    new = LAW | RATES | SHAPE | {'lr_schedule', 'decay_fraction', 'warmup_steps'}
     rest = ''.join(f', {name}={s[name]}' for name in differing(s, DEFAULTS, new) if name in s)
     return (
         f'{text}{tokenizer}, {s["n_layer"]} layers of {s["n_embd"]}, {s["batch_size"]} x '

@@ -23,7 +23,7 @@ def align(lines, left=1):
 def short(tokens):
     """1.2B, 120M, 655k"""
     for size, letter in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
-        if tokens >= size:
+        if tokens >= 0.9995 * size:  # which is written as 1
             return f'{tokens / size:.3g}{letter}' if tokens < 1e13 else f'{tokens:.0e}'
     return f'{tokens:.0f}'
 

@@ -309,6 +309,7 @@ def test_a_control_re_reads_the_sequences_of_the_mix_in_new_orders():
     mix = mix_of(**THREE, steps=12)
     of_mix = chunks_read(mix, range(12))[2]
     control = mix.control(mix.languages[2], epochs=3, batch_size=11)
+    assert list(control.epochs.values()) == [3 * epochs for epochs in mix.epochs.values()]
     steps = range(len(control.counts))
     read, count = chunks_read(control, steps)[2], len(of_mix)
     assert set(control.counts[:-1]) == {11} and count % 11  # an epoch ends within a batch

@@ -111,6 +111,7 @@ def test_flops_are_six_a_parameter_and_the_attention():
         (['--out_dir=out/nothing'], 'out/nothing'),
         (['--out_dir=out/tiny', '--last_n=33'], 'last_n'),
         (['--out_dir=out/tiny', '--dtype=int8'], 'dtype'),
+        (['--out_dir=out/tiny', '--batch_size=-1'], 'batch_size'),
     ],
 )
 def test_bad_settings_are_one_sentence(made_once, tiny_run, args, word):

@@ -183,7 +183,7 @@ TWELVE = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
 
 
 def law_of_transition(budgets=TWELVE, replicates=([0.001, -0.001],) * 3):
-    results = {str(f): reached(f, transition, f) for f in budgets[::-1]}
+    results = {str(i): reached(f, transition, f) for i, f in enumerate(budgets[::-1])}
     return law_of('law', results, replicates)
 
 
@@ -213,6 +213,8 @@ def test_a_reading_in_a_hole_of_the_law_has_no_interval_but_what_to_add():
     assert closed['transfer_interval'] and not closed['holes']
     beyond = measure(law, reached(0.04, transition))  # all budgets
     assert beyond['outside'].keys() == {'run'} and beyond['teff_interval'] is None
+    twice = law_of_transition([*TWELVE, TWELVE[-1]])  # a trunk, and a mixture of one language
+    assert twice.curve.tokens(9.0) == pytest.approx(law_of_transition().curve.tokens(9.0))
     closed = law_of_transition().curve  # certain at 0.07, between near budgets at 0.173
     assert closed.hole(transition(0.07 * UNIT)) is closed.hole(transition(0.173 * UNIT)) is None
 
@@ -470,7 +472,7 @@ def test_copies_of_runs_change_nothing(tmp_path, capsys):
     write_control(tmp_path, 'mix-only_en2', 1.5)
     once, [law] = rows_of(tmp_path)
     assert 'copies' not in capsys.readouterr().out
-    about = dict(corpora=['books_en'], languages=['en'], out_dir='b', device='cuda')
+    about = dict(corpora=['books_en'], languages=['english'], out_dir='b', device='cuda')
     again = equivalent(1, math.log(0.99))
     write_run(tmp_path, 'again', [[1]], again, final_windows=7, **about)
     write_mix(tmp_path, 'zz_mix', out_dir='c', init_from='trunk')
@@ -478,9 +480,9 @@ def test_copies_of_runs_change_nothing(tmp_path, capsys):
     copied, [same_law] = rows_of(tmp_path)
     assert 'zz_mix (of mix)' in capsys.readouterr().out
     assert law.dof == same_law.dof == 3
-    apart = dict(run='', settings='', controls_tried='')
+    apart = dict(run='', settings='', controls_tried='', language='')
     for key, row in once.items():
-        other = copied[('again', 'en') if key[0] == 'mono_books_en_5' else key]
+        other = copied[('again', 'english') if key[0] == 'mono_books_en_5' else key]
         assert row | apart == other | apart
 
 
@@ -488,15 +490,16 @@ def test_runs_of_one_test_document_or_of_older_versions_are_read(tmp_path):
     write_mono(tmp_path, SIX)  # without documents
     unknown = dict(document_loss=[math.nan, 1], document_tokens=[3, 3])
     write_mix(tmp_path, 'nan', more=unknown)
-    single = dict(document_loss=[30.0], document_tokens=[9], ppl_se=None, loss_se=None)
+    single = dict(document_loss=[30.0], document_tokens=[9], ppl_se=None, epochs=2.5)
     write_mix(tmp_path, 'single', more=single, max_steps=18000)
-    write_mix(tmp_path, 'old', more=single | dict(ppl_se=math.nan), seed=1)
+    two = dict(document_loss=[30.0, 20.0], document_tokens=[9, 6], ppl_se=math.nan)
+    write_mix(tmp_path, 'old', more=two, seed=1)
     write_mix(tmp_path, 'torn', more=dict(document_loss=[1.0], document_tokens=[3, 3]), seed=3)
     rows, _ = rows_of(tmp_path)
     assert {run for run, _ in rows if 'mono' not in run} == {'nan', 'single'}
     for name in ('nan', 'single'):
         assert rows[name, 'en2']['teff_interval'] and rows[name, 'en2']['note']
-    assert rows['single', 'en2']['ppl_se'] is None
+    assert rows['single', 'en2']['ppl_se'] is None and '2.5 times' in rows['single', 'en2']['note']
 
 
 def test_least_tokens_is_proposed_where_it_leaves_a_power_law(tmp_path, monkeypatch):

@@ -1,15 +1,18 @@
 """Interventions on languages: what they do to the loss, the gradient and the weights."""
 
 import json
+from unittest import mock
+
+from lib.configurator import ConfigError
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPO, TINY_CONFIG, in_process, refused
 
-from data import build_languages
+from data import Language, build_languages
 from lib.checkpoint import checkpoint_paths, read_checkpoint
-from lib.interventions import EMBEDDINGS, own_rows, row_pairs, scaled_loss_weights
+from lib.interventions import EMBEDDINGS, copy_known, own_rows, row_pairs, scaled_loss_weights
 
 
 def train(out, *configs, cwd, **settings):
@@ -105,6 +108,12 @@ def test_a_language_added_to_a_run_changes_its_own_embeddings_alone(workplace):
     text = "corpora, languages = ['en', 'en', 'fr'], ['en', 'en2', 'fr']"
     (workplace / 'pair.py').write_text(text)
     refused(train('three', *configs, **settings), 'out/old', 'en2', 'train_only')
+
+
+def test_a_language_of_another_tokeniser_is_not_copied():
+    here, there = (Language('en', mock.Mock(tokenizer_hash=name), None) for name in 'ab')
+    with pytest.raises(ConfigError, match='tokeniser'):
+        copy_known(None, [here], 'fr', None, [there], 'out/old')
 
 
 def test_frozen_rows_stay_whatever_the_optimiser_does(workplace, training_of, monkeypatch):

@@ -1,5 +1,7 @@
 """lens.py: the logit lens by language and losses after a code switch, against loops."""
 
+from lib.configurator import ConfigError
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,8 @@ def test_a_row_belongs_to_one_language_to_both_or_to_none():
     assert rows['en1'] == [*range(11, 53)] and rows['en2'] == [*range(64, 106)]
     assert rows['shared'] == [*range(1, 11)]
     assert rows['others'] == [PAD, *range(53, 64)]  # no clones of shared pieces
+    with pytest.raises(ConfigError, match='others'):
+        lens.groups_of(*[Language('others', None, np.arange(9))] * 2, 9)
 
 
 def test_rows_that_are_spelled_alike_stand_for_one_piece():

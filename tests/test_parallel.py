@@ -1,4 +1,4 @@
-"""Aligned text: two files, tables and TMX, and the sequences that they are joined to."""
+"""Aligned text: two files and tables, and the sequences that they are joined to."""
 
 import gzip
 import itertools
@@ -21,22 +21,6 @@ EN, FR = ('\n'.join(side).encode() for side in zip(*PAIRS))
 NAMES = ['en', 'fr']
 
 
-def tmx(*units, end='</body></tmx>'):
-    """A TMX file of units of (language, segment)."""
-    versions = [[f'<tuv xml:lang="{c}"><seg>{s}</seg></tuv>' for c, s in unit] for unit in units]
-    body = ''.join(f'<tu>\n{"".join(unit)}</tu>' for unit in versions)
-    return f'<?xml version="1.0"?>\n<tmx version="1.4"><header/><body>{body}{end}'
-
-
-TMX = tmx(
-    [('en', 'only')],
-    [('en', 'yes'), ('fr', 'oui')],
-    [('FR-ca', '  un <hi>mot\n</hi> <ph>&lt;br/&gt;</ph>'), ('en_US', 'a <bpt>{</bpt>word')],
-    [('en', 'one'), ('en', 'two'), ('fr', 'un'), ('de', 'ein')],
-)
-TMX_PAIRS = [('', ''), ('yes', 'oui'), ('a word', 'un mot'), ('one', 'un')]
-
-
 def write(folder, **files):
     for name, content in files.items():
         content = content.encode() if isinstance(content, str) else content
@@ -56,26 +40,6 @@ def test_only_a_line_feed_ends_a_line_of_aligned_text(here, monkeypatch):
         assert list(aligned_lines([source], ['x'])) == [(text,) for text, _ in PAIRS]
 
 
-@pytest.mark.parametrize('code', ['utf-8', 'utf-16'])
-def test_the_codes_of_tmx_are_the_names_of_the_languages(here, capsys, code):
-    write(here, a__tmx=gzip.compress(TMX.replace('"1.0"', f'"1.0" encoding="{code}"').encode(code)))
-    write(here, b__tmx=tmx(*[list(zip(NAMES, pair)) for pair in TMX_PAIRS]))
-    swapped = [pair[::-1] for pair in TMX_PAIRS]
-    for file in ('a.tmx', 'b.tmx'):
-        assert list(aligned_lines([file], NAMES)) == TMX_PAIRS
-        for name in ('fr1', 'french'):
-            assert list(aligned_lines([file], [name, 'en'])) == swapped
-            assert f'{name} is its fr' in capsys.readouterr().out
-    for names in (['other', 'names'], ['en', 'hu']):
-        with pytest.raises(ConfigError, match='en, fr'):
-            list(aligned_lines(['b.tmx'], names))
-    for name, side in (('fr2', 1), ('hu', 0)):
-        assert list(aligned_lines(['b.tmx'], [name])) == [(pair[side],) for pair in TMX_PAIRS]
-
-
-THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
-
-
 @pytest.mark.parametrize(
     'sources, word',
     [
@@ -85,19 +49,17 @@ THREE = [('en', 'a'), ('fr', 'b'), ('de', 'c')]
         ('two', 'two, line 1, has 1 column'),
         ('columns.tsv', 'columns.tsv, line 2, has 3 column'),
         ('latin.tsv', 'latin.tsv, line 2'),
-        ('three.tmx', 'three.tmx.*en, fr, de'),
-        ('german.tmx', 'german.tmx.*en, de, fr'),
-        *((name, name) for name in ('missing', 'cut.tmx', 'novel.xml', 'single.tmx')),
-        *((f'two {name}', name) for name in ('missing', 'two.tsv', 'three.tmx')),
+        ('pairs.tmx', 'pairs.tmx is XML.* two files'),
+        ('missing', 'missing'),
+        *((f'two {name}', name) for name in ('missing', 'two.tsv', 'pairs.tmx')),
         *((f'two archive.{kind}', f'archive.{kind}') for kind in ('zip', 'tar')),
     ],
 )
 def test_text_that_is_not_aligned_gets_one_sentence(here, sources, word):
     write(here, two='one\ntwo\n', three='un\ndeux\ntrois\n', empty='')
     write(here, two__tsv='a\tb', columns__tsv='a\tb\na\tb\tc', latin__tsv=b'a\tb\n\xe9\tb')
-    write(here, archive__zip='PK\x03\x04', cut__tmx=tmx(THREE[:2], end=''), novel__xml='<TEI/>')
-    write(here, three__tmx=tmx(THREE), german__tmx=tmx([THREE[0], THREE[2], THREE[1]]))
-    write(here, single__tmx=tmx(THREE[:1], THREE[1:2]), archive__tar=tar([('a.txt', b'x')]))
+    write(here, archive__zip='PK\x03\x04', archive__tar=tar([('a.txt', b'x')]))
+    write(here, pairs__tmx='<?xml version="1.0"?>\n<tmx version="1.4"></tmx>')
     with pytest.raises(ConfigError, match=word) as refusal:
         list(aligned_lines(sources.split(), ['hu', 'uk']))
     assert '\n' not in str(refusal.value)

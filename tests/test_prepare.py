@@ -248,6 +248,7 @@ def test_a_short_text_file_keeps_one_piece_for_testing(here):
 
 def test_max_bytes_reads_no_document_that_it_does_not_need(monkeypatch):
     monkeypatch.setattr(prepare, 'max_bytes', 9)
+    monkeypatch.setenv('TQDM_DISABLE', '1')
     texts = iter(['four', '  ', 'cinq', '\n', 'é', 'not this'])
     monkeypatch.setattr(prepare, 'documents', lambda *_: texts)
     assert list(prepare.read({})) == ['four', 'cinq', 'é'] and next(texts) == 'not this'

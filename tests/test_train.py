@@ -146,10 +146,11 @@ def test_a_signal_saves_a_checkpoint_and_does_not_wait_for_the_end_of_a_long_ste
         return forward(*arguments, **more)
 
     monkeypatch.setattr(train.GPT, 'forward', interrupted)
-    args, out = [f'--micro_batch_size={micro}', '--max_steps=20'], workplace / 'out/r'
-    done = run('r', *args, cwd=workplace)
+    args = f'--micro_batch_size={micro}', '--max_steps=20', '--eval_interval=1'
+    done, out = run('r', *args, cwd=workplace), workplace / 'out/r'
     assert done.returncode == 128 + number and 'rerun' in done.stdout
-    assert list(checkpoint_paths(out)) == [steps] and len(log(out)) == steps
+    # of each step its loss and its perplexity
+    assert list(checkpoint_paths(out)) == [steps] and len(log(out)) == 2 * steps
     assert_same_run(finished('r', *args, cwd=workplace), finished('whole', *args, cwd=workplace))
 
 
@@ -212,6 +213,8 @@ def test_a_finished_run_prints_its_result_again_and_refuses_other_settings(workp
     assert scored == {3 * 8}  # a quarter of block_size each
     other = '--max_steps=6', '--stages=[[0.5,0.5]]'
     refused(run('r', *other, cwd=workplace), 'stages', [[0.9, 0.1]], [[0.5, 0.5]])
+    (out / 'results.json').write_text('{"run": "r", ')
+    refused(run('r', '--max_steps=6', cwd=workplace), 'results.json is damaged')
     (out / 'results.json').unlink()
     refused(run('r', '--max_steps=6', '--learning_rate=0.02', cwd=workplace), 'learning_rate')
 
@@ -466,6 +469,7 @@ BAD = """
     decay_fraction=0 lr_schedule=linear dtype=int8 device=cuda:77 wandb_project=p epochs=2
     loss_weights=[1] loss_weights=[0,0] loss_weights=[1,-1] loss_weights=[1,a]
     init_embeddings=cousins init_noise=-1 train_only=fr alone=en2,only=en2
+    alone=en2,orders=[reversed] keep_checkpoints=[1_0] train_only=en2,cloned_fraction=0
     only=en2,stages=[[1.0,0.0]] control_batch=2,only=en2
     warmup_steps=4,only=en2,epochs=1,control_batch=1000 block_size=32,orders=[reversed,shuffled_16]
     init_embeddings=spelling,cloned_fraction=0
@@ -517,6 +521,15 @@ def test_processes_that_resume_from_different_steps_are_refused(training_of, mon
     monkeypatch.setattr(machine.Processes, 'sum', lambda self, array: array + 1)
     with pytest.raises(ConfigError, match='shared'):
         training_of()
+
+
+def test_the_number_format_that_auto_chose_first_stays(training_of):
+    first = training_of(dtype='bfloat16')
+    first.started = 0
+    first.settings['dtype'] = 'auto'
+    first.out.mkdir()
+    first.save()
+    assert training_of(dtype='auto').number_format() == 'bfloat16'
 
 
 def test_running_out_of_memory_says_what_to_lower():
