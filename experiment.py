@@ -187,7 +187,7 @@ def start_worker(environment):
 
 def train_one(arguments):
     """Runs train.py in this process, its output in out_dir.log. Returns why it failed, or ''."""
-    values, stems, overrides = read_settings(TRAIN, defaults_of(TRAIN), arguments)
+    values, stems, overrides = read_settings(TRAIN, arguments)
     log = Path(f'{values["out_dir"]}.log')
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('a') as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -331,7 +331,7 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
 
 
 def main():
-    base, stems, overrides = read_settings(TRAIN, defaults_of(TRAIN), train_arguments)
+    base, stems, overrides = read_settings(TRAIN, train_arguments)
     vars(train).update(base)
     train.check_settings()
     folder = Path(out or os.path.join('out', run_name(stems, overrides)))

@@ -19,7 +19,7 @@ import json
 import math
 from pathlib import Path
 
-from lib.configurator import ConfigError, require, run, settings_of
+from lib.configurator import ConfigError, defaults_of, require, run
 
 import numpy as np
 import torch
@@ -258,7 +258,7 @@ def main():
     compute_dtype = pick_dtype(dtype, place)
     for name, tensor in sorted(gpt.state_dict().items()):
         weights.update(name.encode() + tensor.numpy().tobytes())
-    fixed = {name: globals()[name] for name in settings_of(__file__) if name not in FREE}
+    fixed = {name: globals()[name] for name in defaults_of(__file__) if name not in FREE}
     about = dict(run=out.name, train_language=trained.name, step=state['step'])
     about |= dict(weights=weights.hexdigest(), settings=fixed)
     with lock(out), memory_advice('lower batch_size or max_tokens'):

@@ -24,7 +24,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from lib.configurator import ConfigError, defaults_of, require, run, settings_of
+from lib.configurator import ConfigError, defaults_of, require, run
 
 import numpy as np
 from tqdm import tqdm
@@ -182,7 +182,7 @@ def main():
     require(fits, f'vocab_size must lie between 3 and 65,535, not {vocab_size}')
     require(0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}')
     require(max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}')
-    names = settings_of(__file__).keys() - {'corpus', 'data_dir'}
+    names = defaults_of(__file__).keys() - {'corpus', 'data_dir'}
     settings = {name: value for name, value in globals().items() if name in names}
     folder, making = Path(data_dir, corpus), Path(data_dir, f'.{corpus}.making')
     making.mkdir(parents=True, exist_ok=True)

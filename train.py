@@ -22,7 +22,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from lib.configurator import require, run, run_name, settings_of
+from lib.configurator import require, run, run_name
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ dtype = 'auto'  # bfloat16, float16, float32; auto: the first that the device mu
 compile = True  # torch.compile the model
 wandb_project = ''  # log to this project of Weights & Biases as well
 
-SETTINGS = list(settings_of(__file__))
+SETTINGS = list(runs.DEFAULTS)
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.configurator import defaults_of, read_settings, require, run
+from lib.configurator import read_settings, require, run
 
 import experiment
 import fit_scaling
@@ -181,7 +181,7 @@ def summarise():
         scaled.append((entries, rows))
     (laws, rows), (past_laws, past_rows) = scaled
     train = commands.TRAIN
-    base, *_ = read_settings(train, defaults_of(train), [str(HERE / 'config/lab.py')])
+    base, *_ = read_settings(train, [str(HERE / 'config/lab.py')])
     group_of = {name: group for group, found in table().items() for name in found}
     for number, (row, past) in enumerate(zip(rows, past_rows)):
         group = group_of.get(row['run'], '')

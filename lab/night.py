@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.configurator import defaults_of, read_settings, require, run
+from lib.configurator import read_settings, require, run
 
 import experiment
 from lab.lab import HERE, make_corpora
@@ -58,7 +58,7 @@ def jobs_of_table1():
 
 def main():
     if table1:
-        base, *_ = read_settings(TRAIN, defaults_of(TRAIN), [str(HERE / 'config/clones_90_10.py')])
+        base, *_ = read_settings(TRAIN, [str(HERE / 'config/clones_90_10.py')])
         experiment.plan = plan
         experiment.carry_out(base, list(jobs_of_table1()), Path('out/table1'))
         return

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.configurator import defaults_of, read_settings, require
+from lib.configurator import read_settings, require
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class Job:
 def job(name, arguments, folder):
     """The Job of a run in folder/NAME. Raises ConfigError for arguments that train.py refuses."""
     arguments = [*arguments, f'--out_dir={Path(folder, name)}']
-    chosen, *_ = read_settings(TRAIN, defaults_of(TRAIN), arguments)
+    chosen, *_ = read_settings(TRAIN, arguments)
     steps, first, share, needs = chosen['max_steps'], 0, 1.0, ''
     if chosen['only']:
         index = chosen['languages'].index(chosen['only'])

@@ -34,7 +34,8 @@ NICKNAMES |= dict(ctx='block_size', layers='n_layer', heads='n_head', width='n_e
 
 
 def _assignments(script):
-    """{name: (comment, value as an ast node)} of the settings of a script."""
+    """{name: (value as an ast node, comment)} of the settings of a script: its lower-case globals
+    above its first function or class. A comment may go on in indented comment lines below it."""
     source, found = Path(script).read_text(encoding='utf-8'), {}
     lines, is_more = source.splitlines(), re.compile(r'\s+#').match
     for node in ast.parse(source).body:
@@ -45,19 +46,13 @@ def _assignments(script):
             rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
             rest = [rest, *itertools.takewhile(is_more, lines[node.end_lineno :])]
             comment = ' '.join(line.strip().lstrip('#').strip() for line in rest)
-            found[name] = comment, node.value
+            found[name] = node.value, comment
     return found
-
-
-def settings_of(script):
-    """{name: comment} of the settings of a script: its lower-case globals above its first function
-    or class. A comment may go on in indented comment lines below it."""
-    return {name: comment for name, (comment, _) in _assignments(script).items()}
 
 
 def defaults_of(script):
     """{name: value} of the settings of a script, without running it."""
-    return {name: ast.literal_eval(node) for name, (_, node) in _assignments(script).items()}
+    return {name: ast.literal_eval(node) for name, (node, _) in _assignments(script).items()}
 
 
 def _expanded(value):
@@ -116,14 +111,13 @@ def _apply_file(path, values):
             values[name] = _checked(f'{path}: {name}', value, values[name])
 
 
-def read_settings(script, defaults, arguments):
+def read_settings(script, arguments):
     """The settings that a command line asks for.
 
-    script: path; defaults: {name: value}; arguments: what follows the script's name. Returns
-    (values, stems, overrides): stems are the config files' names without folder and .py, overrides
-    {name: value} what the command line changed. Raises ConfigError, or SystemExit for --help."""
-    comments = settings_of(script)
-    values = {name: defaults[name] for name in comments}
+    script: path; arguments: what follows the script's name. Returns (values, stems, overrides):
+    stems are the config files' names without folder and .py, overrides {name: value} what the
+    command line changed. Raises ConfigError, or SystemExit for --help."""
+    values = defaults_of(script)
     files = [argument for argument in arguments if not argument.startswith('-')]
     for path in files:
         _apply_file(path, values)
@@ -143,7 +137,7 @@ def read_settings(script, defaults, arguments):
         path = Path(script)
         name = f'-m lab.{path.stem}' if path.parent.name == 'lab' else path.name
         print(f'usage: python {name} [CONFIG.py ...] [--key=value ...]\n')
-        for name, comment in comments.items():
+        for name, (_, comment) in _assignments(script).items():
             print(f'  --{name.rstrip("_")}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
     stems = [Path(path).stem for path in files]
@@ -172,7 +166,7 @@ def run(namespace, main):
         sys.stdout.reconfigure(errors='replace')
     script = os.path.basename(namespace['__file__'])
     try:
-        values, stems, overrides = read_settings(namespace['__file__'], namespace, sys.argv[1:])
+        values, stems, overrides = read_settings(namespace['__file__'], sys.argv[1:])
         namespace.update(values)
         return main(stems, overrides) if main.__code__.co_argcount else main()
     except ConfigError as error:
@@ -195,4 +189,4 @@ if _script.parent in (_root := Path(__file__).resolve().parent.parent, _root / '
     if not sys.stderr.isatty():  # a log file needs no progress bar ten times a second
         os.environ.setdefault('TQDM_MININTERVAL', '20')
     if not HELP.isdisjoint(sys.argv[1:]):
-        run({'__file__': str(_script)} | defaults_of(_script), None)
+        run({'__file__': str(_script)}, None)

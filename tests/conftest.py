@@ -18,7 +18,7 @@ from unittest import mock
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from lib.configurator import read_settings, run, settings_of
+from lib.configurator import defaults_of, read_settings, run
 
 import numpy as np
 import pytest
@@ -40,8 +40,7 @@ TINY = (
     '--corpora=[en,en] --languages=[en1,en2] --device=cpu'
 ).split()
 TINY_CONFIG = ''.join(  # the same as a config file
-    f'{name} = {value!r}\n'
-    for name, value in read_settings(train.__file__, vars(train), TINY)[2].items()
+    f'{name} = {value!r}\n' for name, value in read_settings(train.__file__, TINY)[2].items()
 )
 
 
@@ -62,7 +61,7 @@ def script(name, *args, cwd, env=None, timeout=300):
 def in_process(name, *args, cwd):
     """As `script`, in this process, which has imported torch: seconds quicker."""
     module, out, err, code = importlib.import_module(name), io.StringIO(), io.StringIO(), 0
-    settings = {key: vars(module)[key] for key in settings_of(module.__file__)}
+    settings = {key: vars(module)[key] for key in defaults_of(module.__file__)}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     argv = mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, args)])
     with argv, contextlib.chdir(cwd):
@@ -223,11 +222,10 @@ def tiny_model(rows, block_size=16):
 def training_of(monkeypatch, made_once, tmp_path):
     """training_of(setting=value, ...): a Training of train.py of TINY, in this process."""
     monkeypatch.chdir(made_once)
-    defaults = dict(vars(train))
 
     def call(**settings):
         given = [f'--{name}={value}' for name, value in settings.items()]
-        values, *_ = read_settings(train.__file__, defaults, [*TINY, '--max_steps=30', *given])
+        values, *_ = read_settings(train.__file__, [*TINY, '--max_steps=30', *given])
         for name, value in values.items():
             monkeypatch.setattr(train, name, value)
         train.check_settings()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from lib.configurator import ConfigError, read_settings, run_name, settings_of
+from lib.configurator import ConfigError, defaults_of, read_settings, run_name
 
 import pytest
 from conftest import REPO, environment, refused, script
@@ -169,12 +169,12 @@ def test_a_process_of_its_own_prints_one_line_or_other_letters_for_those_of_a_te
 
 
 def test_a_dash_is_an_underscore_and_the_usual_short_names_are_known_to_the_guess():
-    train, defaults = REPO / 'train.py', dict(vars(importlib.import_module('train')))
-    values, _, _ = read_settings(train, defaults, ['--batch-size=3'])
-    assert values['batch_size'] == 3 != defaults['batch_size']
+    train = REPO / 'train.py'
+    values, _, _ = read_settings(train, ['--batch-size=3'])
+    assert values['batch_size'] == 3 != defaults_of(train)['batch_size']
     for short, name in dict(lr='learning_rate', steps='max_steps', ctx='block_size').items():
         with pytest.raises(ConfigError, match=f"{short}.*'{name}'"):
-            read_settings(train, defaults, [f'--{short}=1'])
+            read_settings(train, [f'--{short}=1'])
 
 
 def test_a_run_is_named_after_its_configs_and_what_the_command_line_changes(small, tmp_path):
@@ -227,7 +227,7 @@ def test_help_of_a_script_needs_no_torch_and_every_setting_has_a_comment(without
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     named = [number for number, line in enumerate(lines) if line.startswith('  --')]
-    assert len(named) == len(settings_of(REPO / f'{name.replace(".", "/")}.py'))
+    assert len(named) == len(defaults_of(REPO / f'{name.replace(".", "/")}.py'))
     assert all(len(lines[number + 1].strip()) > 3 for number in named), lines
 
 
@@ -240,10 +240,9 @@ def test_importing_what_prepares_text_runs_nothing_and_needs_no_torch(without_to
 @pytest.mark.parametrize('path', sorted((REPO / 'config').glob('*.py')), ids=lambda path: path.stem)
 def test_config_is_for_its_script_and_says_what_it_is(path):
     module = importlib.import_module('prepare' if path.name == 'demo_data.py' else 'train')
-    before, *_ = read_settings(module.__file__, vars(module), [])
-    values, stems, _ = read_settings(module.__file__, vars(module), [str(path)])
+    values, stems, _ = read_settings(module.__file__, [str(path)])
     assert stems == [path.stem] and path.read_text().startswith('# ')
-    assert values != before, f'{path.name} sets nothing'
+    assert values != defaults_of(module.__file__), f'{path.name} sets nothing'
     if module.__name__ == 'train':
         names = values['languages']
         assert len(values['corpora']) == len(names) == len(set(names))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from lib.configurator import ConfigError, defaults_of, read_settings
+from lib.configurator import ConfigError, read_settings
 
 import pytest
 from conftest import REPO, TINY, environment, new_run, refused, script
@@ -28,7 +28,7 @@ def planned(monkeypatch, *arguments, **settings):
     """The Experiment of some arguments of train.py, with settings of its own."""
     for name, value in settings.items():
         monkeypatch.setattr(experiment, name, value)
-    base, *_ = read_settings(experiment.TRAIN, defaults_of(experiment.TRAIN), arguments)
+    base, *_ = read_settings(experiment.TRAIN, arguments)
     return Experiment(base, arguments, 'out/e')
 
 
@@ -113,7 +113,7 @@ def test_printed_commands_are_those_of_train_and_run_in_their_order(tmp_path):
     made = set()
     for line in done.stdout.splitlines():
         python, path, *arguments = shlex.split(line)
-        chosen, *_ = read_settings(experiment.TRAIN, defaults_of(experiment.TRAIN), arguments)
+        chosen, *_ = read_settings(experiment.TRAIN, arguments)
         assert (python, path) == ('python', 'train.py') and chosen['lr_schedule'] == 'wsd'
         assert chosen['init_from'] in made | {''}
         made.add(chosen['out_dir'])

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from lib.configurator import ConfigError, settings_of
+from lib.configurator import ConfigError, defaults_of
 
 import numpy as np
 import pytest
@@ -197,7 +197,7 @@ def test_a_corpus_holds_every_document_up_to_max_bytes_and_corpus_json_describes
         assert about[part]['byte_or_unknown'] == foreign > 0
     model = (corpus.folder / 'tokenizer.model').read_bytes()
     assert about['tokenizer'] == dict(pieces=400, sha256=hashlib.sha256(model).hexdigest())
-    assert about['settings'].keys() == settings_of(prepare.__file__).keys() - {'corpus', 'data_dir'}
+    assert about['settings'].keys() == defaults_of(prepare.__file__).keys() - {'corpus', 'data_dir'}
     assert about['settings']['source'] == 'text.jsonl.gz'
     assert os.listdir(corpus.folder.parent) == ['x'] and len(os.listdir(corpus.folder)) == 4
 

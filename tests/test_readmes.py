@@ -1,12 +1,11 @@
 """The pages: commands are accepted, the notebook runs, the data dictionary is complete."""
 
 import csv
-import functools
 import json
 import re
 import subprocess
 
-from lib.configurator import defaults_of, read_settings, run_name
+from lib.configurator import read_settings, run_name
 
 import pytest
 from conftest import REPO, write_run
@@ -41,11 +40,11 @@ def test_every_config_and_command_of_the_readmes_is_accepted_by_its_script(name,
     for config in set(re.findall(r'config/\w+\.py', markdown)) - made:
         assert (REPO / config).exists(), config
     monkeypatch.chdir(REPO)
-    folders, count, settings = {}, 0, functools.cache(defaults_of)
+    folders, count = {}, 0
     for script, *arguments in commands_of(markdown):
         if script == 'SCRIPT.py' or ({'--help'} | made) & set(arguments):
             continue
-        values, stems, overrides = read_settings(REPO / script, settings(REPO / script), arguments)
+        values, stems, overrides = read_settings(REPO / script, arguments)
         count += 1
         if script == 'train.py':
             folder = values['out_dir'] or 'out/' + run_name(stems, overrides)
