@@ -64,13 +64,11 @@ def load_state(part, state, what):
     """part.load_state_dict(state). Raises ConfigError where `what` was made by other code: with
     other weights, or as the state of an optimiser with other settings."""
     own, stored = (either.get('param_groups', []) for either in (part.state_dict(), state))
-    free = dict(lr=0, fused=0)  # follow the schedule and the device
-    pairs = [(a | free, b | free) for a, b in zip(own, stored)]
-    other = {key for a, b in pairs for key in b if a.get(key, ...) != b[key]}
-    other |= {'param_groups'} if len(own) != len(stored) else set()
+    free = {'lr', 'fused'}  # follow the schedule and the device
+    pairs = [(a, b, key) for a, b in zip(own, stored) for key in b.keys() - free]
+    other = ', '.join(sorted({key for a, b, key in pairs if a.get(key, ...) != b[key]}))
+    require(not other, f'{what} has other settings than this code: {other}')
     try:
-        names = ', '.join(sorted(other))
-        require(not other, f'{what} has other settings than this code: {names}')
         part.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(f'{what} does not fit this code: {str(error)[:200]!r}') from None
