@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import itertools
 import os
 import platform
 import re
@@ -150,12 +151,10 @@ def micro_batch_of(counts, largest):
 def prefetch(make, items, ahead=8):
     """Generator of make(item), in order; several threads make the next ones meanwhile."""
     with ThreadPoolExecutor(4) as pool:
-        waiting = collections.deque()
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
+        submitted = (pool.submit(make, item) for item in items)
+        waiting = collections.deque(itertools.islice(submitted, ahead))
         while waiting:
+            waiting.extend(itertools.islice(submitted, 1))
             yield waiting.popleft().result()
 
 
