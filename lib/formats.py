@@ -67,13 +67,13 @@ def opened(file, name):
     return kind, file
 
 
-def optional(package):
-    """A package that some sources need. Raises ConfigError where it is not installed."""
+def optional(package, what='this source'):
+    """A package that only `what` needs. Raises ConfigError where it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError:
         name = package.removesuffix('.parquet')
-        raise ConfigError(f'this source needs the package {name}: pip install {name}') from None
+        raise ConfigError(f'{what} needs the package {name}: pip install {name}') from None
 
 
 def _zstandard(file):

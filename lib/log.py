@@ -11,14 +11,12 @@ from lib.configurator import ConfigError, require
 import numpy as np
 
 from lib.files import write_file
+from lib.formats import optional
 
 
 def open_wandb():
     """The optional package wandb, logged in. Raises ConfigError without it or without a key."""
-    try:
-        import wandb
-    except ImportError:
-        raise ConfigError('wandb_project needs wandb: pip install wandb') from None
+    wandb = optional('wandb', 'wandb_project')
     try:
         wandb.login()
     except wandb.Error as error:
