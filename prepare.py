@@ -130,16 +130,15 @@ def write_shards(texts, part_of, folder):
 
 def make(folder, settings):
     """Writes the files of the corpus into `folder`; returns what corpus.json says."""
+    notes, model = {}, folder / 'tokenizer.model'
     if tokenizer:
         open_tokenizer(tokenizer)  # a bad one is refused before any text is read
-    notes, model = {}, folder / 'tokenizer.model'
+        shutil.copy(tokenizer, model)
     with contextlib.closing(read(notes)) as texts:
         try:
             first = next(batches(texts, TOKENIZER_BYTES))
             part_of = split(first, notes.pop('is_one_text', False))
-            if tokenizer:
-                shutil.copy(tokenizer, model)
-            else:
+            if not tokenizer:
                 print(f'training a tokeniser of {vocab_size:,} pieces')
                 learnt = (t for place, t in enumerate(first) if part_of(place, t) == 'train')
                 model.write_bytes(train_tokenizer(learnt, vocab_size))
