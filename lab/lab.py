@@ -186,7 +186,8 @@ def summarise():
     for number, (row, past) in enumerate(zip(rows, past_rows)):
         group = group_of.get(row['run'], '')
         rows[number] = (past if group == 'past' else row) | dict(lab_group=group)
-        rows[number]['differs'] = runs.caption(row['settings'], base)
+        differ = runs.differing(row['settings'], base, runs.FREE)
+        rows[number]['differs'] = ' '.join(f'{name}={row["settings"][name]}' for name in differ)
     fit_scaling.write_csv(RESULTS.parent / 'lab.csv', rows)
     charts.draw(members, rows, laws, past_laws, RESULTS.parent)
     print(f'wrote {RESULTS.parent}/lab.csv and the pictures lab_*.png')

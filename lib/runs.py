@@ -100,12 +100,6 @@ def _text(value):
     return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)  # 1 is 1.0
 
 
-def caption(settings, usual):
-    """The settings that differ from the `usual` ones, as text, without those that are FREE."""
-    differ = differing(settings, usual, FREE)
-    return ' '.join(f'{name}={settings[name]}' for name in differ if name in settings)
-
-
 # --- finished runs --------------------------------------------------------------------------------
 
 
