@@ -5,7 +5,7 @@ import json
 import math
 import re
 
-from lib.runs import DEFAULTS, FREE, LAW, LENGTH, SEED, comparable, differing
+from lib.runs import DEFAULTS, FREE, LAW, LENGTH, SEED, canonical, comparable, differing
 from lib.tables import short
 
 
@@ -81,17 +81,13 @@ def ratio_of(stages):
 def grouped(runs, may_differ):
     """Lists of runs that differ in their seed and in `may_differ` alone; of about as many tokens,
     unless they may differ in their length."""
-    groups = []
+    groups, may_differ = {}, FREE | SEED | may_differ
     for run in runs:
-        for group in groups:
-            differ = differing(run.settings, group[0].settings, FREE | SEED | may_differ)
-            length = LENGTH <= may_differ or short(run.tokens) == short(group[0].tokens)
-            if not differ and length and ('corpora' in may_differ or run.text == group[0].text):
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    return groups
+        same = {name: value for name, value in run.settings.items() if name not in may_differ}
+        length = '' if LENGTH <= may_differ else short(run.tokens)
+        text = '' if 'corpora' in may_differ else run.text
+        groups.setdefault(canonical([same, length, text]), []).append(run)
+    return list(groups.values())
 
 
 def usual_of(runs):

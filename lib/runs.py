@@ -93,11 +93,12 @@ def key_of(run, language, may_differ):
     whose settings differ in `may_differ` alone."""
     result = run['languages'][language]
     same = {k: v for k, v in comparable(run).items() if k not in may_differ}
-    return _text([same, result['corpus'], [result.get(name) or '' for name in SCORED]])
+    return canonical([same, result['corpus'], [result.get(name) or '' for name in SCORED]])
 
 
-def _text(value):
-    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)  # 1 is 1.0
+def canonical(value):
+    """Text that is equal for equal values; 1 is 1.0."""
+    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)
 
 
 # --- finished runs --------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def pool(members):
 
 def identity(run, may_differ=frozenset()):
     """Text that is equal for runs of equal settings, but for `may_differ`, and equal text."""
-    return _text([key_of(run, name, FREE | may_differ) for name in run['languages']])
+    return canonical([key_of(run, name, FREE | may_differ) for name in run['languages']])
 
 
 def trained(run):
