@@ -33,7 +33,7 @@ from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_rows
 from lib.plots import COLORS, log_ticks, picture
 from lib.runs import controls_of, group_of, is_monolingual, label_of, load_runs, trained
-from lib.tables import align, ppl_text, short, with_interval
+from lib.tables import align, ppl_text, short
 
 out = 'out'  # folder of the runs; the tables and the picture are written here too
 least_tokens = 0  # fit the laws to budgets of at least so many tokens; 0: all
@@ -240,8 +240,9 @@ def comparison(run, name, law, every, once, reread):
 
 
 def cell(row, key):
-    """A measure of a row with its interval; `> limit` where it is beyond the law's budgets."""
-    value, limit = row[key], row['largest_budget']
+    """A measure of a row as `value [low, high]`; `> limit` where it is beyond the law's budgets, -
+    where it is unknown or undefined."""
+    value, ends, limit = row[key], row[f'{key}_interval'], row['largest_budget']
 
     def write(value):
         if key == 'mlpe':
@@ -252,7 +253,12 @@ def cell(row, key):
             return f'> {limit / row["tokens_seen"]:.2f}' if key.endswith('teff') else 'inf'
         return f'{value:.3f}' if key in ('tau', 'transfer_nats', 'gain_nats') else f'{value:.2f}'
 
-    return with_interval(value, row[f'{key}_interval'], write)
+    if value is None or math.isnan(value):
+        return '-'
+    if ends is None or math.isinf(ends[0]):
+        return write(value)
+    low, high = ('inf' if math.isinf(end) else write(end) for end in ends)
+    return f'{write(value)} [{low}, {high}]'
 
 
 def table_text(rows, every=False):

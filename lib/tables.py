@@ -1,6 +1,5 @@
 """Numbers and tables as text."""
 
-import math
 import unicodedata
 
 
@@ -30,13 +29,3 @@ def short(tokens):
 
 def ppl_text(ppl):
     return f'{ppl:.1f}' if ppl < 1e6 else '> 1M' if ppl < 1e9 else '> 1B'
-
-
-def with_interval(value, interval, write='{:.2f}'.format):
-    """`value [low, high]`, each written by `write`; - where the value is None or undefined."""
-    if value is None or math.isnan(value):
-        return '-'
-    if interval is None or math.isinf(interval[0]):
-        return write(value)
-    ends = ('inf' if math.isinf(end) else write(end) for end in interval)
-    return f'{write(value)} [{", ".join(ends)}]'
