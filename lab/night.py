@@ -16,7 +16,7 @@ from lib.configurator import read_settings, require, run
 
 import experiment
 from lab.lab import HERE, make_corpora
-from lib.commands import TRAIN, job, rate_arguments
+from lib.commands import TRAIN, job, mix
 from lib.paper import read_csv
 
 table1 = False  # train the rows of Table 1 instead
@@ -43,15 +43,12 @@ def night():
 def jobs_of_table1():
     """The jobs of Table 1, each row followed by the control runs of its second language."""
     rows = {int(row['row']): row for row in read_csv('paper_runs.csv') if row['table'] == '1'}
-    slow = rate_arguments(3e-4, 3e-6)
-    kinds = {'': [], '-rate_0.0003': slow, '-x4': ['--epochs=4']}
     for number in ROWS:
         words = rows[number]['config'].split()
         config = [word if word.startswith('--') else str(HERE / word) for word in words]
-        name, found = f'row_{number:02}', {'': []}
-        if 'en2' in rows[number]['languages']:
-            found |= {f'-only_en2{kind}': ['--only=en2', *more] for kind, more in kinds.items()}
-        jobs = [job(name + end, [*config, *more], 'out/table1') for end, more in found.items()]
+        controls = ['en2'] if 'en2' in rows[number]['languages'] else []
+        found = mix(f'row_{number:02}', config, controls, rates=[(3e-4, 3e-6)], again=[4])
+        jobs = [job(name, arguments, 'out/table1') for name, arguments in found.items()]
         # no measure reads a control that costs more than the mixture
         yield from (one for one in jobs if one.tokens <= 1.02 * jobs[0].tokens)
 
