@@ -317,16 +317,6 @@ def published(runs):
         yield from ((theirs, run) for run in ours or [theirs])
 
 
-def paper_laws():
-    """The paper's laws as scaling.json has ours."""
-    for language, (law, fractions) in published_laws().items():
-        runs = [run['languages'][0] for run in load_paper_runs() if run['kinds'] == [language]]
-        found = dict(label=f'{language} in the paper, GPT small', runs=runs)
-        found |= dict(tokens=[run['tokens_seen'] for run in runs], ppl=[run['ppl'] for run in runs])
-        tokens = UNIT * np.geomspace(min(fractions), max(fractions))
-        yield found | dict(curve=dict(tokens=tokens, ppl=law(tokens)))
-
-
 def write_paper(folder, laws, rows):
     """Writes folder/report/paper.html: the rows of Tables 1 and 3 and the figures of the paper, our
     runs in its setting beside them, and the commands of those that are missing."""
@@ -342,7 +332,7 @@ def write_paper(folder, laws, rows):
             draw_measure(page, f'figure{number}', f'GPT small, {vocabulary}', runs, view, what)
     names = {run.name for _, run in pairs}
     ours = [law for law in laws if names & set(law['runs'])]
-    draw_texts(page, 'figure5', [*paper_laws(), *ours])
+    draw_texts(page, 'figure5', [*published_laws(), *ours])
     return page.write(pairs=pairs, glue=read_csv('paper_glue.csv'))
 
 

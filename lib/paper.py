@@ -50,18 +50,17 @@ def paper_run(row):
 
 
 def published_laws():
-    """The laws of GPT small: {language: (function tokens -> perplexity, the fitted fractions of
-    UNIT)}. They are laws in 1/PPL, whatever form lib/laws.py has."""
-    found = {}
+    """The laws of GPT small as scaling.json has ours, but the published runs themselves as `runs`.
+    They are laws in 1/PPL, whatever form lib/laws.py has. Generator."""
     for row in read_csv('paper_laws.csv'):
         a, b, c = (float(row[key]) for key in 'abc')
-        fractions = [float(fraction) for fraction in row['fitted_fractions'].split()]
-        found[row['language']] = functools.partial(law_ppl, a, b, c), fractions
-    return found
-
-
-def law_ppl(a, b, c, tokens):
-    return 1 / (c - a * (tokens / UNIT) ** -b)
+        fractions = np.array(row['fitted_fractions'].split(), float)
+        x = np.geomspace(fractions.min(), fractions.max())
+        language, published = row['language'], load_paper_runs()
+        runs = [run['languages'][0] for run in published if run['kinds'] == [language]]
+        found = dict(label=f'{language} in the paper, GPT small', runs=runs)
+        found |= dict(tokens=[run['tokens_seen'] for run in runs], ppl=[run['ppl'] for run in runs])
+        yield found | dict(curve=dict(tokens=UNIT * x, ppl=1 / (c - a * x**-b)))
 
 
 def kind_of(name, corpus):
