@@ -30,7 +30,7 @@ import numpy as np
 from lib.bootstrap import interval
 from lib.files import write_json
 from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
-from lib.paper import paper_rows
+from lib.paper import paper_runs_of
 from lib.plots import COLORS, log_ticks, picture
 from lib.runs import controls_of, group_of, is_monolingual, label_of, load_runs, trained
 from lib.tables import align, ppl_text, short
@@ -185,11 +185,11 @@ def row_of(run, name, laws, controls):
     row |= dict(paper_rows='', paper_ppl=None, paper_teff=None)
     if name in seen:
         row |= comparison(run, name, laws[group], *controls[run['run'], name])
-        published = paper_rows(run)
+        published = paper_runs_of(run)
         if published:
-            figures = published[0]['languages'][min(seen.index(name), 1)]
-            row['paper_rows'] = ', '.join(other['name'] for other in published)
-            row |= dict(paper_ppl=figures['ppl'], paper_teff=figures['teff'])
+            theirs = published[0].rows[min(seen.index(name), 1)]
+            row['paper_rows'] = ', '.join(other.name for other in published)
+            row |= {key: theirs[key] for key in ('paper_ppl', 'paper_teff')}
     about = ('settings', 'model', 'wall_time_s', 'device', 'dtype', 'commit', 'dirty')
     return row | {key: run.get(key) for key in about}
 

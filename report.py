@@ -16,7 +16,6 @@ import math
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 from lib.configurator import run as run_script
 
@@ -306,14 +305,9 @@ def write(folder, laws, rows):
 
 
 def published(runs):
-    """Pairs of a published run and a run of ours that repeats it, or itself where none does. Its
-    rows have the paper's numbers as paper_ppl and paper_teff, as ours have."""
+    """Pairs of a published run and a run of ours that repeats it, or itself where none does."""
     for theirs in load_paper_runs():
-        ours = [run for run in runs if theirs['name'] in run.rows[0]['paper_rows'].split(', ')]
-        theirs = SimpleNamespace(**theirs, rows=[])
-        for one in theirs.languages:
-            scores = dict(paper_ppl=one['ppl'], paper_teff=one['teff'])
-            theirs.rows.append(dict(language=one['name'], **scores))
+        ours = [run for run in runs if theirs.name in run.rows[0]['paper_rows'].split(', ')]
         yield from ((theirs, run) for run in ours or [theirs])
 
 

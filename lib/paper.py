@@ -5,6 +5,7 @@ import functools
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -24,9 +25,8 @@ def read_csv(name):
 
 @functools.cache
 def load_paper_runs():
-    """The published runs: dicts, `command` trains them. Their `languages` are dicts of name, kind,
-    tokens_seen, ppl and teff of the first two languages; of ten clones the second stands for
-    nine."""
+    """The published runs; `command` trains them. Their `rows` are of the first two languages, with
+    the keys that rows of scaling.json have; of ten clones the second stands for nine."""
     return [paper_run(row) for row in read_csv('paper_runs.csv')]
 
 
@@ -35,18 +35,18 @@ def paper_run(row):
     names = row['languages'].split('/')
     kinds = [name.rstrip('0123456789') for name in names]
     stages = [list(map(float, stage.split('/'))) for stage in row['stages'].split(' > ')]
-    languages, scores = [], [(row[f'ppl_l{i}'], row[f'teff_l{i}']) for i in (1, 2)]
+    rows, scores = [], [(row[f'ppl_l{i}'], row[f'teff_l{i}']) for i in (1, 2)]
     for i, (ppl, teff) in enumerate(score for score in scores if score[0]):
         seen = int(row['tokens']) * sum(shares[i] for shares in stages) / len(stages)
-        about = dict(name=names[i], kind=kinds[i], tokens_seen=seen)
-        languages.append(about | dict(ppl=float(ppl), teff=float(teff)))
+        paper = dict(paper_ppl=float(ppl), paper_teff=float(teff))
+        rows.append(dict(language=names[i], tokens_seen=seen, **paper))
     table, number = row['table'], row['row']
     place = f'Table {table} row' if table in '13' else f'Figure {table[3:]}'
     share = stages[0][1] if len(stages) == 1 and len(names) == 2 else None
     run = dict(name=f'{place} {number}', table=table, number=number, kinds=kinds, stages=stages)
     run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), tokens=int(row['tokens']))
-    run |= dict(languages=languages, share=share, ratio=ratio_of(stages))
-    return run | dict(command=f'python train.py {row["config"]}')
+    run |= dict(rows=rows, share=share, ratio=ratio_of(stages))
+    return SimpleNamespace(**run, command=f'python train.py {row["config"]}')
 
 
 def published_laws():
@@ -57,9 +57,10 @@ def published_laws():
         fractions = np.array(row['fitted_fractions'].split(), float)
         x = np.geomspace(fractions.min(), fractions.max())
         language, published = row['language'], load_paper_runs()
-        runs = [run['languages'][0] for run in published if run['kinds'] == [language]]
+        runs = [run.rows[0] for run in published if run.kinds == [language]]
         found = dict(label=f'{language} in the paper, GPT small', runs=runs)
-        found |= dict(tokens=[run['tokens_seen'] for run in runs], ppl=[run['ppl'] for run in runs])
+        found['tokens'] = [run['tokens_seen'] for run in runs]
+        found['ppl'] = [run['paper_ppl'] for run in runs]
         yield found | dict(curve=dict(tokens=UNIT * x, ppl=1 / (c - a * x**-b)))
 
 
@@ -70,7 +71,7 @@ def kind_of(name, corpus):
     return next((kind for kind, names in kinds.items() if words & names), '')
 
 
-def paper_rows(run):
+def paper_runs_of(run):
     """The published runs that a run repeats: equal settings, languages, vocabulary, steps and
     stages. Raises LookupError, TypeError or ValueError where the run is damaged."""
     settings = comparable(run)
@@ -83,11 +84,11 @@ def paper_rows(run):
     if other or len(set(corpora)) != len(set(kinds)):
         return []
 
-    def same(row):
-        length = math.lcm(len(row['stages']), len(stages))
-        pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, row['stages'])]
-        known = row['vocabulary'] in ('-', settings['vocabulary'])
+    def same(theirs):
+        length = math.lcm(len(theirs.stages), len(stages))
+        pair = [np.repeat(rows, length // len(rows), axis=0) for rows in (stages, theirs.stages)]
+        known = theirs.vocabulary in ('-', settings['vocabulary'])
         return known and np.allclose(*pair, rtol=0, atol=1e-5)
 
-    like = (row for row in load_paper_runs() if row['steps'] == settings['max_steps'])
-    return [row for row in like if row['kinds'] == kinds and same(row)]
+    like = (theirs for theirs in load_paper_runs() if theirs.steps == settings['max_steps'])
+    return [theirs for theirs in like if theirs.kinds == kinds and same(theirs)]

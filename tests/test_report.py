@@ -360,15 +360,15 @@ def test_the_papers_numbers_stand_beside_runs_in_its_setting_alone(made):
 
 def test_the_papers_page_has_all_rows_of_its_tables_and_the_readmes_commands(made):
     lines, readme = lines_of(made.paper, 'the paper:'), (REPO / 'config/README.md').read_text()
-    for run in (run for run in load_paper_runs() if run['table'] in '13'):
-        number, command = run['number'], run['command']
+    for run in (run for run in load_paper_runs() if run.table in '13'):
+        number, command = run.number, run.command
         heads = [line[0] for line in lines if len(line) == 1 and line[0].startswith(f'{number}: ')]
-        assert any(head.endswith(command) for head in heads), run['name']
-        section = readme.partition(f'\n## Table {run["table"]}\n')[2].partition('\n## ')[0]
+        assert any(head.endswith(command) for head in heads), run.name
+        section = readme.partition(f'\n## Table {run.table}\n')[2].partition('\n## ')[0]
         assert re.search(rf'^\| {number} \| .* \| `{re.escape(command)}` \|$', section, re.M)
-        for language in run['languages']:
-            ppl = f'{language["ppl"]:.1f}' if language['ppl'] < 1e6 else '> 1B'
-            shown = [language['name'], ppl, f'{language["teff"]:.2f}']
+        for row in run.rows:
+            ppl = f'{row["paper_ppl"]:.1f}' if row['paper_ppl'] < 1e6 else '> 1B'
+            shown = [row['language'], ppl, f'{row["paper_teff"]:.2f}']
             assert any(line[:3] == shown for line in lines)
     [place] = [i for i, line in enumerate(lines) if 'ours: row5' in line[0]]
     assert lines[place + 2][0] == 'en2' and all(lines[place + 2][:7])
