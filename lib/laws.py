@@ -112,11 +112,8 @@ class Interpolation:
         None."""
         _, left, half = between(-np.log(ppl), self.y, self.x, self.place)
         low, high = self.x[0, left[0] : left[0] + 2]
-        return (
-            (float(np.exp(low)), float(np.exp(high)))
-            if half[0] > OPEN and high - low > HOLE
-            else None
-        )
+        uncertain = half[0] > OPEN and high - low > HOLE
+        return (float(np.exp(low)), float(np.exp(high))) if uncertain else None
 
 
 def between(at, x, y, place):
