@@ -165,7 +165,7 @@ class Law:
     tokens: np.ndarray  # (n,)
     ppl: np.ndarray  # (n,)
     trunks: int  # seeds of each run
-    epochs: float = 0.0  # how often the longest run read its text
+    epochs: float = 0.0  # how often a run read its text, at most
     problem: str = ''  # why there is no curve, or else no interval
     curve: object = None  # PowerLaw, Interpolation or None
     misfit: float = 0.0  # RMS residual of the power law, in log perplexity

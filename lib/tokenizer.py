@@ -40,7 +40,7 @@ class Tokenizer:
         self.size, self.hash = len(self.model), sha256(path)
         fits = DOCUMENT_END < self.size < 1 << 16
         require(fits, f'{path} has {self.size:,} pieces; 3 to 65,535 fit into 16 bits')
-        special = all(
+        special = all(  # or, in the paper's own tokenisers, a user-defined <D>
             self.model.is_control(token) or re.fullmatch('<.*>', self.spelling(token))
             for token in (PAD, DOCUMENT_END)
         )
