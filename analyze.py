@@ -466,7 +466,9 @@ def replicates(runs):
     for run in runs:
         for group in groups:
             differ = [differing(run.settings, one.settings, FREE | {'init_from'}) for one in group]
-            same = (run.step, run.names) == (group[0].step, group[0].names)
+            # the length of a control with epochs follows what it samples
+            same = run.settings['epochs'] or run.step == group[0].step
+            same = same and run.names == group[0].names
             if same and all(names == ['seed'] for names in differ):
                 group.append(run)
                 break
@@ -479,9 +481,10 @@ def pooled(study, group, number):
     """The Result of runs that differ in their seed alone, the `number`-th group of them; with
     --steps over training."""
     first, over = group[0], {}
-    common = sorted(set.intersection(*(set(run.steps) for run in group)))
+    common = sorted(set.intersection(*(set(run.steps) for run in group))) if steps else ['the last']
+    require(common, f'{first.folder} and its replicates have kept no checkpoint of one step')
     for step in tqdm(common, 'over training', leave=False, disable=not steps):
-        found = [study.measure(run.at(step)) for run in group]
+        found = [study.measure(run.at(step) if steps else run) for run in group]
         panels = over_seeds([result.panels for result in found], number)
         over[step] = dict(list(panels.items())[bool(steps and study.draw) :])
     about = dict(runs=[run.name for run in group], languages=first.names, step=first.step)

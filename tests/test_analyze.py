@@ -67,7 +67,7 @@ def place(trained, here, monkeypatch):
 
 def called(**settings):
     """analyze.py in the current folder: its CompletedProcess."""
-    return in_process('analyze', *(f'--{k}={v}' for k, v in settings.items()), cwd='.')
+    return in_process('analyze', *(f'--{k}={v}' for k, v in (QUICK | settings).items()), cwd='.')
 
 
 def study(**settings):
@@ -418,6 +418,10 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_a_wider_interval(
     shutil.copytree('out/even', 'out/copy')  # is no other seed
     runs = [analyze.StudiedRun(f'out/{name}') for name in ('even', 'copy')]
     assert analyze.replicates(runs) == [[run] for run in runs]
+    runs[0].settings['epochs'] = 4
+    vars(runs[1]).update(step=9, steps=[9], settings=runs[0].settings | dict(seed=1))
+    assert analyze.replicates(runs) == [runs]
+    assert analyze.pooled(analyze.STUDIES['embeddings'], runs, 0).panels
 
 
 def test_a_control_run_beside_its_mixture_by_position(place):

@@ -69,8 +69,8 @@ def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
 def test_a_language_has_the_re_reading_controls_that_its_own_share_allows(monkeypatch):
     names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.6,0.3,0.1]]'
     for warmup, more in ((2, {'mix-only_fr-x2'}), (12, set())):  # it has twelve steps
-        warm = f'--warmup_steps={warmup}'
-        plan = planned(monkeypatch, *SMALL, *names, warm, seeds=1, epochs=[2, 4])
+        warm = [*SMALL, *names, f'--warmup_steps={warmup}']
+        plan = planned(monkeypatch, *warm, seeds=1, epochs=[2, 4])
         again = {one.name for one in plan.jobs if '-x' in one.name}
         assert again == {'mix-only_en2-x2', 'mix-only_fr-x4'} | more
 

@@ -58,8 +58,7 @@ def test_only_a_line_feed_ends_a_line_of_aligned_text(here, monkeypatch):
 def test_text_that_is_not_aligned_gets_one_sentence(here, sources, word):
     write(here, two='one\ntwo\n', three='un\ndeux\ntrois\n', empty='')
     write(here, two__tsv='a\tb', columns__tsv='a\tb\na\tb\tc', latin__tsv=b'a\tb\n\xe9\tb')
-    write(here, archive__zip='PK\x03\x04', archive__tar=tar([('a.txt', b'x')]))
-    write(here, pairs__tmx='<?xml version="1.0"?>\n<tmx version="1.4"></tmx>')
+    write(here, archive__zip='PK\x03\x04', archive__tar=tar([('a', b'x')]), pairs__tmx='<tmx>')
     with pytest.raises(ConfigError, match=word) as refusal:
         list(aligned_lines(sources.split(), ['hu', 'uk']))
     assert '\n' not in str(refusal.value)

@@ -67,7 +67,7 @@ def test_the_lines_for_a_notebook_run_from_any_folder(tiny_run, tmp_path, monkey
 
 PLACEHOLDERS = dict(SEED=r'\d+', BIN=r'\d+(-\d+)?|all', BLOCK=r'block \d+', TASK='sst2|cola')
 PLACEHOLDERS |= dict(HOW='as trained|centred|rotated', LANGUAGE='en[12]')
-PLACEHOLDERS |= dict(RUN=r'\S+ \((\d+%/\d+%|en1, en2)\)', TENSOR=r'[\w.]+\.(weight|bias)')
+PLACEHOLDERS |= dict(RUN=r'\S+ \((\d+%/\d+%|(en1, )?en2)\)', TENSOR=r'[\w.]+\.(weight|bias)')
 PLACEHOLDERS['MEASURE'] = '|'.join(fit_scaling.MEASURES)
 
 

@@ -12,8 +12,7 @@ from data import build_languages
 def draw(monkeypatch, model, idx, count, top_k, temperature):
     """New tokens, of which 0 to 3 are not allowed."""
     torch.manual_seed(0)
-    settings = dict(max_new_tokens=count, top_k=top_k, temperature=temperature)
-    for name, value in settings.items():
+    for name, value in dict(max_new_tokens=count, top_k=top_k, temperature=temperature).items():
         monkeypatch.setattr(sample, name, value)
     return sample.generate(model, idx, torch.arange(4, 53))
 

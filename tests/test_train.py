@@ -525,8 +525,7 @@ def test_processes_that_resume_from_different_steps_are_refused(training_of, mon
 
 def test_the_number_format_that_auto_chose_first_stays(training_of):
     first = training_of(dtype='bfloat16')
-    first.started = 0
-    first.settings['dtype'] = 'auto'
+    vars(first).update(started=0, settings=first.settings | dict(dtype='auto'))
     first.out.mkdir()
     first.save()
     assert training_of(dtype='auto').number_format() == 'bfloat16'
