@@ -467,8 +467,8 @@ def replicates(runs):
         for group in groups:
             differ = [differing(run.settings, one.settings, FREE | {'init_from'}) for one in group]
             # the length of a control with epochs follows what it samples
-            same = run.settings['epochs'] or run.step == group[0].step
-            same = same and run.names == group[0].names
+            apart = abs(run.step / group[0].step - 1)
+            same = run.names == group[0].names and apart <= (0.02 if run.settings['epochs'] else 0)
             if same and all(names == ['seed'] for names in differ):
                 group.append(run)
                 break
@@ -483,6 +483,9 @@ def pooled(study, group, number):
     first, over = group[0], {}
     common = sorted(set.intersection(*(set(run.steps) for run in group))) if steps else ['the last']
     require(common, f'{first.folder} and its replicates have kept no checkpoint of one step')
+    rest = set().union(*(run.steps for run in group)) - {*common} if steps else ()
+    if rest:
+        print(f'left out: steps {sorted(rest)}, which not all replicates of {first.name} have kept')
     for step in tqdm(common, 'over training', leave=False, disable=not steps):
         found = [study.measure(run.at(step) if steps else run) for run in group]
         panels = over_seeds([result.panels for result in found], number)

@@ -48,7 +48,7 @@ ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of t
 asked = []  # target languages; empty: those with less than half of the tokens
 seeds = 3  # replicates of each mixture and of its controls
 rates = [1.0, 0.5]  # learning rates of the controls, times that of the mixture
-epochs = [4]  # how often the re-reading controls read their text
+epochs = [4]  # of re-reading controls, within the mixture's compute and longer than the warm-up
 budgets = 10  # initial runs of a law; more are added where it is too uncertain
 budget_hours = 0.0  # skip the least important runs beyond so many hours; 0: train all
 at_once = 0  # runs at a time; 0: one for each GPU, or two on a CPU of several cores
@@ -84,7 +84,7 @@ class Experiment:
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
-        least = (base['warmup_steps'] + 2) / base['max_steps']  # a run is longer than its warm-up
+        least = (1.1 * base['warmup_steps'] + 2) / base['max_steps']  # longer than its warm-up
         for ratio, shares in self.shares.items():
             text = json.dumps(stages[ratio]).replace(' ', '')
             arguments = [*self.arguments, *([f'--stages={text}'] if ratios else [])]

@@ -225,10 +225,11 @@ def comparison(run, name, law, every, once, reread):
         far = ', '.join(short(n) if math.isfinite(n) else 'more' for n in sorted(set(outside)))
         ends = ' to '.join(map(short, (law.tokens.min(), law.tokens.max())))
         notes.append(f'{far} tokens lie outside of the budgets of the law, {ends}')
-    once = [one.get('epochs') or 0.0 for one in (result, compared[0]) if one]
-    if max(law.epochs, *once) > MARGIN:
-        often = f'{max(law.epochs, *once):.1f} times'
-        notes.append(f'the law or a run that should read its text once reads it {often}')
+    read = dict(run=result.get('epochs'), law=law.epochs)
+    read['control'] = compared[0] and compared[0].get('epochs')
+    often = [f'the {who} {times:.2f} times' for who, times in read.items() if (times or 0) > MARGIN]
+    if often:
+        notes.append(f'the text is read more than once: by {", ".join(often)}')
     if len(result['document_loss']) < 2:
         notes.append('one test document: intervals leave out its error')
     if is_monolingual(run):
@@ -406,10 +407,11 @@ def draw_laws(laws, file):
 
 def draw_text(axes, laws, colors=None):
     """The laws of one text, a colour each. colors: those of the labels in other panels."""
-    colors = {} if colors is None else colors
+    colors, labels = {} if colors is None else colors, []
     for law in laws:
-        label = law['label'].partition(', ')[2]
-        draw_law(axes, law, colors.setdefault(label, COLORS[len(colors) % len(COLORS)]))
+        labels.append(law['label'].partition(', ')[2])
+        own = labels[-1], labels.count(labels[-1])
+        draw_law(axes, law, colors.setdefault(own, COLORS[len(colors) % len(COLORS)]))
     log_ticks(axes.xaxis, short)
     log_ticks(axes.yaxis)
 

@@ -63,13 +63,10 @@ def finding(run, row):
     text = f'{row["source"]} {verdict(row, "transfer") or "beside"} {row["name"]} at {run.ratio} '
     text += f'({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
     missing, epochs = [], min(4, int(1.02 * run.tokens / row['tokens_seen']))  # of equal compute
-    settings = row['settings']
-    schedule = f' --lr_schedule={settings["lr_schedule"]}'
-    folder = f' --out_dir={settings["out_dir"]}-only_{row["language"]}'
-    again = f' --epochs={epochs}{schedule}{folder}-x{epochs}'
+    by_hand = row['settings']['lr_schedule'] != 'wsd'  # experiment.py trains with wsd alone
     for key, label, control, kind, more in (
-        ('transfer', 'transfer at equal exposures', 'control', 'control', schedule + folder),
-        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', again),
+        ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
+        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', str(epochs)),
     ):
         if row[control]:
             known = f'{label} {cell(row, key)}'
@@ -77,7 +74,9 @@ def finding(run, row):
                 known = f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
             text += f'; {known}, {cell(row, f"{key}_nats")} nats'
         elif key == 'transfer' or epochs > 1:
-            missing.append(f'a {kind} (python train.py CONFIG --only={row["language"]}{more})')
+            only = f'train.py CONFIG --only={row["language"]}' + f' --epochs={more}' * bool(more)
+            whole = 'experiment.py CONFIG' + f' --epochs=[{more}]' * bool(more)
+            missing.append(f'a {kind} (python {only if by_hand else whole})')
     effect = verdict(row, 'gain')
     text += f': {effect}' if effect in ('helps', 'costs') else ''
     if row['teff'] is not None and not row['control']:

@@ -22,7 +22,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from lib.configurator import require, run, run_name
+from lib.configurator import defaults_of, require, run, run_name
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ dtype = 'auto'  # bfloat16, float16, float32; auto: the first that the device mu
 compile = True  # torch.compile the model
 wandb_project = ''  # log to this project of Weights & Biases as well
 
-SETTINGS = list(runs.DEFAULTS)
+SETTINGS = list(defaults_of(__file__))
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def keep_alone():
     require(not only, 'alone and only exclude each other')
     named = len(corpora) == len(languages) == len({*languages})
     named &= len(orders) in (0, len(languages))
-    require(named, f'alone={alone}: corpora and orders must be one for each of {languages}')
+    require(named, f'alone={alone}: corpora and orders must be one for each language, named once')
     index, mixed = languages.index(alone), {'alone', *runs.INTERVENTIONS, *runs.VOCABULARY}
     mixed |= {'init_from'} if train_only else set()
     kept = dict(languages=[alone], corpora=corpora[index : index + 1], stages=[[1.0]])
@@ -158,13 +158,14 @@ class Training:
         self.settings, self.out, self.processes = settings, out, processes
         self.signals, self.version = machine.Signals(), machine.code_version()
         self.source, state = out, last_checkpoint(out)
+        first = state  # whose number format the run has
         if state:
             runs.refuse_other_settings(state['settings'], settings, out, free_settings())
         elif init_from and not train_only:
-            self.source, state = init_from, branch_point(settings)
+            self.source, (first, state) = init_from, branch_point(settings)
             self.say(f'branches off {init_from} at step {state["step"] if state else 0}')
         # what `auto` chose on the first machine stays
-        stored = state.get('dtype', dtype) if state else dtype
+        stored = first.get('dtype', dtype) if first else dtype
         self.compute_dtype = machine.pick_dtype(stored, processes.device)
         self.context = machine.autocast(processes.device, self.compute_dtype)
         if state and state.get('version', self.version) != self.version:
@@ -365,6 +366,8 @@ class Training:
                 efficiency = log.speed * self.config.flops_per_token() / peak
                 text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
                 progress.set_postfix_str(text, refresh=False)
+                if stop:
+                    self.save()  # there may be no time to evaluate
                 if evaluates:
                     scores = self.evaluate(max_windows=eval_windows, quiet=True)
                     quick = {name: score['ppl'] for name, score in scores.items()}
@@ -403,8 +406,9 @@ class Training:
 
 
 def branch_point(settings):
-    """The checkpoint of a wsd trunk at or before the step where either run starts to decay: up to
-    there the two runs are the same; None if it has none so early. Raises ConfigError."""
+    """(the last checkpoint of a wsd trunk, that at or before the step where either run starts to
+    decay: up to there the two runs are the same; None if it has none so early). Raises
+    ConfigError."""
     require(lr_schedule == 'wsd', "init_from needs lr_schedule='wsd' in both runs")
     require(len(stages) == 1, 'a branch needs one stage, since stages follow the length of the run')
     require(not epochs, 'a control with epochs cannot branch: its order follows its length')
@@ -414,7 +418,7 @@ def branch_point(settings):
     both = settings, runs.full_settings(trunk['settings'])
     last = min(runs.decay_start(run['max_steps'], run['decay_fraction']) for run in both)
     state = last_checkpoint(init_from, at_most=last)
-    return state if state and 'optimizer' in state else None
+    return trunk, state if state and 'optimizer' in state else None
 
 
 def show(results, out):

@@ -42,7 +42,7 @@ def rate_arguments(peak, end):
 def law(name, arguments, lengths, folder, decay_fraction=0.2):
     """{run: arguments of train.py} of a law: a trunk, the longest run (steps), and branches."""
     trunk, *branches = sorted(set(lengths), reverse=True)
-    kept = sorted(decay_start(length, decay_fraction) for length in branches)
+    kept = sorted({decay_start(length, decay_fraction) for length in branches} - {0})
     keep = f'--keep_checkpoints={kept}'.replace(' ', '')
     found = {f'{name}_{trunk}': [*arguments, f'--max_steps={trunk}', keep]}
     for length in branches:

@@ -42,7 +42,7 @@ def aligned_lines(sources, names):
 def _pairs(source, names):
     with readable(source), open(path_of(source)[0], 'rb') as file:
         kind, file = opened(file, source)
-        require(kind != XML, f'{source} is XML; OPUS has such text as two files, too (Moses)')
+        require(kind != XML, f'{source} is XML; give two text files (OPUS has them as Moses)')
         for number, line in enumerate(lines(file, source), 1):
             columns = line.split('\t') if line.strip() else ['', '']
             found = f'{source}, line {number}, has {len(columns)} columns, not two with a tab'
@@ -77,7 +77,7 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     the same array twice. parallel: two sources, or one of pairs; for clones also one side (of two
     they take the first) or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
-    text = 'give aligned text, --parallel=[FILE.en,FILE.fr]'
+    text = 'give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tsv]'
     require(clones or parallel, f'{first.name} and {second.name} are no clones: {text}')
     require(len(parallel) <= 2, f'parallel text is one source or two, not {len(parallel)}')
     if not parallel:

@@ -500,7 +500,7 @@ def test_runs_of_one_test_document_or_of_older_versions_are_read(tmp_path):
     assert {run for run, _ in rows if 'mono' not in run} == {'nan', 'single'}
     for name in ('nan', 'single'):
         assert rows[name, 'en2']['teff_interval'] and rows[name, 'en2']['note']
-    assert rows['single', 'en2']['ppl_se'] is None and '2.5 times' in rows['single', 'en2']['note']
+    assert rows['single', 'en2']['ppl_se'] is None and '2.50 times' in rows['single', 'en2']['note']
 
 
 def test_least_tokens_is_proposed_where_it_leaves_a_power_law(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_only_a_line_feed_ends_a_line_of_aligned_text(here, monkeypatch):
         ('two', 'two, line 1, has 1 column'),
         ('columns.tsv', 'columns.tsv, line 2, has 3 column'),
         ('latin.tsv', 'latin.tsv, line 2'),
-        ('pairs.tmx', 'pairs.tmx is XML.* two files'),
+        ('pairs.tmx', 'pairs.tmx is XML.* two text files'),
         ('missing', 'missing'),
         *((f'two {name}', name) for name in ('missing', 'two.tsv', 'pairs.tmx')),
         *((f'two archive.{kind}', f'archive.{kind}') for kind in ('zip', 'tar')),
