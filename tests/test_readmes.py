@@ -78,7 +78,7 @@ def described(heading):
     section = re.search(rf'^## {re.escape(heading)}.*?(?=^## |\Z)', markdown, re.M | re.S)[0]
     names = re.findall('`([^`]+)`', ' '.join(re.findall(r'^\| (.*?) \|', section, re.M)))
     named = re.compile(rf'\b({"|".join(PLACEHOLDERS)})(?![A-Z])')
-    names = [named.sub(lambda word: f'({PLACEHOLDERS[word[0]]})', name) for name in names]
+    names = [named.sub(lambda word: f'({PLACEHOLDERS[word[0]]})', re.escape(n)) for n in names]
     return re.compile('|'.join(names)).fullmatch
 
 
