@@ -79,19 +79,19 @@ class Experiment:
         require(len(base['corpora']) == len(names), f'corpora must be one for each of {names}')
         valid = budgets > 2 and seeds > 0 == base['seed']
         require(valid, 'experiment.py needs budgets=3 or more, seeds=1 or more, and seed=0')
-        mixed = ['--train_only=', '--init_from='] if base['train_only'] else []
-        self.scratch = [*self.arguments, *mixed]  # of monolingual runs
+        scratch = ['--train_only=', '--init_from='] if base['train_only'] else []
+        self.scratch = [*self.arguments, *scratch]  # of monolingual runs
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
         peak, end = base['learning_rate'], base['min_learning_rate']
         tuned, found = [(peak * times, end * times) for times in rates if times != 1], {}
-        least = (1.1 * base['warmup_steps'] + 2) / base['max_steps']  # longer than its warm-up
+        least = (1.1 * base['warmup_steps'] + 2) / base['max_steps']  # longer than the warm-up
+        most = 1.02  # the mixture's compute
         for ratio, shares in self.shares.items():
             text = json.dumps(stages[ratio]).replace(' ', '')
             arguments = [*self.arguments, *([f'--stages={text}'] if ratios else [])]
             found |= mix(ratio, arguments, (), range(seeds))
             for name in (name for name in self.asked if 0 < shares[name] < 1):
-                again = [n for n in epochs if n * shares[name] <= 1.02]  # the mixture's compute
-                again = [n for n in again if n * shares[name] > least]
+                again = [n for n in epochs if least < n * shares[name] <= most]
                 found |= mix(ratio, arguments, [name], range(seeds), tuned, again)
         for language in self.laws.values():
             how = self.lengths(language), self.folder, base['decay_fraction']

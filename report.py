@@ -64,19 +64,19 @@ def finding(run, row):
     text += f'({seeds}{run.name}): PPL {ppl_text(row["ppl"])}'
     missing, epochs = [], min(4, int(1.02 * run.tokens / row['tokens_seen']))  # of equal compute
     by_hand = row['settings']['lr_schedule'] != 'wsd'  # experiment.py trains with wsd alone
-    for key, label, control, kind, more in (
-        ('transfer', 'transfer at equal exposures', 'control', 'control', ''),
-        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', str(epochs)),
+    for key, label, control, kind, times in (
+        ('transfer', 'transfer at equal exposures', 'control', 'control', 0),
+        ('gain', 'gain over re-reading', 'reread_control', 'control that re-reads', epochs),
     ):
         if row[control]:
             known = f'{label} {cell(row, key)}'
             if row[key] is None:  # without a law
                 known = f'{kind} PPL {ppl_text(row[f"{control}_ppl"])}'
             text += f'; {known}, {cell(row, f"{key}_nats")} nats'
-        elif key == 'transfer' or epochs > 1:
-            only = f'train.py CONFIG --only={row["language"]}' + f' --epochs={more}' * bool(more)
-            whole = 'experiment.py CONFIG' + f' --epochs=[{more}]' * bool(more)
-            missing.append(f'a {kind} (python {only if by_hand else whole})')
+        elif times != 1:  # else it is the mixture's compute to read once
+            again = f' --epochs={times if by_hand else [times]}' if times else ''
+            by = f'train.py CONFIG --only={row["language"]}' if by_hand else 'experiment.py CONFIG'
+            missing.append(f'a {kind} (python {by}{again})')
     effect = verdict(row, 'gain')
     text += f': {effect}' if effect in ('helps', 'costs') else ''
     if row['teff'] is not None and not row['control']:

@@ -366,7 +366,7 @@ class Training:
                 efficiency = log.speed * self.config.flops_per_token() / peak
                 text = f'loss {log.loss:.3f}, {log.speed:,.0f} tokens/s, MFU {efficiency:.0%}'
                 progress.set_postfix_str(text, refresh=False)
-                if stop:
+                if stop and evaluates:
                     self.save()  # there may be no time to evaluate
                 if evaluates:
                     scores = self.evaluate(max_windows=eval_windows, quiet=True)

@@ -576,9 +576,8 @@ REFUSED = [
     (dict(out_dir='out/uneven', study='hidden', steps='first'), 'steps'),
     (dict(out_dir='out/uneven', study='matching,word2vec', steps='all'), 'training'),
 ]
-WRONG = dict(study='colours', matching_threshold=1.0, shown=0, pairs=0, max_tokens=3, least_read=-1)
-WRONG |= dict(seed=-1)
-REFUSED += [({'out_dir': 'out/even', name: value}, name) for name, value in WRONG.items()]
+BAD = dict(study='x', matching_threshold=1, shown=0, pairs=0, max_tokens=3, least_read=-1, seed=-1)
+REFUSED += [({'out_dir': 'out/even', name: value}, name) for name, value in BAD.items()]
 
 
 @pytest.mark.parametrize('settings, name', REFUSED)

@@ -11,7 +11,7 @@ from lib.runs import load_runs
 
 ALONE = {run['run']: run['languages'] for run in load_runs(REPO / 'results/lab')}  # controls, too
 ROWS = list(csv.DictReader((REPO / 'results/lab.csv').open()))
-TEXT = (REPO / 'FINDINGS.md').read_text(encoding='utf-8')
+TEXT, README = ((REPO / f).read_text(encoding='utf-8') for f in ('FINDINGS.md', 'README.md'))
 FIGURE = re.compile(r'(?<![\w.])-?\d+\.\d+(?![\w.]*\.\d)')
 # what the text takes from elsewhere: the paper's claims, and sizes of the set-up
 OTHER = {'1.6', '1.2', '1.10', '1.05', '1.0', '26.6', '2.66', '4.1', '0.41', '0.4', '12.3', '13.3'}
@@ -42,8 +42,8 @@ def unsupported(text, rows, others=()):
             named = re.match(r'(`([\w-]+)`)?', clause)[2]
             own = [row for row in rows if row['run'] == named] or [ALONE.get(named, {})]
             values = numbers(own) or numbers(rows) + list(others)
-            found = (figure for figure in FIGURE.findall(clause) if figure not in OTHER)
-            missing += [figure for figure in found if not is_in(figure, values)]
+            figures = set(FIGURE.findall(clause)) - OTHER
+            missing += [figure for figure in figures if not is_in(figure, values)]
     return missing
 
 
@@ -56,6 +56,9 @@ def other_results():
 
 def test_every_figure_of_the_findings_is_in_the_results():
     assert unsupported(TEXT, ROWS, other_results()) == []
+    text, readme = (' '.join(page.split()) for page in (TEXT, README))
+    found = re.findall(r'[\d.]+ \[[\d., ]+\]', re.search('So far, in models.*?## ', readme)[0])
+    assert len(found) > 3 and all(interval in text for interval in found)
 
 
 @pytest.mark.parametrize('wrong', ['`clones_90_10` | 27.8 | 39.9', 'a transfer of 77.77'])
@@ -66,6 +69,5 @@ def test_a_figure_that_the_results_lack_is_found(wrong):
 def test_lines_have_120_columns_and_every_run_named_is_there():
     lines = [line for line in TEXT.splitlines() if not line.startswith('|')]
     assert max(map(len, lines)) <= 120
-    known = {row['run'] for row in ROWS}
     named = re.findall(r'`(\w+_\d+\w*)`', TEXT)
-    assert len(named) > 15 and set(named) <= known
+    assert len(named) > 15 and set(named) <= {row['run'] for row in ROWS}

@@ -149,8 +149,7 @@ def test_a_signal_saves_a_checkpoint_and_does_not_wait_for_the_end_of_a_long_ste
     args = f'--micro_batch_size={micro}', '--max_steps=20', '--eval_interval=1'
     done, out = run('r', *args, cwd=workplace), workplace / 'out/r'
     assert done.returncode == 128 + number and 'rerun' in done.stdout
-    # of each step its loss and its perplexity
-    assert list(checkpoint_paths(out)) == [steps] and len(log(out)) == 2 * steps
+    assert list(checkpoint_paths(out)) == [steps] and len(log(out)) == 2 * steps  # loss and PPL
     assert_same_run(finished('r', *args, cwd=workplace), finished('whole', *args, cwd=workplace))
 
 
