@@ -42,9 +42,10 @@ def gpt2_config(config):
     of GPTConfig that a GPT-2 does not know."""
     width, least = config.n_embd, config.head_dim
     known = {*SIZES['small'], 'block_size', 'vocab_size'}
-    changed = [f.name for f in fields(config) if getattr(config, f.name) != f.default]
-    new = ', '.join(name for name in changed if name not in known)
-    require(not new, f'a GPT-2 has no {new}; there is no export')
+    values = vars(config)
+    new = [f.name for f in fields(config) if f.name not in known and values[f.name] != f.default]
+    text = ', '.join(f'{name}={values[name]}' for name in new)
+    require(not new, f'a GPT-2 cannot have {text}; there is no export')
     heads = [h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least]
     ours = f'{config.n_head} heads of head_dim {least}'
     require(heads, f'a GPT-2 of width n_embd={width} cannot have {ours}; there is no export')

@@ -35,6 +35,7 @@ class GPTConfig:
     mlp_dim: int
     block_size: int  # the longest sequence, tokens
     vocab_size: int  # of the model: all languages together
+    positions: str = 'learned'  # learned, or rotary, which needs an even head_dim
 
     def flops_per_token(self):
         """Floating-point operations of training on one token, both passes: 6 for each parameter of
@@ -43,6 +44,16 @@ class GPTConfig:
         blocks = self.n_layer * (4 * self.n_embd * width + 2 * self.n_embd * self.mlp_dim)
         attention = 12 * self.n_layer * width * self.block_size
         return 6 * (blocks + self.vocab_size * self.n_embd) + attention
+
+
+def rotate(x):
+    """Rotary positions (Su et al. 2021): turns pairs of dimensions of x (B, heads, T, head_dim) by
+    angles that grow with the position."""
+    half = x.shape[-1] // 2
+    speeds = 10_000 ** -(torch.arange(half, device=x.device) / half)
+    angles = torch.arange(x.shape[-2], device=x.device)[:, None] * speeds
+    cos, sin, (a, b) = angles.cos(), angles.sin(), x.float().chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -63,6 +74,8 @@ class Attention(nn.Module):
         shape = 3, self.config.n_head, self.config.head_dim
         qkv = F.linear(x, weight, bias).view(*x.shape[:2], *shape)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
+        if self.config.positions == 'rotary':
+            q, k = rotate(q), rotate(k)
         if x.device.type == 'cpu':  # where the backward pass of bf16 attention takes twice as long
             with torch.autocast('cpu', enabled=False):
                 q, k, v = q.float(), k.float(), v.float()
@@ -196,7 +209,8 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        if config.positions == 'learned':
+            self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -212,11 +226,12 @@ class GPT(nn.Module):
         return sum(p.numel() for part in (self.blocks, self.ln_f) for p in part.parameters())
 
     def embed(self, idx):
-        """What the first block reads, (B, T, C): scaled token embeddings and positions."""
+        """What the first block reads, (B, T, C): scaled token embeddings and learned positions."""
         length, limit = idx.shape[1], self.config.block_size
         if length > limit:
             raise ValueError(f'a sequence of {length} tokens is longer than block_size {limit}')
-        return self.wte(idx) * math.sqrt(self.config.n_embd) + self.wpe.weight[:length]
+        x = self.wte(idx) * math.sqrt(self.config.n_embd)
+        return x + self.wpe.weight[:length] if self.config.positions == 'learned' else x
 
     def residual_stream(self, idx):
         """Yields the residual stream (B, T, C) after each block, one at a time. idx: (B, T)."""

@@ -63,6 +63,7 @@ head_dim = 0  # width of a head
 n_embd = 0  # width of the residual stream
 mlp_dim = 0  # width of the MLP's hidden layer
 block_size = 512  # tokens of a sequence
+positions = 'learned'  # learned, as in the paper; rotary
 # the optimisation
 batch_size = 128  # sequences of a step, over all processes
 micro_batch_size = 0  # sequences of a micro-batch of one process; 0: the largest that fits
@@ -117,6 +118,7 @@ def check_settings():
         require(valid, f'{name} must be at least {least}, not {value}')
     choices = dict(lr_schedule=('cosine', 'wsd'), init_embeddings=('', 'spelling'))
     choices |= dict(size=('', *SIZES), only=('', *languages), train_only=('', *languages))
+    choices |= dict(positions=('learned', 'rotary'))
     for name, allowed in choices.items():
         value = globals()[name]
         require(value in allowed, f'{name} must be one of {allowed}, not {value!r}')
@@ -133,6 +135,8 @@ def check_settings():
     require(epochs or not control_batch, f'control_batch={control_batch} needs epochs')
     missing = [name for name in SIZES['small'] if not model_shape()[name]]
     require(not missing, f'set {", ".join(missing)}, or size to one of {", ".join(SIZES)}')
+    turns = positions == 'learned' or model_shape()['head_dim'] % 2 == 0
+    require(turns, 'positions=rotary needs an even head_dim')
     interventions.scaled_loss_weights(loss_weights, stages, languages)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 
 from evaluate import window_scores
-from model import GPT, PAD, SIZES, GPTConfig, chunk_gradients
+from model import GPT, PAD, SIZES, GPTConfig, chunk_gradients, rotate
 
 TINY = GPTConfig(2, 3, 8, 20, 44, 16, 53)  # layers, heads, width of a head, width, MLP, T, V
 
@@ -61,9 +61,9 @@ def test_weights_begin_as_the_paper_has_them():
             assert abs(parameter.std().item() / std - 1) < 0.1, name
 
 
-def seeded():
+def seeded(config=TINY):
     torch.manual_seed(1)
-    return GPT(TINY)
+    return GPT(config)
 
 
 def batch():
@@ -126,8 +126,9 @@ def test_more_chunks_compile_no_more_graphs_and_give_the_same_gradients(monkeypa
     assert graphs[0] == graphs[1] == graphs[2] and graphs[0] > 1  # the chunk is one of them
 
 
-def test_logits_are_of_the_residual_stream_which_sees_no_later_position():
-    model, (idx, _) = seeded(), batch()
+@pytest.mark.parametrize('positions', ['learned', 'rotary'])
+def test_logits_are_of_the_residual_stream_which_sees_order_and_no_later_position(positions):
+    model, (idx, _) = seeded(GPTConfig(**vars(TINY) | dict(positions=positions))), batch()
     states, logits = model.hidden_states(idx), model(idx)
     assert states.shape == (2, 3, 16, 20)
     assert torch.allclose(model.head(model.ln_f(states[-1])), logits, atol=1e-6)
@@ -136,6 +137,17 @@ def test_logits_are_of_the_residual_stream_which_sees_no_later_position():
     changed[:, 9] = 1 + changed[:, 9] % 52
     same = (logits == model(changed)).all(-1)
     assert same[:, :9].all() and not same[:, 9:].any()
+    with torch.no_grad():
+        swapped = model(idx[:, [1, 0, *range(2, 16)]])
+    assert not torch.allclose(swapped[:, -1], logits[:, -1], atol=1e-5)
+
+
+def test_rotary_positions_turn_queries_and_keys_by_their_distance():
+    q, k = torch.randn(2, 1, 1, 1, 8).expand(2, 1, 1, 6, 8)
+    scores = (rotate(q) @ rotate(k).mT)[0, 0]
+    for apart in range(6):
+        assert torch.allclose(scores.diagonal(-apart), scores[apart, 0], atol=1e-5)
+    assert torch.allclose(scores[0, 0], q[0, 0, 0] @ k[0, 0, 0]) and scores[:, 0].std() > 0.01
 
 
 def test_a_sequence_longer_than_the_block_is_refused():

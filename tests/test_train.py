@@ -19,17 +19,7 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    REPO,
-    TINY,
-    TINY_CONFIG,
-    environment,
-    in_process,
-    refused,
-    script,
-    works,
-    write_documents,
-)
+from conftest import REPO, TINY, TINY_CONFIG, environment, in_process, refused, script, works
 
 import train
 from lib import machine
@@ -263,8 +253,9 @@ def test_the_version_of_the_code_is_its_commit_or_unknown(tmp_path, monkeypatch)
 
 
 def test_one_test_document_gives_no_standard_error_and_whole_results(workplace):
-    write_documents(workplace / 'text', 2, length=3000)
-    made = '--corpus=one', '--source=text', '--vocab_size=300', '--test_fraction=0.5'
+    rows = (json.dumps(dict(text=(REPO / name).read_text())) for name in ('train.py', 'model.py'))
+    (workplace / 'two.jsonl').write_text('\n'.join(rows))
+    made = '--corpus=one', '--source=two.jsonl', '--vocab_size=400', '--test_fraction=0.5'
     works('prepare', *made, cwd=workplace)
     args = '--corpora=[one]', '--languages=[one]', '--stages=[[1]]', '--max_steps=6'
     out = [finished('r', *args, cwd=workplace) for _ in range(2)][0]
@@ -352,10 +343,10 @@ def test_a_group_of_parameters_keeps_its_own_share_of_the_learning_rate(training
     'corpora, stages, args',
     [
         ('en fr en', [[0.6, 0.3, 0.1]], ['--vocabulary=anchored']),
-        (' '.join(['en'] * 10), [[0.1] * 10], []),
+        (' '.join(['en'] * 10), [[0.1] * 10], ['--positions=rotary']),
         ('en fr', [[0.5, 0.5]], ['--orders=[reversed,scrambled_4]']),
     ],
-    ids=['three languages', 'ten clones', 'disjoint, of other orders'],
+    ids=['three languages', 'ten clones, rotary', 'disjoint, of other orders'],
 )
 def test_any_number_of_languages_trains(workplace, corpora, stages, args):
     names = [f'l{number}' for number in range(len(stages[0]))]
@@ -469,7 +460,7 @@ BAD = """
     loss_weights=[1] loss_weights=[0,0] loss_weights=[1,-1] loss_weights=[1,a]
     init_embeddings=cousins init_noise=-1 train_only=fr alone=en2,only=en2
     alone=en2,orders=[reversed] keep_checkpoints=[1_0] train_only=en2,cloned_fraction=0
-    only=en2,stages=[[1.0,0.0]] control_batch=2,only=en2
+    only=en2,stages=[[1.0,0.0]] control_batch=2,only=en2 positions=none positions=rotary,head_dim=3
     warmup_steps=4,only=en2,epochs=1,control_batch=1000 block_size=32,orders=[reversed,shuffled_16]
     init_embeddings=spelling,cloned_fraction=0
 """
@@ -559,13 +550,9 @@ def test_the_folder_is_named_after_the_configs_and_the_overrides(workplace):
         assert results(workplace / 'out' / name)['steps'] == steps
 
 
-class WandbError(Exception):
-    pass
-
-
 def test_weights_and_biases_gets_the_results_under_a_name_of_the_folder(workplace, monkeypatch):
-    begun, login = [], mock.Mock(side_effect=WandbError('no key\nmore'))
-    fake = SimpleNamespace(Error=WandbError, login=login)
+    begun, login = [], mock.Mock(side_effect=NameError('no key\nmore'))
+    fake = SimpleNamespace(Error=NameError, login=login)
     fake.init = lambda **about: begun.append(mock.Mock(summary={}, about=about)) or begun[-1]
     monkeypatch.setitem(sys.modules, 'wandb', fake)
     args = '--max_steps=5', '--wandb_project=p'
