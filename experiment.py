@@ -23,11 +23,12 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from lib.configurator import defaults_of, read_settings, require, run, run_name
+from lib.configurator import ConfigError, defaults_of, read_settings, require, run, run_name
 
 import numpy as np
 import torch
@@ -39,9 +40,8 @@ import sample
 import train
 from data import Corpus
 from lib import machine, runs
-from lib.commands import TRAIN, branch, job, law, low_resource, mix, stages_of
+from lib.commands import TRAIN, branch, fitting, job, law, low_resource, mix, print_plan, stages_of
 from lib.log import Log
-from lib.tables import short
 from lib.workers import cores, end_with_parent
 
 ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of the config
@@ -51,7 +51,8 @@ rates = [1.0, 0.5]  # learning rates of the controls, times that of the mixture
 epochs = [4]  # of re-reading controls, within the mixture's compute and longer than the warm-up
 budgets = 10  # initial runs of a law; more are added where it is too uncertain
 budget_hours = 0.0  # skip the least important runs beyond so many hours; 0: train all
-at_once = 0  # runs at a time; 0: one for each GPU, or two on a CPU of several cores
+at_once = 0  # runs at a time; 0: one for each GPU, or two on a CPU of several cores. The hours of
+# a plan are for runs of one GPU one after the other, so several at a time take fewer
 out = ''  # folder of the experiment; empty: out/ and the names of the configs and overrides
 plan = False  # print the plan and train nothing
 print_ = False  # print the plain train.py commands, in an order that works, and train nothing
@@ -77,8 +78,15 @@ class Experiment:
         mixed = [name for name in names if any(s[name] for s in self.shares.values())]
         require(set(self.asked) <= set(mixed), f'asked must be some of {mixed}, not {self.asked}')
         require(len(base['corpora']) == len(names), f'corpora must be one for each of {names}')
-        valid = budgets > 2 and seeds > 0 == base['seed']
-        require(valid, 'experiment.py needs budgets=3 or more, seeds=1 or more, and seed=0')
+        valid = budgets > 2 and seeds > 0 == base['seed'] and min(at_once, budget_hours) >= 0
+        text = 'budgets=3 or more, seeds=1 or more, seed=0, at_once and budget_hours 0 or more'
+        require(valid, f'experiment.py needs {text}')
+        positive = all(isinstance(n, (int, float)) and n > 0 for n in (*rates, *epochs))
+        require(positive, f'rates and epochs must be above 0, not {rates} and {epochs}')
+        require(len(base['orders']) in (0, len(names)), f'orders must be one for each of {names}')
+        planned = ['alone', 'only', 'epochs', 'control_batch', 'out_dir']
+        planned = [n for n in planned + ['init_from'] * (not base['train_only']) if base[n]]
+        require(not planned, f'experiment.py plans {", ".join(planned)} itself; see its --out')
         scratch = ['--train_only=', '--init_from='] if base['train_only'] else []
         self.scratch = [*self.arguments, *scratch]  # of monolingual runs
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
@@ -131,11 +139,13 @@ class Experiment:
 
 
 def measured(base):
-    """(tokens a second, parameters) of the mixture: its first steps, for ten seconds."""
+    """Seconds of a step of the mixture, those of them that do not depend on its tokens, and the
+    parameters of its model: what the products do not take, at half of the peak."""
+    vars(train).update(base)
     times, processes = [], machine.Processes(base['device'])
     with tempfile.TemporaryDirectory() as scratch:
         training = train.Training(base, Path(scratch), processes)
-        training.log = Log(base, Path(scratch), processes, 0)
+        training.log = Log(base | dict(wandb_project=''), Path(scratch), processes, 0)
         for batch, drawn in training.batches():
             start = time.perf_counter()
             training.take_step(batch, drawn)
@@ -143,36 +153,10 @@ def measured(base):
             times.append(time.perf_counter() - start)  # the first compiles
             if sum(times[1:]) > 10 or len(times) == training.steps:
                 break
-    tokens = base['batch_size'] * base['block_size']
-    return tokens / float(np.median(times[1:])), training.parameters
-
-
-def fitting(jobs, hours_of, limit):
-    """The most important jobs that take `limit` hours at most, with the trunks they need."""
-    chosen, used, names = [], 0.0, {one.name: one for one in jobs}
-    for one in jobs:
-        needed = [n for n in (names.get(one.needs), one) if n and n not in chosen]
-        hours = sum(map(hours_of, needed))
-        if used + hours <= limit:
-            chosen, used = chosen + needed, used + hours
-    return chosen
-
-
-def print_plan(jobs, left_out, hours_of, parameters):
-    """The runs, their hours and disk, and which intervals the answer will lack."""
-    for one in jobs:
-        mark = 'finished' if one.finished else f'{hours_of(one):.2f} h'
-        print(f'{one.name:<40}{short(one.tokens):>8} tokens  {mark}')
-    waiting, names = [one for one in jobs if not one.finished], [one.name for one in jobs]
-    done, tokens = len(jobs) - len(waiting), short(sum(one.tokens for one in jobs))
-    # float32; a trunk keeps a checkpoint with optimiser for each branch
-    gigabytes = sum(4 if one.needs else 1 for one in jobs) * parameters * 4 / 1e9
-    print(f'{len(jobs)} runs, {done} finished, {tokens} tokens')
-    print(f'{sum(map(hours_of, waiting)):.1f} hours on this machine, {gigabytes:.1f} GB of disk')
-    if left_out:
-        print(f'left out for budget_hours: {", ".join(one.name for one in left_out)}')
-    if not any('-seed_' in name for name in names) or budgets < 6:
-        print('intervals need two seeds and six budgets, or a law that is a power law')
+    seconds = float(np.median(times[1:]))
+    work = base['batch_size'] * base['block_size'] * training.config.flops_per_token()
+    products = 2 * work / machine.measure_peak(processes.device, training.compute_dtype)
+    return seconds, max(0.0, seconds - products), training.parameters
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -182,6 +166,7 @@ def start_worker(environment):
     os.environ.update(environment)
     tqdm.set_lock(threading.RLock())  # its own one between processes outlives a process that ends
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    torch._dynamo.config.recompile_limit = 64  # a worker trains models of many shapes
     end_with_parent()
 
 
@@ -195,7 +180,9 @@ def train_one(arguments):
             vars(train).update(values)
             train.main(stems, overrides)
         except BaseException as error:  # SystemExit, too: the process takes the next run
-            return ' '.join(str(error).split()) or type(error).__name__
+            if not isinstance(error, (ConfigError, SystemExit)):
+                traceback.print_exc()  # to the log
+            return ' '.join(str(error).split())[:300] or type(error).__name__
     return ''
 
 
@@ -204,6 +191,7 @@ class Queue:
 
     def __init__(self, count, gpus=0):
         os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // count))  # read on import of torch
+        os.environ['RUNS_ON_DEVICE'] = str(-(-count // (gpus or 1)))  # which share its memory
         self.gpus, self.running = gpus, {}  # {future: (number of its process, job)}
         self.pools = [self.process(number) for number in range(count)]
 
@@ -248,10 +236,15 @@ class Queue:
             one = next((one for one in waiting if one.needs not in before), None)
             if one:
                 waiting.remove(one)
-                # Ctrl-C is for this process alone: a new one inherits that it is ignored
-                handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-                self.running[self.pools[number].submit(train_one, one.arguments)] = number, one
-                signal.signal(signal.SIGINT, handler)
+                self.running[self.submit(number, train_one, one.arguments)] = number, one
+
+    def submit(self, number, function, argument):
+        """The future of function(argument) in a process. Ctrl-C is for this process alone: a new
+        one inherits that it is ignored."""
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        future = self.pools[number].submit(function, argument)
+        signal.signal(signal.SIGINT, handler)
+        return future
 
     def stop(self):
         """Lets the running jobs write a checkpoint, and ends the processes."""
@@ -292,24 +285,27 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
     for one in jobs:
         reason = train_one(one.arguments) if one.finished else ''
         require(not reason, f'{reason} (--out=FOLDER)')  # the config has been edited
-    vars(train).update(base)
     gpus = torch.cuda.device_count() if base['device'] in ('auto', 'cuda') else 0
-    count = at_once or gpus or min(2, cores())
-    torch.set_num_threads(max(1, cores() // count))
-    speed, parameters = measured(base)
-    torch.cuda.empty_cache()  # the memory is for the workers
+    one_device = base['device'] not in ('auto', 'cpu', 'cuda')
+    count = at_once or gpus or (1 if one_device else min(2, cores()))
+    queue, failed, stopped = Queue(count, gpus), {}, 0
+    # not in this process: a GPU may admit one process alone
+    seconds, fixed, parameters = queue.submit(0, measured, base).result()
+    of_a_step = base['batch_size'] * base['block_size']
 
-    def seconds_of(one):
-        return one.tokens / speed + 5  # to start and to evaluate
+    def seconds_of(one):  # 5 to start and to evaluate
+        return (one.steps - one.first) * fixed + one.tokens / of_a_step * (seconds - fixed) + 5
 
     def hours_of(one):
-        return seconds_of(one) / count / 3600
+        return seconds_of(one) / min(count, gpus or count) / 3600
 
     kept = fitting(jobs, hours_of, budget_hours or math.inf)
     print_plan(kept, [one for one in jobs if one not in kept], hours_of, parameters)
+    if not any('-seed_' in one.name for one in kept) or budgets < 6:
+        print('intervals need two seeds and six budgets, or a law that is a power law')
     if plan:
+        queue.stop()
         return
-    queue, failed = Queue(count, gpus), {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         failed = queue.train(kept, seconds_of)
@@ -319,6 +315,7 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
                 print(f'the measure asks for {len(more)} more budgets')
                 failed |= queue.train(more, seconds_of)
     except KeyboardInterrupt:
+        stopped = 130
         print('\nstopping: the answer is of the finished runs; rerun to resume', file=sys.stderr)
     finally:
         queue.stop()
@@ -328,10 +325,13 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
     print(f'\nwrote {report.write(folder, laws, rows)}')
     print('\n'.join(report.findings(rows)))
     require(not failed, f'{len(failed)} runs failed: {", ".join(failed)}; rerun to try again')
+    sys.exit(stopped)
 
 
 def main():
     base, stems, overrides = read_settings(TRAIN, train_arguments)
+    if ratios:  # instead of the stages of the config
+        base['stages'] = stages_of(ratios[0], base['languages'])
     vars(train).update(base)
     train.check_settings()
     folder = Path(out or os.path.join('out', run_name(stems, overrides)))

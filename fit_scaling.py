@@ -393,7 +393,8 @@ def by_text(laws):
 
 
 def draw_laws(laws, file):
-    """Figure 5: the monolingual runs and the laws of each text."""
+    """Figure 5: the monolingual runs and the laws of each text; no file where there is none."""
+    Path(file).unlink(missing_ok=True)
     if texts := by_text(laws):
         grid = dict(nrows=-(-len(texts) // 2), ncols=min(2, len(texts)))
         with picture(file, '', (5.2 * grid['ncols'], 4 * grid['nrows']), **grid) as axes:
@@ -431,7 +432,8 @@ def draw_law(axes, law, color):
 def main():
     _, rows = scale(out)
     print('\n' + table_text([row for row in rows if wide or not row['monolingual']], wide))
-    print(f'\nwrote {out}/scaling.json, {out}/scaling.csv, {out}/figure5.png')
+    drawn = f', {out}/figure5.png' * Path(out, 'figure5.png').exists()
+    print(f'\nwrote {out}/scaling.json, {out}/scaling.csv{drawn}')
 
 
 if __name__ == '__main__':

@@ -127,7 +127,7 @@ def chunk_gradients(hidden, targets, token_weights, weight, grad_weight):
     return losses, grad @ weight, grad_weight
 
 
-compiled_chunk_gradients = functools.cache(lambda: torch.compile(chunk_gradients))
+compiled_chunk_gradients = functools.cache(lambda: torch.compile(chunk_gradients, dynamic=False))
 
 
 def chunks_of(hidden, targets, entries, token_weights=None):

@@ -220,7 +220,7 @@ class Training:
         self.parallel = self.model
         machine.make_deterministic(place)
         if compile and machine.can_compile(place):
-            self.parallel = torch.compile(self.model)
+            self.parallel = torch.compile(self.model, dynamic=False)
             self.say('the first step compiles, for up to a minute')
         if self.processes.distributed:
             self.parallel = DistributedDataParallel(self.parallel)
@@ -402,8 +402,7 @@ class Training:
         found = dict(run=self.out.name, settings=self.settings, model=shape, languages=scores)
         found |= dict(steps=self.steps, tokens=tokens, wall_time_s=wall_time)
         found |= dict(tokens_per_second=tokens / wall_time, processes=self.processes.world)
-        found |= dict(device=machine.describe(self.processes.device))
-        found |= dict(dtype=self.number_format())
+        found |= dict(device=machine.describe(self.processes.device), dtype=self.number_format())
         versions = dict(python=sys.version.split()[0], torch=torch.__version__)
         found |= dict(versions=versions | dict(numpy=np.__version__))
         return found | dict(zip(('commit', 'dirty'), self.version))

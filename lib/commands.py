@@ -11,6 +11,7 @@ from lib.configurator import read_settings, require
 import numpy as np
 
 from lib.runs import decay_start
+from lib.tables import short
 
 TRAIN = Path(__file__).resolve().parent.parent / 'train.py'
 
@@ -57,10 +58,10 @@ def branch(arguments, length, trunk):
 def stages_of(ratio, languages):
     """The stages of a ratio such as 90_10. Raises ConfigError."""
     try:
-        shares = [float(part) for part in ratio.split('_')]
+        shares = [float(part) for part in str(ratio).split('_')]
     except ValueError:
         shares = []
-    valid = len(shares) == len(languages) and sum(shares) > 0
+    valid = len(shares) == len(languages) and min(shares) >= 0 < sum(shares)
     require(valid, f'ratios must be as 90_10, a share of each language, not {ratio!r}')
     return [[share / sum(shares) for share in shares]]
 
@@ -103,8 +104,11 @@ class Job:
 
     def share_done(self):
         """How much of it is done, by the last line of its log."""
-        log = self.folder / self.name / 'log.jsonl'
-        for line in reversed(log.read_text().splitlines()[-3:] if log.exists() else []):
+        log, end = self.folder / self.name / 'log.jsonl', []
+        with contextlib.suppress(OSError), log.open('rb') as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            end = file.read().decode(errors='ignore').splitlines()[-3:]
+        for line in reversed(end):
             with contextlib.suppress(ValueError, KeyError):  # a line half written; a note
                 done = json.loads(line)['step'] + 1 - self.first
                 return min(1.0, max(0.0, done / (self.steps - self.first)))
@@ -126,3 +130,29 @@ def job(name, arguments, folder):
         batch = chosen['control_batch'] or chosen['batch_size']
         steps = math.ceil(tokens / batch / chosen['block_size'])
     return Job(name, arguments, Path(folder), tokens, steps, first, needs)
+
+
+def fitting(jobs, hours_of, limit):
+    """The most important jobs that take `limit` hours at most, with the trunks they need."""
+    chosen, used, names = [], 0.0, {one.name: one for one in jobs}
+    for one in jobs:
+        needed = [n for n in (names.get(one.needs), one) if n and n not in chosen]
+        hours = sum(map(hours_of, needed))
+        if used + hours <= limit:
+            chosen, used = chosen + needed, used + hours
+    return chosen
+
+
+def print_plan(jobs, left_out, hours_of, parameters):
+    """Prints the runs, their hours and disk. parameters: of the model."""
+    for one in jobs:
+        mark = 'finished' if one.finished else f'{hours_of(one):.2f} h'
+        print(f'{one.name:<40}{short(one.tokens):>8} tokens  {mark}')
+    waiting = [one for one in jobs if not one.finished]
+    done, tokens = len(jobs) - len(waiting), short(sum(one.tokens for one in jobs))
+    # float32; a trunk keeps a checkpoint with optimiser for each branch
+    gigabytes = sum(4 if one.needs else 1 for one in jobs) * parameters * 4 / 1e9
+    print(f'{len(jobs)} runs, {done} finished, {tokens} tokens')
+    print(f'{sum(map(hours_of, waiting)):.1f} hours on this machine, {gigabytes:.1f} GB of disk')
+    if left_out:
+        print(f'left out for budget_hours: {", ".join(one.name for one in left_out)}')

@@ -130,6 +130,7 @@ def largest_micro_batch(config, compute_dtype, device, parameters):
     products = (4 * config.n_embd + 5 * width + 3 * config.mlp_dim) * element
     per_token = config.n_layer * (products + 12 * config.n_embd) + 8 * config.n_embd
     usable = 0.85 if cuda else 0.5 / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    usable /= int(os.environ.get('RUNS_ON_DEVICE', 1))  # of experiment.py
     free = available_bytes(device) * usable - 16 * parameters - (1 << 30)
     most = float('inf') if cuda else 16384 / config.block_size  # a CPU's caches are small
     return max(1, int(min(free / (1.3 * config.block_size * per_token), most)))
