@@ -125,12 +125,14 @@ class StudiedRun:
 
         Rows that both languages share, or that were read less than `least` times, are left out;
         what a run with train_only has from another run counts as read."""
-        first, second = (dict(zip(pieces_of(lang), lang.table)) for lang in self.languages)
+        first, second = (dict(zip(lens.pieces_of(lang), lang.table)) for lang in self.languages)
         rows = [(first[piece], second[piece]) for piece in first if piece in second]
         rows = np.array([(a, b) for a, b in rows if a != b and a != PAD], int).reshape(-1, 2).T
-        times, learning = self.times_read(until), self.settings['train_only']
-        known = [[learning not in ('', language.name)] for language in self.languages]
-        often = ((times[rows] >= least) | known).all(0)
+        times, learning = self.times_read(until).copy(), self.settings['train_only']
+        for language in self.languages:
+            if learning not in ('', language.name):  # its rows are from another run
+                times[language.table] = max(least, times.max())
+        often = (times[rows] >= least).all(0)
         kind = 'clones' if self.clones else 'pieces spelled alike that do not share a row'
         words = f'{often.sum():,} of {often.size:,} {kind}, read {least}+ times'
         rows = rows[:, often]
@@ -174,14 +176,6 @@ def chosen_steps(folder, last):
     there = f'{", ".join(map(str, kept))}; --keep_checkpoints of train.py keeps more'
     require(not missing, f'{folder} has no checkpoint of step {", ".join(missing)}: {there}')
     return chosen
-
-
-def pieces_of(language):
-    """What identifies each piece of a language: its spelling. Bytes and control pieces stand for no
-    text of their own, so they correspond in clones only."""
-    tokenizer, name = language.corpus.load_tokenizer(), language.corpus.name
-    spelled = enumerate(tokenizer.spellings())
-    return [(name, token) if tokenizer.is_fallback(token) else text for token, text in spelled]
 
 
 # --- the studies: what each measures of a run -----------------------------------------------------
@@ -291,7 +285,8 @@ def study_hidden(run):
 
 def study_gradients(run):
     """Cosine of the gradients of the two sides, kinds of tensors x blocks (Figures 11 to 13)."""
-    title = 'cosine of gradients'
+    title, note = 'cosine of gradients', ' (0 for the key bias, which has none)'
+    note *= run.model.config.positions == 'learned'
     others = [name for name, _ in run.model.named_parameters() if not name.startswith('blocks.')]
 
     def measure(*sides):
@@ -300,7 +295,7 @@ def study_gradients(run):
         for name, cosine in cosines.items():
             kinds.setdefault(name.split('.', 2)[2], []).append(cosine)
         mean = np.mean(list(kinds.values()), axis=0)
-        found = {(f'{title} (0 for the key bias, which has none)', k): kinds[k] for k in kinds}
+        found = {(title + note, kind): cosines for kind, cosines in kinds.items()}
         found[f'{title}, mean of the kinds of tensors', ''] = mean
         return found | {(f'{title}, other tensors', ''): [mean.mean(), *rest]}
 
@@ -313,7 +308,7 @@ def study_lens(run):
     test set, see lens.lens."""
     languages, size = run.all_languages, run.model.config.vocab_size
     groups = lens.groups_of(run.languages[0], run.languages[-1], size)
-    alike = lens.rows_alike([lang.table for lang in languages], map(pieces_of, languages), size)
+    alike = lens.rows_alike([x.table for x in languages], map(lens.pieces_of, languages), size)
     several = (alike[:, 1:] >= 0).any(1).sum()
     visible = [name for name in groups if groups[name].any()] if run.languages[1:] else []
     if len(languages) == 2:
@@ -335,7 +330,7 @@ def study_lens(run):
 
 
 def study_position(run):
-    """Loss by position in the sequence, for each language: a gain from the use of context grows
+    """Loss by position in the sequence, for both languages: a gain from the use of context grows
     with the position."""
     length, heading = run.model.config.block_size, 'loss by position, nats'
     bins = lens.bins_of(length)
@@ -381,7 +376,8 @@ def study_matching(run):
     states = [similarity.hidden_states(run.model, rows) for rows in run.rows(run.sentences)]
     cosines = similarity.token_cosines(*states).mean(0)
     spelled = [language.corpus.load_tokenizer().spellings() for language in run.languages]
-    tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, run.sentences)]
+    read = [side[x.positions(len(side))] for x, side in zip(run.languages, run.sentences)]
+    tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, read)]
     found = similarity.match_tokens(cosines, matching_threshold).T.tolist()
     matches = [[i, j, float(cosines[i, j])] for i, j in found]
     lines = {
@@ -448,6 +444,10 @@ def possible(names, runs):
             why = 'the package gensim is not installed: pip install gensim'
         elif name in ('matching', 'word2vec') and steps:
             why = 'this is not made over training'
+        elif name == 'word2vec' and run.settings['train_only']:
+            why = f'the text of {run.folder} has one of the two languages'
+        elif name == 'switch' and any(language.order for language in run.languages):
+            why = f'{run.folder} reads a text in another order than the one that it follows'
         else:
             getattr(run, needs)
             continue
@@ -492,7 +492,8 @@ def pooled(study, group, number):
         over[step] = dict(list(panels.items())[bool(steps and study.draw) :])
     about = dict(runs=[run.name for run in group], languages=first.names, step=first.step)
     panels = over_training(over, study.axis) if steps else panels
-    return Result(found[0].compared, panels, about | dict(parallel=parallel) | found[0].more)
+    compared = ' and '.join(dict.fromkeys(result.compared for result in found))
+    return Result(compared, panels, about | dict(parallel=parallel) | found[0].more)
 
 
 def analyze(name, runs):

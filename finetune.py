@@ -5,9 +5,9 @@ Figure 1 right).
     python finetune.py --out_dir=out/RUN --glue_dir=FOLDER --tasks=cola,sst2 --seeds=[0,1,2]
 
 A classification head on the last token is trained together with the model on the tasks of
-lib/tasks.py. A clone reads the same tokens through its own lookup table. Training stops early by
-the training language's accuracy on the dev set, which is also the test set: this accuracy is
-optimistic. The other languages are scored once, at the step that the training language chose.
+lib/tasks.py. A clone of the same order reads the same tokens through its own table. Training stops
+early by the training language's accuracy on the dev set, which is also the test set: this accuracy
+is optimistic. The other languages are scored once, at the step that the training language chose.
 
 Results go to out/RUN/finetune.json after each task and seed, with every prediction; rerun to add
 what is missing. The 90% intervals are over examples and seeds, with one seed over examples alone.
@@ -250,9 +250,10 @@ def main():
     by_name = {language.name: language for language in languages}
     trained = by_name.get(train_language or languages[0].name)
     require(trained, f'train_language={train_language!r} is none of {", ".join(by_name)}')
-    tested = [language for language in languages if language.corpus is trained.corpus]
+    same = (one for one in languages if one.corpus is trained.corpus)
+    tested = [one for one in same if one.order == trained.order]
     if others := ', '.join(one.name for one in languages if one not in tested):
-        print(f'not tested: {others}, since the tasks are in the language of {trained.name}')
+        print(f'not tested: {others}, since the tasks are in {trained.name} and its order')
     limit, tokenizer = min(max_tokens, gpt.config.block_size), trained.corpus.load_tokenizer()
     place, weights = pick_device(device), hashlib.sha256()
     compute_dtype = pick_dtype(dtype, place)

@@ -171,6 +171,7 @@ class Training:
         # what `auto` chose on the first machine stays
         stored = first.get('dtype', dtype) if first else dtype
         self.compute_dtype = machine.pick_dtype(stored, processes.device)
+        self.number_format = str(self.compute_dtype).removeprefix('torch.')
         self.context = machine.autocast(processes.device, self.compute_dtype)
         if state and state.get('version', self.version) != self.version:
             self.version = self.version[0], True  # the code of this run is not that of one commit
@@ -262,14 +263,11 @@ class Training:
         state = dict(step=self.step, settings=self.settings, wall_time_s=self.wall_time())
         state |= dict(model=self.model.state_dict(), model_config=vars(self.config))
         state |= dict(micro_batch_size=self.micro, corpora=corpora_identity(self.trained))
-        state |= dict(version=self.version, dtype=self.number_format())
+        state |= dict(version=self.version, dtype=self.number_format)
         unfinished = self.step < self.steps
         if unfinished or self.step in keep_checkpoints:
             state |= dict(optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict())
         save_checkpoint(self.out, state, keep_checkpoints, spare=int(unfinished))
-
-    def number_format(self):
-        return str(self.compute_dtype).removeprefix('torch.')
 
     def wall_time(self):
         return self.elapsed + time.perf_counter() - self.started
@@ -402,7 +400,7 @@ class Training:
         found = dict(run=self.out.name, settings=self.settings, model=shape, languages=scores)
         found |= dict(steps=self.steps, tokens=tokens, wall_time_s=wall_time)
         found |= dict(tokens_per_second=tokens / wall_time, processes=self.processes.world)
-        found |= dict(device=machine.describe(self.processes.device), dtype=self.number_format())
+        found |= dict(device=machine.describe(self.processes.device), dtype=self.number_format)
         versions = dict(python=sys.version.split()[0], torch=torch.__version__)
         found |= dict(versions=versions | dict(numpy=np.__version__))
         return found | dict(zip(('commit', 'dirty'), self.version))

@@ -38,6 +38,14 @@ def groups_of(first, second, vocab_size):
     return own | groups
 
 
+def pieces_of(language):
+    """What identifies each piece of a language: its spelling. Bytes and control pieces stand for no
+    text of their own, so they correspond in clones only."""
+    tokenizer, name = language.corpus.load_tokenizer(), language.corpus.name
+    spelled = enumerate(tokenizer.spellings())
+    return [(name, token) if tokenizer.is_fallback(token) else text for token, text in spelled]
+
+
 def rows_alike(tables, spellings, vocab_size):
     """The rows that stand for one piece in any language: (V, languages) int64.
 

@@ -166,8 +166,9 @@ def file_rows(name, source, parts):
 
 
 def mean_over_tasks(entries, language):
-    """The mean accuracy of a language over the tasks, whose errors are independent: dict(mean,
-    interval, majority). entries: of finetune.json."""
+    """The mean accuracy of a language over the tasks, their errors taken as independent, which
+    those of MNLI's two dev sets are not quite: dict(mean, interval, majority). entries: of
+    finetune.json."""
     found = [entry['languages'][language] for entry in entries]
     values = np.array([(one['mean'], *one['interval']) for one in found])
     mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)

@@ -136,6 +136,8 @@ def test_tokens_of_clones_in_another_order_are_compared_where_they_stand(place, 
     second.order = 'reversed'
     cosines = analyze.study_hidden(run).panels['cosine of hidden states']['same position']
     np.testing.assert_allclose([cell.value for cell in cosines.values()], 1, atol=1e-5)
+    one, other = analyze.study_matching(run).more['tokens']
+    assert one == other[::-1]
     monkeypatch.setattr(Language, 'ids', lambda language, side: language.table[np.sort(side)])
     with pytest.raises(ConfigError, match='order'):  # positions say nothing of such a language
         analyze.study_hidden(run)
@@ -523,17 +525,17 @@ def test_rows_that_a_language_did_not_read_are_left_out(uneven, place):
         assert times[language.table].sum() == seen[language.name]['tokens_seen']
     first, second = (language.table[1:] for language in run.languages)  # padding is the same
     often = (times[first] > 0) & (times[second] > 0)
-    assert 0 < often.sum() < 499
     sides = (run.model.wte.weight[table[often]].detach() for table in (first, second))
     cells, found = F.cosine_similarity(*sides), read(uneven[0] / 'embeddings')
     cosine = found['cosine of input vectors, as trained']['']['corresponding']['mean']
     assert cosine == pytest.approx(cells.mean().item(), abs=1e-6)
-    assert found['compared'].startswith(f'{often.sum()} of 499 clones')
+    assert found['compared'].startswith(f'{often.sum()} of 499 clones') and 0 < often.sum() < 499
     pieces = read(uneven[0] / 'frequency')['pieces']
     assert sum(pieces.values()) == often.sum() and '0' not in pieces
     assert run.corresponding(0, 20)[0].shape == (2, 499)
     run.settings['train_only'] = 'en2'  # whose EN1 is another run's
-    assert run.corresponding(1, 20)[0].shape[1] == (times[second] > 0).sum() > often.sum()
+    rows, read_by_both, _ = run.corresponding(1, 20)
+    assert rows.shape[1] == (times[second] > 0).sum() > often.sum() and read_by_both[rows].all()
 
 
 def test_bytes_and_control_pieces_of_two_corpora_do_not_correspond(place):

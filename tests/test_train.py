@@ -518,7 +518,7 @@ def test_the_number_format_that_auto_chose_first_stays(training_of):
     vars(first).update(started=0, settings=first.settings | dict(dtype='auto'))
     first.out.mkdir()
     first.save()
-    assert training_of(dtype='auto').number_format() == 'float16'
+    assert training_of(dtype='auto').number_format == 'float16'
 
 
 def test_running_out_of_memory_says_what_to_lower():
