@@ -31,7 +31,7 @@ def test_a_checkpoint_of_the_papers_code_becomes_a_run(theirs, workplace):
     assert done.returncode == 0, done.stderr
     model, languages, state = load_run('out/a')
     assert [language.name for language in languages] == ['en1', 'en2']
-    assert vars(model.config) == SHAPE | dict(vocab_size=1000)
+    assert vars(model.config) == SHAPE | dict(vocab_size=1000, positions='learned')
     assert state['settings']['n_embd'] == 20 and theirs.keys() == model.state_dict().keys()
     assert all(torch.equal(theirs[name], tensor) for name, tensor in model.state_dict().items())
 
