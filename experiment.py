@@ -86,7 +86,7 @@ class Experiment:
         require(len(base['orders']) in (0, len(names)), f'orders must be one for each of {names}')
         planned = ['alone', 'only', 'epochs', 'control_batch', 'out_dir']
         planned = [n for n in planned + ['init_from'] * (not base['train_only']) if base[n]]
-        require(not planned, f'experiment.py plans {", ".join(planned)} itself; see its --out')
+        require(not planned, f'{", ".join(planned)}: an experiment plans this itself; see --out')
         scratch = ['--train_only=', '--init_from='] if base['train_only'] else []
         self.scratch = [*self.arguments, *scratch]  # of monolingual runs
         self.laws = {self.text(name): name for name in self.asked[::-1]}  # clones share one
