@@ -447,7 +447,7 @@ def possible(names, runs):
         elif name == 'word2vec' and run.settings['train_only']:
             why = f'the text of {run.folder} has one of the two languages'
         elif name == 'switch' and any(language.order for language in run.languages):
-            why = f'{run.folder} reads a text in another order than the one that it follows'
+            why = f'a language of {run.folder} has another order, where no text follows another'
         else:
             getattr(run, needs)
             continue

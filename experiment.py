@@ -51,10 +51,9 @@ rates = [1.0, 0.5]  # learning rates of the controls, times that of the mixture
 epochs = [4]  # of re-reading controls, within the mixture's compute and longer than the warm-up
 budgets = 10  # initial runs of a law; more are added where it is too uncertain
 budget_hours = 0.0  # skip the least important runs beyond so many hours; 0: train all
-at_once = 0  # runs at a time; 0: one for each GPU, or two on a CPU of several cores. The hours of
-# a plan are for runs of one GPU one after the other, so several at a time take fewer
+at_once = 0  # runs at a time; 0: one for each GPU, or two on a CPU of several cores
 out = ''  # folder of the experiment; empty: out/ and the names of the configs and overrides
-plan = False  # print the plan and train nothing
+plan = False  # print the plan and train nothing; its hours are for runs that share no GPU
 print_ = False  # print the plain train.py commands, in an order that works, and train nothing
 
 ROUNDS = 2  # of added budgets
@@ -139,8 +138,8 @@ class Experiment:
 
 
 def measured(base):
-    """Seconds of a step of the mixture, those of them that do not depend on its tokens, and the
-    parameters of its model: what the products do not take, at half of the peak."""
+    """(seconds of a step of the mixture, how many of them are there whatever its tokens, parameters
+    of the model). Matrix products at half of the peak speed count as work on the tokens."""
     vars(train).update(base)
     times, processes = [], machine.Processes(base['device'])
     with tempfile.TemporaryDirectory() as scratch:
@@ -290,11 +289,12 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
     count = at_once or gpus or (1 if one_device else min(2, cores()))
     queue, failed, stopped = Queue(count, gpus), {}, 0
     # not in this process: a GPU may admit one process alone
-    seconds, fixed, parameters = queue.submit(0, measured, base).result()
+    seconds, overhead, parameters = queue.submit(0, measured, base).result()
     of_a_step = base['batch_size'] * base['block_size']
 
     def seconds_of(one):  # 5 to start and to evaluate
-        return (one.steps - one.first) * fixed + one.tokens / of_a_step * (seconds - fixed) + 5
+        work = one.tokens / of_a_step * (seconds - overhead)
+        return (one.steps - one.first) * overhead + work + 5
 
     def hours_of(one):
         return seconds_of(one) / min(count, gpus or count) / 3600

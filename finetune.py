@@ -201,7 +201,7 @@ def summarise(entry, trained):
     examples. Whole groups of dev examples are resampled."""
     found = [entry['runs'][seed]['predictions'] for seed in sorted(entry['runs'], key=int)]
     truth, accuracy = list(entry['truth']), {}
-    for name in found[0]:
+    for name in min(found, key=len):  # older results have languages of other orders, too
         right = np.array([list(predictions[name]) for predictions in found]) == truth  # (S, N)
         accuracy[name] = Estimate.of(right.T, entry['groups'])
     entry['languages'] = {

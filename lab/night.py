@@ -40,7 +40,7 @@ def night():
         shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
         shape |= dict(learning_rate=rate, min_learning_rate=rate / 100, max_steps=13000)
         given = [f'--{name}={value}' for name, value in shape.items()]
-        given += ['--ratios=[90_10,50_50]', '--asked=[en2]', '--seeds=3', '--epochs=[2,4,10]']
+        given += ['--ratios=[90_10,50_50]', '--asked=[en2]', '--seeds=3', '--epochs=[4,10]']
         given += [f'--at_once={at_once}', f'--out=out/night/{layers}_layers_{width}']
         yield [sys.executable, str(HERE / 'experiment.py'), str(HERE / 'config/lab.py'), *given]
 

@@ -63,10 +63,10 @@ class Estimate:
         return '-' if np.isnan(self.value) else f'{self.value:z.3f}{half}'
 
     def interval(self):
-        """Ends of the 90% interval: (2, ...). A few resamples may be undefined."""
-        undefined = np.isnan(self.resamples)
-        ends = np.percentile(np.where(undefined, self.value, self.resamples), [5, 95], axis=0)
-        return np.where(undefined.mean(0) > 0.1, np.nan, ends)
+        """Ends of the 90% interval: (2, ...); of the resamples that are defined, if most are."""
+        few = np.isnan(self.resamples).mean(0) <= 0.1
+        ends = np.nanpercentile(np.where(few, self.resamples, 0.0), [5, 95], axis=0)
+        return np.where(few, ends, np.nan)
 
 
 # --- results of studies ---------------------------------------------------------------------------

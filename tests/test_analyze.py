@@ -283,8 +283,8 @@ def test_the_interval_of_a_mean_is_that_of_theory_and_differences_are_paired():
     values = np.random.default_rng(0).normal(3, 2, size=(400, 2))
     low, high = Estimate.of(values).interval()
     np.testing.assert_allclose((high - low) / 2, 1.645 * values.std(0) / 20, rtol=0.12)
-    np.testing.assert_allclose(Estimate.of(values).value, values.mean(0))
     shifted = Estimate.of(values + 0.5) - Estimate.of(values)
+    shifted.resamples[:9] = np.nan  # a few that are undefined
     np.testing.assert_allclose(shifted.interval(), 0.5)  # the same resamples
     one_document = Estimate.of(values, np.zeros(400))  # says nothing about the next
     assert np.isnan(one_document.interval()).all() and (one_document.value == values.mean(0)).all()
