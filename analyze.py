@@ -217,7 +217,7 @@ def compared_vectors(run, vectors_of, least, until):
     for kind, weight in vectors_of().items() if rows.size else ():
         retrieval = {'cosine': {}, 'CSLS': {}}
         for name, sides in similarity.transformed(*weight[rows], seed).items():
-            found = similarity.compare_vectors(*sides, times[rows[1]], seed)
+            found = similarity.compare_vectors(*sides, times, rows, seed)
             chance = {'': {'chance': found.pop('chance')}}
             for measure, cells in retrieval.items():
                 cells[name] = found.pop(measure)
@@ -255,7 +255,7 @@ def study_frequency(run):
         part = rows[:, (rarer >= low) & (rarer < high)]
         counts |= {low: part.shape[1]} if part.size else {}
         for kind, weight in run.vectors.items() if part.shape[1] > 1 else ():
-            found = similarity.compare_vectors(*weight[part], times[part[1]], seed)
+            found = similarity.compare_vectors(*weight[part], times, part, seed)
             lines = panels.setdefault(f'cosine of {kind} vectors', {})
             for name in ('corresponding', 'random'):
                 lines.setdefault(name, {})[low] = found[name]

@@ -215,9 +215,10 @@ class LanguageMix:
         self.languages, self.block_size, self.seed = languages, block_size, seed
         probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
         bounds = np.cumsum(probabilities, axis=1)
+        bounds /= bounds[:, -1:]  # stages may add up to 1 less rounding
         draws = np.random.default_rng(seed).random((max_steps, batch_size))
         self.drawn = np.zeros(draws.shape, np.int16)
-        for index in range(len(languages) - 1):  # the last bound is 1, or just below by rounding
+        for index in range(len(languages) - 1):
             self.drawn += draws >= bounds[:, index, None]
         counts = [(self.drawn == index).sum(1) for index in range(len(languages))]
         self.counts = np.full(max_steps, batch_size)

@@ -24,23 +24,27 @@ class Estimate:
     resamples: np.ndarray
 
     @classmethod
-    def of(cls, values, documents=None, statistic=np.asarray, seed=0):
+    @np.errstate(invalid='ignore')
+    def of(cls, values, documents=None, statistic=np.asarray, seed=0, among=0):
         """The mean of `values` (n, ...) over its first axis, or a statistic, a function, of it.
 
         documents: (n,) document numbers; values of one document are resampled together. None: each
-        value is resampled by itself. Estimates of equally many documents and of one seed resample
-        the same ones, so the difference of two runs on the same text is a paired one. A single
-        document has no interval: its resamples are nan."""
+        value is resampled by itself. among: of so many documents, numbered from 0, some have no
+        value. Estimates of equally many documents and of one seed resample the same ones, so the
+        difference of two runs on the same text is a paired one. A single document has no interval:
+        its resamples are nan."""
         values = np.asarray(values, float)
         value = np.asarray(statistic(values.mean(0)))
         names = np.arange(len(values)) if documents is None else documents
-        _, document, sizes = np.unique(names, return_inverse=True, return_counts=True)
+        known, document, sizes = np.unique(names, return_inverse=True, return_counts=True)
         n, rng = len(sizes), np.random.default_rng(seed)
         if n == 1:
             return cls.exact(value)
         sums = np.zeros((n, values[0].size))
         np.add.at(sums, document, values.reshape(len(values), -1))
-        counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(RESAMPLES))
+        every, known = (among, known) if among else (n, slice(None))
+        drawn = (rng.integers(every, size=every) for _ in range(RESAMPLES))
+        counts = (np.bincount(numbers, minlength=every)[known] for numbers in drawn)
         means = np.stack([times @ sums / (times @ sizes) for times in counts])
         resamples = statistic(means.reshape(RESAMPLES, *values.shape[1:]))
         return cls(value, value + widening(n) * (resamples - value))

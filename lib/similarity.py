@@ -144,9 +144,10 @@ def gradient_similarity(model, tokens_1, tokens_2):
 # --- embeddings -----------------------------------------------------------------------------------
 
 
-def compare_vectors(first, second, times, seed=0):
+def compare_vectors(first, second, times, rows=None, seed=0):
     """Cosines of corresponding vectors (n, C) and (n, C), n > 1, and of controls (Appendix C):
-    {measure: Estimate}. times: how often those of `second` were read in training, (n,).
+    {measure: Estimate}. times: how often each row was read in training, (V,); rows: those of the
+    vectors, (2, n); without it n is V. Runs of equally many rows resample the same ones.
 
     corresponding      corresponding vectors
     frequency-matched  pairs that do not correspond, but were read about as often
@@ -155,19 +156,21 @@ def compare_vectors(first, second, times, seed=0):
                        cosine and by CSLS, see `nearest_vectors`; chance: by chance"""
     first, second = (F.normalize(side, dim=-1) for side in tensors_of(first, second))
     rng, n = np.random.default_rng(seed), len(first)
-    matched, rows = frequency_matched(times, rng), rng.permutation(n)
+    pieces, of_second = (np.arange(n), np.arange(n)) if rows is None else rows
+    matched, order = frequency_matched(times[of_second], rng), rng.permutation(n)
     by_cosine, by_csls = (nearest == torch.arange(n) for nearest in nearest_vectors(first, second))
     values = {
         'corresponding': (first * second).sum(-1),
         'frequency-matched': (first * second[matched]).sum(-1),
         # the next in a circle is never a vector's own partner
-        'random': (first[rows] * second[np.roll(rows, 1)]).sum(-1),
+        'random': (first[order] * second[np.roll(order, 1)]).sum(-1),
         'all pairs': first @ second.mean(0),
         'cosine': by_cosine,
         'CSLS': by_csls,
         'second': second @ first.mean(0),
     }
-    measures = dict(zip(values, Estimate.of(torch.stack(list(values.values()), 1))))
+    stacked = torch.stack(list(values.values()), 1)
+    measures = dict(zip(values, Estimate.of(stacked, pieces, among=len(times))))
     # The mean over all pairs is the product of the two mean vectors; its spread is the sum of what
     # the vectors of each side add to it.
     x, y = measures['all pairs'], measures.pop('second')
