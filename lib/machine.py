@@ -92,8 +92,10 @@ def pick_dtype(name, device):
 def autocast(device, dtype):
     """Context in which matrix products are made in `dtype`. float32 is not TF32 on a GPU, so that
     runs of a GPU and of a CPU may be compared."""
-    plain = dtype == torch.float32
-    return contextlib.nullcontext() if plain else torch.autocast(device.type, dtype)
+    if dtype != torch.float32:
+        return torch.autocast(device.type, dtype)
+    torch.set_float32_matmul_precision('highest')  # some installations begin with TF32
+    return contextlib.nullcontext()
 
 
 @functools.cache

@@ -170,8 +170,7 @@ def workplace(made_once, here):
     return here
 
 
-# The shape of GPT small (Section 3).
-SMALL = dict(n_layer=12, n_head=12, head_dim=64, n_embd=768, mlp_dim=3072)
+SMALL = dict(n_layer=12, n_head=12, head_dim=64, n_embd=768, mlp_dim=3072)  # Section 3
 SMALL |= dict(block_size=512, vocab_size=32768)
 
 

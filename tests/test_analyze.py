@@ -232,7 +232,8 @@ def test_vectors_are_compared_with_their_partners_and_with_controls():
     one = rng.normal(size=(60, 8)) + 1
     other = one + 0.6 * rng.normal(size=(60, 8))
     other[0] = one.mean(0)  # a hub, which is near to all
-    found = compare_vectors(one, other, np.arange(60))
+    times, rows = np.r_[np.zeros(60), np.arange(60)], np.arange(120).reshape(2, 60)
+    found, same = compare_vectors(one, other, times, rows), compare_vectors(one, other, times[60:])
     x, y = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (one, other))
     cosines, values = x @ y.T, {name: measure.value for name, measure in found.items()}
     near = np.sort(cosines, 0)[-10:].mean(0), np.sort(cosines, 1)[:, -10:].mean(1)
@@ -242,8 +243,8 @@ def test_vectors_are_compared_with_their_partners_and_with_controls():
     assert values['CSLS'] == pytest.approx((csls.argmax(1) == np.arange(60)).mean())
     assert values['CSLS'] > values['cosine']
     assert values['all pairs'] == pytest.approx(cosines.mean(), abs=1e-6)
-    low, high = found['all pairs'].interval()
-    assert low < values['all pairs'] < high
+    assert np.prod(found['all pairs'].interval() - values['all pairs']) < 0  # it lies between
+    assert values['frequency-matched'] == same['frequency-matched'].value
     assert abs(values['random'] - (cosines.sum() - np.trace(cosines)) / (60 * 59)) < 0.1
     two = compare_vectors(np.eye(2), np.eye(2), np.arange(2))
     assert two['random'].value == 0 and two['corresponding'].value == 1
@@ -301,7 +302,7 @@ def test_nine_of_ten_intervals_over_documents_and_over_seeds_hold_the_truth():
     for count in (3, 8, 30):
         documents = np.repeat(np.arange(count), 6)
         values = rng.normal(size=(count, 1000))[documents]
-        values += 0.5 * rng.normal(size=(len(documents), 1000))
+        values += 0.5 * rng.normal(size=values.shape)
         assert 0.85 < coverage(Estimate.of(values, documents)) < 0.95
         assert coverage(Estimate.of(values)) < 0.7  # what sequences by themselves would claim
     for count, spread in ((2, 1), (4, 1), (4, 0.1)):
