@@ -247,14 +247,14 @@ def study_word2vec(run):
 
 
 def study_frequency(run):
-    """Cosines by how often the less frequent piece was read, in half decades (Figure 7)."""
+    """Cosines by how often the rarer piece was read, in half decades of four or more (Figure 7)."""
     rows, times, words = run.corresponding(least_read, run.step)
     rarer, counts, panels = times[rows].min(0), {}, {}
     edges = [0, *np.ceil(10 ** (np.arange(22) / 2)).astype(int).tolist()]
     for low, high in zip(edges, edges[1:]):
         part = rows[:, (rarer >= low) & (rarer < high)]
         counts |= {low: part.shape[1]} if part.size else {}
-        for kind, weight in run.vectors.items() if part.shape[1] > 1 else ():
+        for kind, weight in run.vectors.items() if part.shape[1] > 3 else ():
             found = similarity.compare_vectors(*weight[part], times, part, seed)
             lines = panels.setdefault(f'cosine of {kind} vectors', {})
             for name in ('corresponding', 'random'):

@@ -215,7 +215,7 @@ class LanguageMix:
         self.languages, self.block_size, self.seed = languages, block_size, seed
         probabilities = [language_probabilities(s, max_steps, stages) for s in range(max_steps)]
         bounds = np.cumsum(probabilities, axis=1)
-        bounds /= bounds[:, -1:]  # stages may add up to 1 less rounding
+        bounds = bounds / bounds[:, -1:]  # stages may add up to 1 less rounding
         draws = np.random.default_rng(seed).random((max_steps, batch_size))
         self.drawn = np.zeros(draws.shape, np.int16)
         for index in range(len(languages) - 1):
