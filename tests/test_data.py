@@ -245,7 +245,7 @@ def test_a_shorter_run_sees_a_prefix_of_a_longer_run_in_batches_of_any_size():
 
 
 def test_languages_come_as_often_as_their_probabilities_say():
-    stages = [[0.9, 0.098, 0.0], [0.1, 0.3, 0.6], [0.0, 0.0, 1.0]]  # the first is rounded
+    stages = [[0.9, 0.098, 0.0], [0.1, 0.3, 0.6], [0.0, 0.0, 1.0]]  # the first adds up to less
     mix = mix_of([801], [0, 0, 0], stages, steps=90, batch_size=100)
     for stage, expected in enumerate(stages):
         drawn = mix.drawn[30 * stage : 30 * stage + 30].ravel()
