@@ -202,7 +202,7 @@ class Processes:
         if self.distributed and device in ('auto', 'cuda') and cuda:
             device = f'cuda:{os.environ["LOCAL_RANK"]}'
         self.device = pick_device(device)
-        if self.device.type == 'cuda':
+        if self.device.index is not None and self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
         if self.distributed:
             dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
