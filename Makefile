@@ -8,7 +8,7 @@ DEMO = config/laptop.py --ratios=[90_10,50_50] --seeds=2 --rates=[1.0] --budgets
 help:
 	@echo 'make demo    two cloned languages on a laptop: what does one do for the other? (6 to 12 minutes)'
 	@echo 'make lab     the runs of FINDINGS.md that are not finished yet (days of two cores; resumes)'
-	@echo 'make night   the question at four sizes of model, on one GPU (45 minutes of an H100, by estimate)'
+	@echo 'make night   the question at four sizes of model, on one GPU (half an hour of an H200, by estimate)'
 	@echo 'make table1  the rows of Table 1 of the paper at full size, with controls (days of a GPU)'
 	@echo 'make test    format, lint and tests (5 minutes)'
 	@echo 'make clean   remove the virtual environment'

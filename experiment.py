@@ -42,7 +42,7 @@ from data import Corpus
 from lib import machine, runs
 from lib.commands import TRAIN, branch, fitting, job, law, low_resource, mix, print_plan, stages_of
 from lib.log import Log
-from lib.workers import cores, end_with_parent
+from lib.workers import cores, end_with_parent, interrupt_once
 
 ratios = []  # of a series of mixtures, as [90_10,50_50]; empty: the stages of the config
 asked = []  # target languages; empty: those with less than half of the tokens
@@ -306,7 +306,7 @@ def carry_out(base, jobs, folder, mixtures=(), more_jobs=list):
     if plan:
         queue.stop()
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    signal.signal(signal.SIGTERM, interrupt_once)
     try:
         failed = queue.train(kept, seconds_of)
         for _ in range(0 if failed or budget_hours else ROUNDS):

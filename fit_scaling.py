@@ -136,7 +136,7 @@ def best_controls(run, name, runs):
     every = controls_of(run, name, runs) if len(trained(run)) > 1 else []
     once = [control for control in every if control['settings']['epochs'] <= 1]
     budget = MARGIN * sum(result['tokens_seen'] for result in run['languages'].values())
-    affordable = [c for c in every if c['languages'][name].get('tokens_read', 0) <= budget]
+    affordable = [c for c in every if c['languages'][name]['tokens_read'] <= budget]
 
     def best(controls):
         return min(controls, key=lambda c: c['languages'][name]['ppl'], default=None)

@@ -10,6 +10,7 @@ from lib.tables import short
 TOKENS = {  # panels of the picture of tokens: the first of these runs that is there
     'before the phase transition': ('f32_clones_90_10', 'clones_90_10'),
     'past the phase transition': ('past_90_10',),
+    'past it, a model 8 times as large': ('large_90_10',),
 }
 
 
@@ -17,7 +18,7 @@ def draw(members, rows, laws, past_laws, folder):
     """All pictures. members: the runs, with the controls; rows, laws: of fit_scaling; past_laws: of
     the larger budgets."""
     by_name = {member['run']: member for member in members}
-    draw_tokens(by_name, [laws, past_laws], folder / 'lab_tokens.png')
+    draw_tokens(by_name, [laws, past_laws, past_laws], folder / 'lab_tokens.png')
     rows = [row for row in rows if row['transfer']]
     draw_transfers(rows, folder / 'lab_transfer.png')
     draw_laws(laws, folder / 'lab_laws.png')
@@ -32,7 +33,7 @@ def draw_tokens(members, laws, path):
     if not shown:
         return
     looks = {}  # of each label, the same in both panels
-    with picture(path, '', (4.8 * len(shown), 4.6), ncols=len(shown)) as axes:
+    with picture(path, '', (3.9 * len(shown), 4.4), ncols=len(shown)) as axes:
         for ax, (title, laws_of_panel, member) in zip(axes[0], shown):
             group, own = group_of(member, 'en2'), member['languages']['en2']
             [law] = [law for law in laws_of_panel if law['group'] == group]
@@ -45,8 +46,9 @@ def draw_tokens(members, laws, path):
                 reach = np.interp(-y, -np.array(curve['ppl']), curve['tokens']) if curve else x
                 place = looks.setdefault(label, len(looks))
                 ax.plot([x, reach], [y, y], ':', color=COLORS[place], lw=1)
-                ax.plot(x, y, MARKERS[place], color=COLORS[place], ms=8, label=label, zorder=5)
-            about = f'{title}: {short(own["tokens_seen"])} tokens of EN2'
+                look = dict(color=COLORS[place], ms=8, label=label, zorder=9 - place)
+                ax.plot(x, y, MARKERS[place], **look)
+            about = f'{title}\n{short(own["tokens_seen"])} tokens of EN2'
             ax.set(title=about, xlabel='distinct tokens of EN2', ylabel='perplexity of EN2')
             log_ticks(ax.xaxis, short)
             log_ticks(ax.yaxis)

@@ -46,6 +46,8 @@ PAST_FROM = 1_330_000  # tokens from which the lab's model follows a power law
 PAST = (800, 1200, 1600, 2250, 3100, 4250, 5900, 8050, 13000)  # past the phase transition
 FLOAT32 = ('--dtype=float32', '--eval_interval=500', '--checkpoint_interval=500')
 FAR = (*FLOAT32, '--max_steps=13000', '--keep_checkpoints=[500,1000,2000,4000,8000]')
+EIGHT = (*FLOAT32, '--batch_size=8', '--max_steps=52000')  # the same tokens in batches of eight
+LARGE = ('--n_layer=4', '--n_embd=512', '--n_head=16', '--mlp_dim=2048', '--dtype=bfloat16')
 EVEN, HIGH, LOW = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
 
 
@@ -80,12 +82,22 @@ def table():
     both, half, slow = (5e-4, 2e-3), (5e-4,), dict(rates=(5e-4,))
     # past the phase transition, and before it in the same number format
     add_law('past', 'past_en', *LAB, *FLOAT32, *EN, lengths=PAST)
-    tuned = dict(rates=both, again=(4, 10), batches=(8,))
+    tuned = dict(rates=both, again=(4, 10), batches=(8, 32))
     add('past', 'past_90_10', [HIGH], *FAR, seeds=(0, 1, 2), **tuned)
     add('past', 'past_50_50', [EVEN], *FAR, seeds=(0, 1, 2), rates=half)
     add_law('past', 'past_en-seed_1', *LAB, *FLOAT32, *EN, '--seed=1', lengths=PAST)
     for rate in both:
         add('past', f'past_90_10-rate_{rate:g}', [HIGH], *FAR, *rated(rate), controls=())
+    lengths = (3200, 4800, 6400, 9000, 12400, 17000, 23600)
+    add_law('past_8', 'batch_8_en', *LAB, *FLOAT32, *EN, '--batch_size=8', lengths=lengths)
+    add('past_8', 'batch_8_90_10', [HIGH], *EIGHT, controls=(), seeds=(0, 1, 2))
+    once = 'batch_8_90_10-only_en2-x1', [HIGH], *EIGHT, '--only=en2', '--epochs=1'
+    add('past_8', *once, controls=(), seeds=(0, 1, 2))
+    # a larger model
+    large, lengths = (*LARGE, *rated(7e-4)), (700, 900, 1150, 1450, 1850, 2400, 3100, 4000, 6500)
+    add_law('past_large', 'large_en', *LAB, *EN, *large, lengths=lengths)
+    tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
+    add('past_large', 'large_90_10', [HIGH], *large, '--max_steps=13000', **tuned)
     add_law('before', 'f32_en', *LAB, *FLOAT32, *EN, lengths=DENSE)
     tuned = dict(rates=half, again=(4, 10), batches=(8,))
     add('before', 'f32_clones_90_10', [HIGH], *FLOAT32, seeds=(0, 1, 2), **tuned)
@@ -185,7 +197,7 @@ def summarise():
     group_of = {name: group for group, found in table().items() for name in found}
     for number, (row, past) in enumerate(zip(rows, past_rows)):
         group = group_of.get(row['run'], '')
-        rows[number] = (past if group == 'past' else row) | dict(lab_group=group)
+        rows[number] = (past if group.startswith('past') else row) | dict(lab_group=group)
         differ = runs.differing(row['settings'], base, runs.FREE)
         rows[number]['differs'] = ' '.join(f'{name}={row["settings"][name]}' for name in differ)
     fit_scaling.write_csv(RESULTS.parent / 'lab.csv', rows)

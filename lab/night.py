@@ -4,9 +4,9 @@
     python -m lab.night --table1=True    # make table1: the paper's Table 1, with controls
     python -m lab.night --plan=True      # prints the plan and trains nothing
 
-By estimate the night fits 45 minutes of an H100, several runs at once, since so small steps wait
-for launches of kernels, and Table 1 takes one or two days of it, or a week of a card of 24 GB. Its
-most important rows come first. Rerun to resume.
+The night takes half an hour of an H200, by the speed of 44 such runs there, six at once, since so
+small steps wait for launches of kernels. Table 1 takes some 36 hours, by the speed of a step, or a
+week of a card of 24 GB. Its most important rows come first. Rerun to resume.
 """
 
 import subprocess

@@ -219,8 +219,9 @@ class Processes:
 
 
 class Signals:
-    """Context that remembers SIGTERM or Ctrl-C in `number` until the run can stop; a second one
-    ends the process at once. A signal that the process ignores stays ignored."""
+    """Context that remembers SIGTERM or Ctrl-C in `number` until the run can stop; a second Ctrl-C
+    ends the process at once (SIGTERM may come twice, from experiment.py and from a scheduler). A
+    signal that the process ignores stays ignored."""
 
     number = 0
 
@@ -238,5 +239,5 @@ class Signals:
         self.number = number
         # not print, which may be interrupted in the middle of its own work
         os.write(2, b'\nstopping after this step (Ctrl-C again quits now)\n')
-        for again in self.before:
-            signal.signal(again, signal.SIG_DFL)
+        if signal.SIGINT in self.before:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -144,6 +144,7 @@ def checked(run, name):
         if not (isinstance(result['corpus'], str) and ppl > 0 <= seen and (error or 0) >= 0):
             raise ValueError
         about = dict(ppl_se=error, order=orders.get(key, ''), log_ppl=[math.log(ppl)])
+        about |= dict(tokens_read=result.get('tokens_read', seen))  # older runs lack it
         documents = np.array([result.get(name) or [1.0] for name in DOCUMENTS], float)
         documents = documents[:, documents[1] > 0]
         if not np.isfinite(documents).all():

@@ -184,7 +184,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeyp
     assert 'nothing' in capsys.readouterr().err
 
 
-def test_ctrl_c_answers_with_what_is_finished(workplace):
+@pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGTERM] * 2])
+def test_ctrl_c_answers_with_what_is_finished(workplace, signals):
     command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, '--out=out/e', '--seeds=1']
     command += ['--checkpoint_interval=1000', '--max_steps=400']
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -192,7 +193,8 @@ def test_ctrl_c_answers_with_what_is_finished(workplace):
     while not (workplace / 'out/e/mix/results.json').exists():
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    for number in signals:
+        process.send_signal(number)
     text, error = process.communicate(timeout=300)
     assert 'report.html' in text and 'Traceback' not in error, error
     assert process.returncode == 130 and any(line[:4] == 'mix ' for line in text.splitlines())

@@ -426,12 +426,13 @@ def test_runs_that_differ_in_their_seed_are_pooled(tmp_path):
     errors = 0.03, -0.01, -0.02
     for seed, error in enumerate(errors):
         more = dict(hits=[seed], fixed=[1], accuracy=seed)  # of a user's own metric
-        about = dict(seed=seed, documents=DOCUMENTS, more=more)
+        read = dict(tokens_read=seed) if seed else {}  # older runs lack it
+        about = dict(seed=seed, documents=DOCUMENTS, more=more | read)
         write_run(tmp_path, f'mix_{seed}', NINETY, equivalent(2.0, error), **about)
     [mix] = [run for run in load_runs(tmp_path) if run['run'].startswith('mix')]
     assert mix['seeds'] == [0, 1, 2]
     pooled = mix['languages']['en2']
-    assert [pooled[name] for name in more] == [None, [1], 1]
+    assert [pooled[name] for name in more] == [None, [1], 1] and pooled['tokens_read'] > 1
     assert math.log(pooled['ppl']) == pytest.approx(pooled['document_loss'].sum() / 40)
     rows, [law] = rows_of(tmp_path)
     row = rows['mix_0', 'en2']

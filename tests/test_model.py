@@ -140,6 +140,8 @@ def test_logits_are_of_the_residual_stream_which_sees_order_and_no_later_positio
     with torch.no_grad():
         swapped = model(idx[:, [1, 0, *range(2, 16)]])
     assert not torch.allclose(swapped[:, -1], logits[:, -1], atol=1e-5)
+    with pytest.raises(ValueError, match='longer than block_size 16'):
+        model(torch.ones(1, 17, dtype=torch.long))
 
 
 def test_rotary_positions_turn_queries_and_keys_by_their_distance():
@@ -148,8 +150,3 @@ def test_rotary_positions_turn_queries_and_keys_by_their_distance():
     for apart in range(6):
         assert torch.allclose(scores.diagonal(-apart), scores[apart, 0], atol=1e-5)
     assert torch.allclose(scores[0, 0], q[0, 0, 0] @ k[0, 0, 0]) and scores[:, 0].std() > 0.01
-
-
-def test_a_sequence_longer_than_the_block_is_refused():
-    with pytest.raises(ValueError, match='longer than block_size 16'):
-        GPT(TINY)(torch.ones(1, 17, dtype=torch.long))
