@@ -27,6 +27,7 @@ SEVEN, FOUR, THREE = LAB[[0, 1, 2, 3, 4, 6, 8]], LAB[[2, 4, 7, 9]], LAB[[2, 4, 9
 SIX = np.array([150, 300, 600, 1000, 1800, 3000]) * 2166  # the lab's four layers, shifted
 DENSE = np.geomspace(2e5, 8.2e6, 20).round()
 PAST = np.array([800, 1200, 1600, 2250, 3100, 4250, 5900, 8050, 13000]) * 2048
+LARGE = np.array([700, 900, 1150, 1450, 1850, 2400, 3100, 4000, 6500]) * 2048
 
 
 def log_perplexity(tokens):
@@ -75,9 +76,8 @@ def data_set(rng, budgets, places, seeds, trunks=1, replicates=True):
 def coverage(budgets, places, seeds, data_sets, **more):
     """(share of the data sets with an interval, share of those that hold the true transfer, median
     half width in log)."""
-    rng, held, widths = np.random.default_rng(0), [], []
+    rng, held, widths, chosen = np.random.default_rng(0), [], [], places
     for _ in range(data_sets):
-        chosen = places
         if places is None:  # random, up to a transfer of 3
             low, high = np.log(budgets[0] * 1.05), np.log(budgets[-1] * 0.9)
             control = rng.uniform(low, high - 0.1)
@@ -112,6 +112,7 @@ CELLS = {  # budgets, places of mixture and control, seeds
     'past the drop, 6 budgets, no replicates': (PAST[[0, 2, 4, 6, 7, 8]], None, 1, SINGLE),
     'past the drop, 9 budgets': (PAST, None, 3),
     'past the drop, 9 budgets, two trunks': (PAST, None, 3, dict(trunks=2)),
+    'past the drop, larger model, two seeds': (LARGE, (3.15e6, 2.66e6), 2),
     'past the drop, 9 budgets, no replicates': (PAST, None, 1, SINGLE),
 }
 
@@ -155,5 +156,5 @@ def test_intervals_that_leave_an_error_out_do_not_hold(monkeypatch, places, nois
 
 if __name__ == '__main__':
     for cell in CELLS:
-        given, held, width = of_cell(cell, int(sys.argv[1]))
-        print(f'{cell:<42} given {given:5.0%}, hold {held:5.1%}, half width {width:5.1%}')
+        found = of_cell(cell, int(sys.argv[1]))
+        print('{:<42} given {:5.0%}, hold {:5.1%}, half width {:5.1%}'.format(cell, *found))
