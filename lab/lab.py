@@ -98,6 +98,9 @@ def table():
     add_law('past_large', 'large_en', *LAB, *EN, *large, lengths=lengths)
     tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
     add('past_large', 'large_90_10', [HIGH], *large, '--max_steps=13000', **tuned)
+    for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):  # further rates, on a CPU
+        tried = *LARGE, '--dtype=float32', *rated(rate), f'--max_steps={steps}'
+        add('past_large', f'large_en-rate_{rate:g}_{steps}', [[1.0]], *EN, *tried, controls=())
     add_law('before', 'f32_en', *LAB, *FLOAT32, *EN, lengths=DENSE)
     tuned = dict(rates=half, again=(4, 10), batches=(8,))
     add('before', 'f32_clones_90_10', [HIGH], *FLOAT32, seeds=(0, 1, 2), **tuned)
