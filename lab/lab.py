@@ -101,6 +101,9 @@ def table():
     for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):  # further rates, on a CPU
         tried = *LARGE, '--dtype=float32', *rated(rate), f'--max_steps={steps}'
         add('past_large', f'large_en-rate_{rate:g}_{steps}', [[1.0]], *EN, *tried, controls=())
+    tried = *tried, '--max_steps=13000', '--only=en2', '--epochs=1', '--control_batch=8'
+    name = 'large_90_10-only_en2-batch_8-rate_0.00035'
+    add('past_large', name, [HIGH], *tried, controls=())
     add_law('before', 'f32_en', *LAB, *FLOAT32, *EN, lengths=DENSE)
     tuned = dict(rates=half, again=(4, 10), batches=(8,))
     add('before', 'f32_clones_90_10', [HIGH], *FLOAT32, seeds=(0, 1, 2), **tuned)
