@@ -32,7 +32,7 @@ def draw_tokens(members, laws, path):
     shown = [(*one, members[name]) for *one, name in zip(TOKENS, laws, found) if name]
     if not shown:
         return
-    looks = {}  # of each label, the same in both panels
+    looks = {}  # of each label, the same in all panels
     with picture(path, '', (3.9 * len(shown), 4.4), ncols=len(shown)) as axes:
         for ax, (title, laws_of_panel, member) in zip(axes[0], shown):
             group, own = group_of(member, 'en2'), member['languages']['en2']

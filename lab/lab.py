@@ -98,11 +98,12 @@ def table():
     add_law('past_large', 'large_en', *LAB, *EN, *large, lengths=lengths)
     tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
     add('past_large', 'large_90_10', [HIGH], *large, '--max_steps=13000', **tuned)
-    for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):  # further rates, on a CPU
-        tried = *LARGE, '--dtype=float32', *rated(rate), f'--max_steps={steps}'
+    precise = *LARGE, '--dtype=float32'  # further rates, of a CPU
+    for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):
+        tried = *precise, *rated(rate), f'--max_steps={steps}'
         add('past_large', f'large_en-rate_{rate:g}_{steps}', [[1.0]], *EN, *tried, controls=())
-    tried = *tried, '--max_steps=13000', '--only=en2', '--epochs=1', '--control_batch=8'
-    name = 'large_90_10-only_en2-batch_8-rate_0.00035'
+    once = '--max_steps=13000', '--only=en2', '--epochs=1', '--control_batch=8'
+    name, tried = 'large_90_10-only_en2-batch_8-rate_0.00035', (*precise, *rated(3.5e-4), *once)
     add('past_large', name, [HIGH], *tried, controls=())
     add_law('before', 'f32_en', *LAB, *FLOAT32, *EN, lengths=DENSE)
     tuned = dict(rates=half, again=(4, 10), batches=(8,))
@@ -191,7 +192,7 @@ def job(name, arguments):
 
 def summarise():
     """Writes results/lab.csv, a row for each language of each run, and the pictures. Rows of the
-    group `past` are measured by the laws of the larger budgets, which are power laws."""
+    groups `past*` are measured by the laws of the larger budgets, which are power laws."""
     members, scaled = runs.load_runs(RESULTS), []
     for fit_scaling.least_tokens in (0, PAST_FROM):
         laws, rows = fit_scaling.analyse(members)

@@ -22,8 +22,7 @@ plt.switch_backend('Agg')  # files only, no windows
 
 DPI = 160
 # the colours of Okabe and Ito, which colour-blind readers can tell apart, and a brown
-COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000']
-COLORS += ['#8B5A2B']
+COLORS = '#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8B5A2B'.split()
 GREY = '#555555'
 MARKERS = 'osD^vP'  # of the first language, the second, more
 STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'axes.grid': True, 'grid.alpha': 0.25}

@@ -193,8 +193,7 @@ def test_ctrl_c_answers_with_what_is_finished(workplace, signals):
     while not (workplace / 'out/e/mix/results.json').exists():
         assert process.poll() is None
         time.sleep(0.1)
-    for number in signals:
-        process.send_signal(number)
+    list(map(process.send_signal, signals))
     text, error = process.communicate(timeout=300)
     assert 'report.html' in text and 'Traceback' not in error, error
     assert process.returncode == 130 and any(line[:4] == 'mix ' for line in text.splitlines())

@@ -426,7 +426,7 @@ def test_runs_that_differ_in_their_seed_are_pooled(tmp_path):
     errors = 0.03, -0.01, -0.02
     for seed, error in enumerate(errors):
         more = dict(hits=[seed], fixed=[1], accuracy=seed)  # of a user's own metric
-        read = dict(tokens_read=seed) if seed else {}  # older runs lack it
+        read = {'tokens_read': seed} if seed else {}  # older runs lack it
         about = dict(seed=seed, documents=DOCUMENTS, more=more | read)
         write_run(tmp_path, f'mix_{seed}', NINETY, equivalent(2.0, error), **about)
     [mix] = [run for run in load_runs(tmp_path) if run['run'].startswith('mix')]

@@ -489,9 +489,8 @@ def test_a_shard_with_tokens_beyond_its_vocabulary_is_refused(workplace):
     refused(run('r', '--max_steps=50', cwd=workplace), 'train.bin')
 
 
-def test_a_checkpoint_of_another_optimiser_is_refused(workplace, monkeypatch):
-    args = ['--max_steps=20', '--checkpoint_interval=5']
-    killed('r', 10, *args, cwd=workplace)
+def test_a_checkpoint_of_other_code_is_refused(workplace, monkeypatch):
+    killed('r', 10, *(args := ['--max_steps=20', '--checkpoint_interval=5']), cwd=workplace)
 
     def edited(model, rate):
         return torch.optim.Adam([*model.parameters()], lr=rate, betas=(0.8, 0.9))
@@ -499,6 +498,8 @@ def test_a_checkpoint_of_another_optimiser_is_refused(workplace, monkeypatch):
     for other in two_groups, edited, lambda model, rate: torch.optim.SGD(model.parameters(), rate):
         monkeypatch.setattr(train, 'make_optimizer', other)
         refused(run('r', *args, cwd=workplace), 'optimizer')
+    monkeypatch.setattr(train, 'GPT', lambda config: torch.nn.Linear(1, 1))
+    refused(run('r', *args, cwd=workplace), 'the model in')
 
 
 def test_processes_that_resume_from_different_steps_are_refused(training_of, monkeypatch):
