@@ -47,7 +47,6 @@ PAST = (800, 1200, 1600, 2250, 3100, 4250, 5900, 8050, 13000)  # past the phase 
 FLOAT32 = ('--dtype=float32', '--eval_interval=500', '--checkpoint_interval=500')
 FAR = (*FLOAT32, '--max_steps=13000', '--keep_checkpoints=[500,1000,2000,4000,8000]')
 EIGHT = (*FLOAT32, '--batch_size=8', '--max_steps=52000')  # the same tokens in batches of eight
-LARGE = ('--n_layer=4', '--n_embd=512', '--n_head=16', '--mlp_dim=2048', '--dtype=bfloat16')
 EVEN, HIGH, LOW = [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]
 
 
@@ -78,6 +77,13 @@ def table():
         members = commands.law(name, arguments, lengths, OUT)
         found.setdefault(group, {}).update(members)
 
+    def add_once(group, name, stages, rates, *arguments, language='en2', seeds=(0, 1, 2)):
+        """Controls that read once in batches of eight, at further rates."""
+        once = f'--only={language}', '--epochs=1', '--control_batch=8'
+        for rate in rates:
+            run = f'{name}-only_{language}-batch_8-rate_{rate:g}'
+            add(group, run, stages, *arguments, *once, *rated(rate), controls=(), seeds=seeds)
+
     add_law('law', 'en', *LAB, *EN, lengths=LENGTHS)
     both, half, slow = (5e-4, 2e-3), (5e-4,), dict(rates=(5e-4,))
     # past the phase transition, and before it in the same number format
@@ -91,20 +97,43 @@ def table():
     lengths = (3200, 4800, 6400, 9000, 12400, 17000, 23600)
     add_law('past_8', 'batch_8_en', *LAB, *FLOAT32, *EN, '--batch_size=8', lengths=lengths)
     add('past_8', 'batch_8_90_10', [HIGH], *EIGHT, controls=(), seeds=(0, 1, 2))
+    add('past_8', 'batch_8_90_10-rate_0.0005', [HIGH], *EIGHT, *rated(5e-4), controls=())
     once = 'batch_8_90_10-only_en2-x1', [HIGH], *EIGHT, '--only=en2', '--epochs=1'
     add('past_8', *once, controls=(), seeds=(0, 1, 2))
-    # a larger model
-    large, lengths = (*LARGE, *rated(7e-4)), (700, 900, 1150, 1450, 1850, 2400, 3100, 4000, 6500)
-    add_law('past_large', 'large_en', *LAB, *EN, *large, lengths=lengths)
-    tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
-    add('past_large', 'large_90_10', [HIGH], *large, '--max_steps=13000', **tuned)
-    precise = *LARGE, '--dtype=float32'  # further rates, of a CPU
-    for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):
-        tried = *precise, *rated(rate), f'--max_steps={steps}'
+    add_once('past_8', 'past_90_10', [HIGH], (5e-4, 2.5e-4), *FAR)
+    add_once('past_8', 'past_50_50', [EVEN], (5e-4,), *FAR, seeds=(0,))
+    # larger models: {name: (layers, width, rate)}
+    sizes = dict(past_deep=(4, 256, 1e-3), past_wide=(2, 512, 7e-4), large=(4, 512, 7e-4))
+    lengths = (700, 900, 1150, 1450, 1850, 2400, 3100, 4000, 6500)
+    for name, (layers, width, rate) in sizes.items():
+        shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
+        model = [f'--{key}={value}' for key, value in shape.items()]
+        model += ['--dtype=bfloat16', *rated(rate)]
+        add_law('past_large', f'{name}_en', *LAB, *EN, *model, lengths=lengths)
+        model.append('--max_steps=13000')
+        tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
+        add('past_large', f'{name}_90_10', [HIGH], *model, **tuned)
+        add_once('past_large', f'{name}_90_10', [HIGH], (rate / 2, rate / 4), *model)
+        for other in (rate / 2, rate * 2):
+            tried = f'{name}_90_10-rate_{other:g}', [HIGH], *model, *rated(other)
+            add('past_large', *tried, controls=())
+        add('past_large', f'{name}_50_50', [EVEN], *model, seeds=(0, 1, 2))
+        add_once('past_large', f'{name}_50_50', [EVEN], (rate / 2,), *model, seeds=(0,))
+    eight = *model, *rated(3.5e-4), *EIGHT[-2:]
+    add('past_large', 'batch_8_large_90_10-rate_0.00035', [HIGH], *eight, controls=())
+    for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):  # of monolingual runs
+        tried = *model, *rated(rate), f'--max_steps={steps}'
         add('past_large', f'large_en-rate_{rate:g}_{steps}', [[1.0]], *EN, *tried, controls=())
-    once = '--max_steps=13000', '--only=en2', '--epochs=1', '--control_batch=8'
-    name, tried = 'large_90_10-only_en2-batch_8-rate_0.00035', (*precise, *rated(3.5e-4), *once)
-    add('past_large', name, [HIGH], *tried, controls=())
+    # other ratios, languages and neighbours past the transition
+    tuned = dict(seeds=(0, 1, 2), rates=both, again=(4,), batches=(8,))
+    add('past_ratio', 'past_80_20', [[0.8, 0.2]], *FAR, **tuned)
+    add_once('past_ratio', 'past_80_20', [[0.8, 0.2]], (5e-4,), *FAR)
+    add_law('past_french', 'past_fr', *LAB, *FLOAT32, *FR, lengths=PAST[:7])
+    add('past_french', 'past_fr_disjoint_90_10', [HIGH], *FAR, *PAIR, controls=('fr',), **tuned)
+    add_once('past_french', 'past_fr_disjoint_90_10', [HIGH], (5e-4,), *FAR, *PAIR, language='fr')
+    for kind in ('scrambled_2', 'scrambled_64'):
+        beside = f'past_beside_{kind}_90_10', [HIGH], *FAR, order('', kind)
+        add('past_order', *beside, controls=(), seeds=(0, 1))
     add_law('before', 'f32_en', *LAB, *FLOAT32, *EN, lengths=DENSE)
     tuned = dict(rates=half, again=(4, 10), batches=(8,))
     add('before', 'f32_clones_90_10', [HIGH], *FLOAT32, seeds=(0, 1, 2), **tuned)
