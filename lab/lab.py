@@ -40,6 +40,7 @@ KEPT = '--keep_checkpoints=[100,250,500,1000,1500]'  # for studies over training
 TEN = (f'--corpora={["novels_en"] * 10}', f'--languages={[f"en{i}" for i in range(1, 11)]}')
 # steps of the runs of a law
 LENGTHS = (100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000)
+WITHIN = (250, 350, 400, 450, 550, 600, 720, 900)  # further ones, within the transition
 SHORTER, LONGER = (100, 150, 200, 300, 500, 800, 1200), (150, 300, 600, 1000, 1800, 3000)
 DENSE = (200, 300, 400, 500, 600, 700, 900)
 PAST_FROM = 1_330_000  # tokens from which the lab's model follows a power law
@@ -84,7 +85,7 @@ def table():
             run = f'{name}-only_{language}-batch_8-rate_{rate:g}'
             add(group, run, stages, *arguments, *once, *rated(rate), controls=(), seeds=seeds)
 
-    add_law('law', 'en', *LAB, *EN, lengths=LENGTHS)
+    add_law('law', 'en', *LAB, *EN, lengths=LENGTHS + WITHIN)
     both, half, slow = (5e-4, 2e-3), (5e-4,), dict(rates=(5e-4,))
     # past the phase transition, and before it in the same number format
     add_law('past', 'past_en', *LAB, *FLOAT32, *EN, lengths=PAST)
@@ -131,7 +132,7 @@ def table():
     add_law('past_french', 'past_fr', *LAB, *FLOAT32, *FR, lengths=PAST[:7])
     add('past_french', 'past_fr_disjoint_90_10', [HIGH], *FAR, *PAIR, controls=('fr',), **tuned)
     add_once('past_french', 'past_fr_disjoint_90_10', [HIGH], (5e-4,), *FAR, *PAIR, language='fr')
-    for kind in ('scrambled_2', 'scrambled_64'):
+    for kind in ('scrambled_2', 'scrambled_16'):
         beside = f'past_beside_{kind}_90_10', [HIGH], *FAR, order('', kind)
         add('past_order', *beside, controls=(), seeds=(0, 1))
     add_law('before', 'f32_en', *LAB, *FLOAT32, *EN, lengths=DENSE)
