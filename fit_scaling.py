@@ -31,7 +31,7 @@ from lib.bootstrap import interval
 from lib.files import write_json
 from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_runs_of
-from lib.plots import COLORS, log_ticks, picture
+from lib.plots import COLORS, MARKERS, log_ticks, picture
 from lib.runs import controls_of, group_of, is_monolingual, label_of, load_runs, trained
 from lib.tables import align, ppl_text, short
 
@@ -407,20 +407,22 @@ def draw_laws(laws, file):
 
 
 def draw_text(axes, laws, colors=None):
-    """The laws of one text, a colour each. colors: those of the labels in other panels."""
+    """The laws of one text, a look each. colors: numbers of the labels in other panels."""
     colors, labels = {} if colors is None else colors, []
     for law in laws:
         labels.append(law['label'].partition(', ')[2])
         own = labels[-1], labels.count(labels[-1])
-        draw_law(axes, law, colors.setdefault(own, COLORS[len(colors) % len(COLORS)]))
+        number = colors.setdefault(own, len(colors))
+        look = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
+        draw_law(axes, law, *look)
     log_ticks(axes.xaxis, short)
     log_ticks(axes.yaxis)
 
 
-def draw_law(axes, law, color):
+def draw_law(axes, law, color, marker='o'):
     """The points of a law of scaling.json, and the curve between them with its 90% interval."""
     label = law['label'].partition(', ')[2] + ('' if law['curve'] else ' (no law)')
-    axes.plot(law['tokens'], law['ppl'], 'o', ms=4, color=color, label=label)
+    axes.plot(law['tokens'], law['ppl'], marker, ms=4, color=color, label=label)
     curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}
     if curve:
         axes.plot(curve['tokens'], curve['ppl'], color=color, lw=1.4)

@@ -21,7 +21,7 @@ def draw(members, rows, laws, past_laws, folder):
     draw_tokens(by_name, [laws, past_laws, past_laws], folder / 'lab_tokens.png')
     rows = [row for row in rows if row['transfer']]
     draw_transfers(rows, folder / 'lab_transfer.png')
-    draw_laws(laws, folder / 'lab_laws.png')
+    draw_laws([law for law in laws if law['curve']], folder / 'lab_laws.png')
 
 
 def draw_tokens(members, laws, path):

@@ -101,7 +101,7 @@ def table():
     add('past_8', 'batch_8_90_10-rate_0.0005', [HIGH], *EIGHT, *rated(5e-4), controls=())
     once = 'batch_8_90_10-only_en2-x1', [HIGH], *EIGHT, '--only=en2', '--epochs=1'
     add('past_8', *once, controls=(), seeds=(0, 1, 2))
-    add_once('past_8', 'past_90_10', [HIGH], (5e-4, 2.5e-4), *FAR)
+    add_once('past_8', 'past_90_10', [HIGH], (2.5e-4, 5e-4, 2e-3), *FAR)
     add_once('past_8', 'past_50_50', [EVEN], (5e-4,), *FAR, seeds=(0,))
     # larger models: {name: (layers, width, rate)}
     sizes = dict(past_deep=(4, 256, 1e-3), past_wide=(2, 512, 7e-4), large=(4, 512, 7e-4))
@@ -131,7 +131,8 @@ def table():
     add_once('past_ratio', 'past_80_20', [[0.8, 0.2]], (5e-4,), *FAR)
     add_law('past_french', 'past_fr', *LAB, *FLOAT32, *FR, lengths=PAST[:7])
     add('past_french', 'past_fr_disjoint_90_10', [HIGH], *FAR, *PAIR, controls=('fr',), **tuned)
-    add_once('past_french', 'past_fr_disjoint_90_10', [HIGH], (5e-4,), *FAR, *PAIR, language='fr')
+    french = *FAR, *PAIR
+    add_once('past_french', 'past_fr_disjoint_90_10', [HIGH], both, *french, language='fr')
     for kind in ('scrambled_2', 'scrambled_16'):
         beside = f'past_beside_{kind}_90_10', [HIGH], *FAR, order('', kind)
         add('past_order', *beside, controls=(), seeds=(0, 1))

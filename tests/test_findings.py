@@ -1,6 +1,7 @@
 """Every figure of FINDINGS.md is in the results, at the digits that are printed."""
 
 import csv
+import fnmatch
 import json
 import re
 
@@ -35,12 +36,14 @@ def is_in(figure, values):
 
 
 def unsupported(text, rows, others=()):
-    """Figures of `text` that no row has; what follows the name of a run must be in its rows."""
+    """Figures of `text` that no row has; what follows the name of a run must be in its rows; of
+    controls, `NAME*` names several."""
     missing = []
     for part in re.split(r'\n(?=\n|- |\| )', text):
-        for clause in re.split(r'(?=`[\w-]+`)', part):
-            named = re.match(r'(`([\w-]+)`)?', clause)[2]
-            own = [row for row in rows if row['run'] == named] or [ALONE.get(named, {})]
+        for clause in re.split(r'(?=`[\w.*-]+`)', part):
+            named = re.match(r'(`([\w.*-]+)`)?', clause)[2]
+            own = [row for row in rows if row['run'] == named]
+            own = own or [ALONE[name] for name in fnmatch.filter(ALONE, named or '')]
             values = numbers(own) or numbers(rows) + list(others)
             figures = set(FIGURE.findall(clause)) - OTHER
             missing += [figure for figure in figures if not is_in(figure, values)]
