@@ -114,8 +114,8 @@ def table():
         model.append('--max_steps=13000')
         tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
         add('past_large', f'{name}_90_10', [HIGH], *model, **tuned)
-        add_once('past_large', f'{name}_90_10', [HIGH], (rate / 2, rate / 4), *model)
-        for other in (rate / 2, rate * 2):
+        add_once('past_large', f'{name}_90_10', [HIGH], (0.7 * rate, rate / 2, rate / 4), *model)
+        for other in (rate / 2, 0.7 * rate, rate * 2):
             tried = f'{name}_90_10-rate_{other:g}', [HIGH], *model, *rated(other)
             add('past_large', *tried, controls=())
         add('past_large', f'{name}_50_50', [EVEN], *model, seeds=(0, 1, 2))
