@@ -25,7 +25,7 @@ DOCUMENTS = 11
 LAB = np.array([100, 150, 200, 300, 500, 650, 800, 1000, 1200, 2000, 2800, 4000]) * 2048
 SEVEN, FOUR, THREE = LAB[[0, 1, 2, 3, 4, 6, 8]], LAB[[2, 4, 7, 9]], LAB[[2, 4, 9]]
 SIX = np.array([150, 300, 600, 1000, 1800, 3000]) * 2166  # the lab's four layers, shifted
-DENSE = np.geomspace(2e5, 8.2e6, 20).round()
+DENSE = np.sort([*LAB, *(np.array([250, 350, 400, 450, 550, 600, 720, 900]) * 2048)])
 PAST = np.array([800, 1200, 1600, 2250, 3100, 4250, 5900, 8050, 13000]) * 2048
 LARGE = np.array([700, 900, 1150, 1450, 1850, 2400, 3100, 4000, 6500]) * 2048
 
@@ -97,9 +97,9 @@ CELLS = {  # budgets, places of mixture and control, seeds
     '12 budgets, three seeds': (LAB, None, 3),
     '12 budgets, one seed': (LAB, None, 1),
     '12 budgets, two trunks': (LAB, None, 3, dict(trunks=2)),
-    '12 budgets, 90/10': (LAB, NINETY, 3),
     '12 budgets, 80/20': (LAB, EIGHTY, 1),
     '20 budgets, one seed': (DENSE, None, 1),
+    '20 budgets, 90/10': (DENSE, NINETY, 3),
     '20 budgets, 80/20': (DENSE, EIGHTY, 1),
     '7 budgets, one seed': (SEVEN, None, 1),
     '6 budgets, one seed': (SIX, None, 1),
@@ -112,7 +112,7 @@ CELLS = {  # budgets, places of mixture and control, seeds
     'past the drop, 6 budgets, no replicates': (PAST[[0, 2, 4, 6, 7, 8]], None, 1, SINGLE),
     'past the drop, 9 budgets': (PAST, None, 3),
     'past the drop, 9 budgets, two trunks': (PAST, None, 3, dict(trunks=2)),
-    'past the drop, larger model, two seeds': (LARGE, (3.15e6, 2.66e6), 2),
+    'past the drop, larger model, three seeds': (LARGE, (3.15e6, 2.9e6), 3),
     'past the drop, 9 budgets, no replicates': (PAST, None, 1, SINGLE),
 }
 
