@@ -142,21 +142,18 @@ def build_languages(
     larger one. orders: the order of each language, or none. Padding is row 0 of all languages.
     Raises ConfigError."""
     orders, count = list(orders) or [''] * len(names), len(names)
+    require(names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages')
+    require(len(set(names)) == count, f'two languages have the same name: {names}')
     # only a number of at least 2 stands for K
     keys = [re.sub(r'_([2-9]|[1-9]\d+)$', '_K', str(o).replace('K', '?')) for o in orders]
     ordered = len(keys) == count and ORDERS.keys() >= set(keys)
     known = f'one of {", ".join(map(repr, ORDERS))} (K at least 2)'
-    known_rows = vocabulary in ('disjoint', 'anchored')
+    require(ordered, f'orders must have {known} for each of the {count} languages, not {orders}')
+    known = vocabulary in ('disjoint', 'anchored')
+    require(known, f'vocabulary is disjoint or anchored, not {vocabulary}')
+    require(0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}')
     joined = vocabulary == 'disjoint' or len(set(corpora)) > 1
-    for holds, message in (
-        (names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages'),
-        (len(set(names)) == count, f'two languages have the same name: {names}'),
-        (ordered, f'orders must have {known} for each of the {count} languages, not {orders}'),
-        (known_rows, f'vocabulary is disjoint or anchored, not {vocabulary}'),
-        (0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}'),
-        (joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction'),
-    ):
-        require(holds, message)
+    require(joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction')
     opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
     tables, row_of = {}, {}  # corpus -> table of its first language; spelling -> row
     for name, corpus in opened.items():
