@@ -50,7 +50,10 @@ class Corpus:
                 same = path.stat().st_size == 2 * expected['tokens']
                 same = same and fingerprint(path) == expected['fingerprint']
                 require(same, f'{path} is not the shard that was written for this corpus; {again}')
-                setattr(self, part, open_shard(path, in_order=part == 'test'))
+                shard = np.memmap(path, dtype=np.uint16, mode='r')
+                if part == 'train' and hasattr(mmap, 'MADV_RANDOM'):
+                    shard.base.madvise(mmap.MADV_RANDOM)  # else the system reads far ahead
+                setattr(self, part, shard)
         except FileNotFoundError as error:
             raise ConfigError(f'{error.filename} is missing; {again}') from None
         except (ValueError, KeyError, TypeError):
@@ -58,14 +61,6 @@ class Corpus:
 
     def load_tokenizer(self):
         return open_tokenizer(self.folder / 'tokenizer.model')
-
-
-def open_shard(path, in_order=False):
-    """The token ids of a shard, memory-mapped: (N,) uint16."""
-    shard = np.memmap(path, dtype=np.uint16, mode='r')
-    if not in_order and hasattr(mmap, 'MADV_RANDOM'):
-        shard.base.madvise(mmap.MADV_RANDOM)  # else the system reads far beyond every sequence
-    return shard
 
 
 def fingerprint(path, ends=1 << 16):
