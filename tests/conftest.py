@@ -44,9 +44,8 @@ TINY_CONFIG = ''.join(  # the same as a config file
 )
 
 
-def script(name, *args, cwd, env=None, timeout=300):
-    """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
-    the CompletedProcess."""
+def script(name, *args, cwd='.', env=None, timeout=300):
+    """The CompletedProcess of `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`."""
     called = ['-m', name] if str(name).startswith('lab.') else [str(REPO / f'{name}.py')]
     return subprocess.run(
         [sys.executable, *called, *map(str, args)],
@@ -58,10 +57,12 @@ def script(name, *args, cwd, env=None, timeout=300):
     )
 
 
-def in_process(name, *args, cwd):
-    """As `script`, in this process, which has imported torch: seconds quicker."""
+def in_process(name, *args, cwd='.', **settings):
+    """As `script`, in this process, which has imported torch: seconds quicker. settings: further
+    arguments, --name=value."""
     module, out, err, code = importlib.import_module(name), io.StringIO(), io.StringIO(), 0
-    settings = {key: vars(module)[key] for key in defaults_of(module.__file__)}
+    args += tuple(f'--{key}={value}' for key, value in settings.items())
+    before = {key: vars(module)[key] for key in defaults_of(module.__file__)}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     argv = mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, args)])
     with argv, contextlib.chdir(cwd):
@@ -71,15 +72,15 @@ def in_process(name, *args, cwd):
             except SystemExit as stop:
                 code = stop.code
             finally:
-                vars(module).update(settings)
+                vars(module).update(before)
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
-def works(name, *args, cwd):
+def works(name, *args, **more):
     """As `in_process`, of a script that has to succeed."""
-    done = in_process(name, *args, cwd=cwd)
+    done = in_process(name, *args, **more)
     assert done.returncode == 0, done.stderr
     return done
 

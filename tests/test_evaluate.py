@@ -124,7 +124,7 @@ def test_a_short_evaluation_has_a_file_of_its_own_and_other_checkpoints_are_igno
     out = shutil.copytree(tiny_run, workplace / 'out/tiny')
     (out / 'checkpoint_best.pt').write_bytes(b'a file of the user')
     for args in ([], ['--max_windows=5']):
-        works('evaluate', '--out_dir=out/tiny', *args, cwd=workplace)
+        works('evaluate', '--out_dir=out/tiny', *args)
     found = [json.loads((out / f'evaluation{part}.json').read_text()) for part in ('', '_5')]
     assert [scores['en1']['windows'] for scores in found] == [found[0]['en1']['windows'], 5]
 
@@ -172,10 +172,10 @@ def test_a_corpus_under_another_name_is_recognised(tiny_run, tmp_path, monkeypat
 def test_data_dir_is_where_the_corpora_are(workplace):
     (workplace / 'data').rename(workplace / 'corpora')
     args = [*TINY, '--max_steps=5', '--out_dir=out/r']
-    refused(in_process('train', *args, cwd=workplace), workplace / 'data')
+    refused(in_process('train', *args), workplace / 'data')
     for script, more in (('train', args), ('evaluate', ['--out_dir=out/r', '--device=cpu'])):
-        works(script, *more, '--data_dir=corpora', cwd=workplace)
-    works('evaluate', '--out_dir=out/r', '--device=cpu', cwd=workplace)  # the run remembers its own
+        works(script, *more, '--data_dir=corpora')
+    works('evaluate', '--out_dir=out/r', '--device=cpu')  # the run remembers its own
 
 
 def test_a_model_of_other_code_is_refused(tiny_run, monkeypatch):

@@ -130,7 +130,7 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *QUICK]
 
     def start(out):
-        how = dict(cwd=workplace, env=environment(), text=True, stdout=subprocess.PIPE)
+        how = dict(env=environment(), text=True, stdout=subprocess.PIPE)
         return subprocess.Popen([*command, f'--out={out}'], stderr=subprocess.PIPE, **how)
 
     whole, error = start('out/whole').communicate(timeout=600)
@@ -148,12 +148,11 @@ def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
     assert scores(workplace / 'out/killed') == expected, error
     table = [line for line in again.splitlines() if line.startswith('mix ')]
     assert table == [line for line in whole.splitlines() if line.startswith('mix ')] != []
-    edited = script('experiment', *SMALL, *QUICK, '--mlp_dim=40', '--out=out/killed', cwd=workplace)
+    edited = script('experiment', *SMALL, *QUICK, '--mlp_dim=40', '--out=out/killed')
     refused(edited, 'mlp_dim')
 
 
 def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
     known = dict(languages=['en1', 'en2', 'fr'], corpora=['en', 'en', 'fr'])
     languages = new_run(workplace, 'r', **known)
     scores = zip(languages, (100, 0, 50))
@@ -171,7 +170,6 @@ def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(work
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeypatch, capsys):
-    monkeypatch.chdir(workplace)
     alone = [*TINY, '--lr_schedule=wsd', '--alone=en1', '--corpora=[nothing,en]']
     runs = law('bad', alone, (10, 20), 'out') | mix('good', [*SMALL, '--max_steps=10'], ())
     jobs, queue = [job(name, a, 'out') for name, a in runs.items()], Queue(1)
@@ -189,7 +187,7 @@ def test_ctrl_c_answers_with_what_is_finished(workplace, signals):
     command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, '--out=out/e', '--seeds=1']
     command += ['--checkpoint_interval=1000', '--max_steps=400']
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process = subprocess.Popen(command, cwd=workplace, env=environment(), **pipes)
+    process = subprocess.Popen(command, env=environment(), **pipes)
     while not (workplace / 'out/e/mix/results.json').exists():
         assert process.poll() is None
         time.sleep(0.1)

@@ -19,7 +19,6 @@ ARGUMENTS += [f'--{name}={value}' for name, value in SHAPE.items()]
 @pytest.fixture
 def theirs(workplace, monkeypatch):
     """{our name: weights} of a model of two clones, which model.pt has as the paper's code does."""
-    monkeypatch.chdir(workplace)
     weights = GPT(GPTConfig(**SHAPE, vocab_size=1000)).state_dict()
     named = {f'module._orig_mod.{languini_name(name)}': w for name, w in weights.items()}
     torch.save(dict(model=named | {'layers.0.attn.mask': torch.ones(3)}), 'model.pt')
@@ -27,7 +26,7 @@ def theirs(workplace, monkeypatch):
 
 
 def test_a_checkpoint_of_the_papers_code_becomes_a_run(theirs, workplace):
-    done = script('lab.languini', '--checkpoint=model.pt', *ARGUMENTS, cwd=workplace)
+    done = script('lab.languini', '--checkpoint=model.pt', *ARGUMENTS)
     assert done.returncode == 0, done.stderr
     model, languages, state = load_run('out/a')
     assert [language.name for language in languages] == ['en1', 'en2']
@@ -55,4 +54,4 @@ def test_what_does_not_fit_is_refused(theirs, workplace, monkeypatch):
         ('out_dir', 'model.pt', '--out_dir='),
     ):
         monkeypatch.setattr(languini, 'checkpoint', path, raising=False)
-        refused(in_process('train', *ARGUMENTS, *more, cwd=workplace), name)
+        refused(in_process('train', *ARGUMENTS, *more), name)

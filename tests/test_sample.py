@@ -63,7 +63,7 @@ def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
     texts, arguments = [], ['--out_dir=out/r', '--num_samples=2', '--max_new_tokens=70']
     arguments += ['--top_k=0', '--language=en2', '--prompt=Papa']
     for seed in (0, 0, 1):
-        done = in_process('sample', *arguments, f'--seed={seed}', cwd=workplace)
+        done = in_process('sample', *arguments, f'--seed={seed}')
         texts.append(done.stdout)
     assert texts[0] == texts[1] != texts[2]
     first, second, shares = texts[0].split('-' * 20 + '\n')
@@ -80,4 +80,4 @@ def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
         ('num_samples', '--num_samples=0'),
         ('reversed', '--out_dir=out/o', '--language=en2'),
     ):
-        refused(in_process('sample', '--out_dir=out/r', *arguments, cwd=workplace), name)
+        refused(in_process('sample', '--out_dir=out/r', *arguments), name)
