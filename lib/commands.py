@@ -1,8 +1,8 @@
 """Commands of train.py as data: a mixture with its replicates and control runs, and a law."""
 
-import contextlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,16 +103,11 @@ class Job:
         return ', '.join(f'{name} has perplexity {score["ppl"]:.1f}' for name, score in scores)
 
     def share_done(self):
-        """How much of it is done, by the last line of its log."""
-        log, end = self.folder / self.name / 'log.jsonl', []
-        with contextlib.suppress(OSError), log.open('rb') as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            end = file.read().decode(errors='ignore').splitlines()[-3:]
-        for line in reversed(end):
-            with contextlib.suppress(ValueError, KeyError):  # a line half written; a note
-                done = json.loads(line)['step'] + 1 - self.first
-                return min(1.0, max(0.0, done / (self.steps - self.first)))
-        return 0.0
+        """How much of it is done, by the last step of its log."""
+        log = self.folder / self.name / 'log.jsonl'
+        text = log.read_text() if log.exists() else ''
+        steps = [self.first - 1, *map(int, re.findall(r'"step": (\d+),', text[-4096:]))]
+        return min(1.0, max(0.0, (steps[-1] + 1 - self.first) / (self.steps - self.first)))
 
 
 def job(name, arguments, folder):
