@@ -104,18 +104,13 @@ def test_flops_are_six_a_parameter_and_the_attention():
     assert model.config.flops_per_token() == 6 * (matrices - read_only) + attention
 
 
-@pytest.mark.parametrize(
-    'args, word',
-    [
-        ([], 'out_dir'),
-        (['--out_dir=out/nothing'], 'out/nothing'),
-        (['--out_dir=out/tiny', '--last_n=33'], 'last_n'),
-        (['--out_dir=out/tiny', '--dtype=int8'], 'dtype'),
-        (['--out_dir=out/tiny', '--batch_size=-1'], 'batch_size'),
-    ],
-)
-def test_bad_settings_are_one_sentence(made_once, tiny_run, args, word):
-    refused(in_process('evaluate', *args, cwd=made_once), word)
+BAD = {'out_dir=': 'out_dir', 'out_dir=out/nothing': 'out/nothing', 'last_n=33': 'last_n'}
+BAD |= {'dtype=int8': 'dtype', 'batch_size=-1': 'batch_size'}
+
+
+@pytest.mark.parametrize('bad, word', BAD.items())
+def test_bad_settings_are_one_sentence(made_once, tiny_run, bad, word):
+    refused(in_process('evaluate', '--out_dir=out/tiny', f'--{bad}', cwd=made_once), word)
 
 
 def test_a_short_evaluation_has_a_file_of_its_own_and_other_checkpoints_are_ignored(
