@@ -44,17 +44,12 @@ TINY_CONFIG = ''.join(  # the same as a config file
 )
 
 
-def script(name, *args, cwd='.', env=None, timeout=300):
+def script(name, *args, cwd='.', env=None):
     """The CompletedProcess of `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`."""
     called = ['-m', name] if str(name).startswith('lab.') else [str(REPO / f'{name}.py')]
-    return subprocess.run(
-        [sys.executable, *called, *map(str, args)],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        timeout=timeout,
-        env=environment(**(env or {})),
-    )
+    command = [sys.executable, *called, *map(str, args)]
+    how = dict(cwd=cwd, env=environment(**(env or {})), timeout=300)
+    return subprocess.run(command, text=True, capture_output=True, **how)
 
 
 def in_process(name, *args, cwd='.', **settings):
@@ -104,9 +99,8 @@ def invented_words(seed, count=300):
     """A vocabulary of different words of two to four syllables, the same for the same seed."""
     rng, words = random.Random(seed), {}
     while len(words) < count:
-        syllables = (
-            rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(rng.randint(2, 4))
-        )
+        length = range(rng.randint(2, 4))
+        syllables = (rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in length)
         words[''.join(syllables)] = True
     return list(words)
 

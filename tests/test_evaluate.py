@@ -98,9 +98,7 @@ def test_bad_settings_are_one_sentence(made_once, tiny_run, bad, word):
     refused(in_process('evaluate', '--out_dir=out/tiny', f'--{bad}', cwd=made_once), word)
 
 
-def test_a_short_evaluation_has_a_file_of_its_own_and_other_checkpoints_are_ignored(
-    workplace, tiny_run
-):
+def test_a_short_evaluation_has_its_own_file_and_foreign_files_are_ignored(workplace, tiny_run):
     out = shutil.copytree(tiny_run, workplace / 'out/tiny')
     (out / 'checkpoint_best.pt').write_bytes(b'a file of the user')
     for args in ([], ['--max_windows=5']):

@@ -126,25 +126,26 @@ def scores(folder):
     return {path.parent.name: json.loads(path.read_text())['languages'] for path in files}
 
 
+def started(*args):
+    """The process of experiment.py, for SMALL runs."""
+    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *args]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(), **pipes)
+
+
 def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
-    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *QUICK]
-
-    def start(out):
-        how = dict(env=environment(), text=True, stdout=subprocess.PIPE)
-        return subprocess.Popen([*command, f'--out={out}'], stderr=subprocess.PIPE, **how)
-
-    whole, error = start('out/whole').communicate(timeout=600)
+    whole, error = started(*QUICK, '--out=out/whole').communicate(timeout=600)
     expected = scores(workplace / 'out/whole')
     assert len(expected) == 9 and 'gain over re-reading' in whole, error
     assert (workplace / 'out/whole/report/report.html').exists() and 'leaked' not in error
     for _ in range(3):
-        process = start('out/killed')
+        process = started(*QUICK, '--out=out/killed')
         until = time.time() + random.Random().uniform(6, 15)
         while process.poll() is None and time.time() < until:
             time.sleep(0.1)
         process.kill()
         process.wait()
-    again, error = start('out/killed').communicate(timeout=600)
+    again, error = started(*QUICK, '--out=out/killed').communicate(timeout=600)
     assert scores(workplace / 'out/killed') == expected, error
     table = [line for line in again.splitlines() if line.startswith('mix ')]
     assert table == [line for line in whole.splitlines() if line.startswith('mix ')] != []
@@ -184,10 +185,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeyp
 
 @pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGTERM] * 2])
 def test_ctrl_c_answers_with_what_is_finished(workplace, signals):
-    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, '--out=out/e', '--seeds=1']
-    command += ['--checkpoint_interval=1000', '--max_steps=400']
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process = subprocess.Popen(command, env=environment(), **pipes)
+    process = started('--out=out/e', '--seeds=1', '--checkpoint_interval=1000', '--max_steps=400')
     while not (workplace / 'out/e/mix/results.json').exists():
         assert process.poll() is None
         time.sleep(0.1)

@@ -77,9 +77,7 @@ def plain_loss(model, idx, targets, last_n):
 
 
 @pytest.mark.parametrize('last_n', [16, 5])
-def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy_over_all_logits(
-    last_n, monkeypatch
-):
+def test_the_chunked_loss_and_its_gradients_are_those_of_all_logits_at_once(last_n, monkeypatch):
     model, (idx, targets) = seeded(), batch()
     rows_held, logsumexp = [], torch.Tensor.logsumexp
 

@@ -94,9 +94,7 @@ CONTROL = ['--max_steps=25', '--only=en2', '--stages=[[0.7,0.3]]', '--dtype=floa
     [['--max_steps=25'], CONTROL, [*CONTROL, '--epochs=3', '--control_batch=7']],
     ids=['run', 'control', 're-reading control'],
 )
-def test_a_run_killed_at_a_checkpoint_and_resumed_equals_an_uninterrupted_one(
-    workplace, args, saved
-):
+def test_a_run_killed_at_a_checkpoint_and_resumed_equals_a_whole_one(workplace, args, saved):
     args = [*args, '--checkpoint_interval=5', '--eval_interval=5', '--eval_windows=20']
     whole = finished('whole', *args)
     killed('killed', 10, *args, saved=saved)
@@ -106,7 +104,7 @@ def test_a_run_killed_at_a_checkpoint_and_resumed_equals_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize('saving', [False, True])
-def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_one(workplace, saving):
+def test_a_run_killed_at_any_moment_and_resumed_equals_a_whole_one(workplace, saving):
     args = [*TINY, '--max_steps=120', '--checkpoint_interval=3', '--out_dir=out/killed']
     out, after = workplace / 'out/killed', random.randint(5, 90)
     command = [sys.executable, str(REPO / 'train.py'), *args]
@@ -125,9 +123,7 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_an_uninterrupted_one(work
 
 
 @pytest.mark.parametrize('number, micro, steps', [(signal.SIGINT, 8, 1), (signal.SIGTERM, 1, 0)])
-def test_a_signal_saves_a_checkpoint_and_does_not_wait_for_the_end_of_a_long_step(
-    workplace, monkeypatch, number, micro, steps
-):
+def test_a_signal_saves_within_a_long_step(workplace, monkeypatch, number, micro, steps):
     forward, signals = train.GPT.forward, [number] * (2 if number == signal.SIGTERM else 1)
     signal.signal(number, signal.default_int_handler)  # a process in the background ignores it
 
@@ -373,11 +369,9 @@ def test_a_branch_of_a_trunk_equals_a_run_of_its_own(workplace):
         out = workplace / f'out/branch_{steps}'
         assert log(out)[0]['step'] == {12: 0, 20: 15, 60: 30}[steps]
         assert results(own)['languages'] == results(out)['languages']
-    for args, word in (
-        (['--max_steps=20', '--seed=1'], 'seed'),
-        (['--max_steps=20', '--warmup_steps=5'], 'warmup_steps'),
-    ):
-        refused(run('b', *WSD, *args, '--init_from=out/trunk'), word)
+    for name, value in dict(seed=1, warmup_steps=5).items():
+        args = '--max_steps=20', f'--{name}={value}', '--init_from=out/trunk'
+        refused(run('b', *WSD, *args), name)
     refused(run('trunk', *WSD, '--max_steps=60'), 'init_from=out/trunk')
 
 
