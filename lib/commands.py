@@ -1,6 +1,5 @@
 """Commands of train.py as data: a mixture with its replicates and control runs, and a law."""
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from lib.configurator import read_settings, require
 
 import numpy as np
 
+from lib.files import read_json
 from lib.runs import decay_start
 from lib.tables import short
 
@@ -67,8 +67,7 @@ def stages_of(ratio, languages):
 
 
 def low_resource(shares):
-    """Names of the languages with less than half of the tokens of a mixture, {name: share}; without
-    any, the last one that is in it."""
+    """Names of the languages with less than half of a mixture, {name: share}; else its last one."""
     mixed = [name for name in shares if shares[name]]
     return [name for name in mixed if shares[name] < 0.5 - 1e-9] or mixed[-1:]
 
@@ -98,8 +97,7 @@ class Job:
         return (self.folder / self.name / 'results.json').exists()
 
     def perplexities(self):
-        results = json.loads((self.folder / self.name / 'results.json').read_text())
-        scores = results['languages'].items()
+        scores = read_json(self.folder / self.name / 'results.json')['languages'].items()
         return ', '.join(f'{name} has perplexity {score["ppl"]:.1f}' for name, score in scores)
 
     def share_done(self):
