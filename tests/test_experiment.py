@@ -21,6 +21,7 @@ from lib.commands import job, law, mix
 
 SMALL = [*TINY, '--max_steps=60', '--final_windows=8', '--checkpoint_interval=5']
 SMALL += ['--stages=[[0.75,0.25]]', '--min_learning_rate=1e-4']
+THREE = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
 QUICK = ['--seeds=1', '--rates=[1.0]', '--epochs=[2]', '--budgets=6']
 
 
@@ -54,9 +55,7 @@ def test_a_mixture_has_seeds_controls_and_a_law_around_its_tokens(monkeypatch):
 
 
 def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
-    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
-    ratios = dict(ratios=['60_10_30', '20_20_60'], seeds=1)
-    plan = planned(monkeypatch, *SMALL, *names, **ratios)
+    plan = planned(monkeypatch, *SMALL, *THREE, ratios=['60_10_30', '20_20_60'], seeds=1)
     assert plan.asked == ['en1', 'en2', 'fr']
     assert plan.shares['60_10_30'] == pytest.approx(dict(en1=0.6, en2=0.1, fr=0.3))
     laws = {one.name.split('_')[1] for one in plan.jobs if one.name.startswith('law_')}
@@ -67,9 +66,8 @@ def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
 
 
 def test_a_language_has_the_re_reading_controls_that_its_own_share_allows(monkeypatch):
-    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.6,0.3,0.1]]'
     for warmup, more in ((2, {'mix-only_fr-x2'}), (12, set())):  # it has twelve steps
-        warm = [*SMALL, *names, f'--warmup_steps={warmup}']
+        warm = [*SMALL, *THREE, '--stages=[[0.6,0.3,0.1]]', f'--warmup_steps={warmup}']
         plan = planned(monkeypatch, *warm, seeds=1, epochs=[2, 4])
         again = {one.name for one in plan.jobs if '-x' in one.name}
         assert again == {'mix-only_en2-x2', 'mix-only_fr-x4'} | more
@@ -81,8 +79,7 @@ def test_a_law_is_trained_from_scratch_where_the_mixture_is_not(monkeypatch):
 
 
 def test_a_language_that_some_mixtures_lack_is_asked_for_in_the_others(monkeypatch):
-    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
-    plan = planned(monkeypatch, *SMALL, *names, ratios=['40_60_0', '50_0_50'], seeds=1)
+    plan = planned(monkeypatch, *SMALL, *THREE, ratios=['40_60_0', '50_0_50'], seeds=1)
     assert plan.asked == ['en1', 'fr']  # fr is the last of a balanced mixture
     controls = {one.name for one in plan.jobs if '-only_' in one.name and '-x' not in one.name}
     expected = {'40_60_0-only_en1', '50_0_50-only_en1', '50_0_50-only_fr'}
