@@ -214,12 +214,13 @@ def tiny_model(rows, block_size=16):
 
 @pytest.fixture
 def training_of(monkeypatch, made_once, tmp_path):
-    """training_of(setting=value, ...): a Training of train.py of TINY, in this process."""
+    """training_of(setting=value, ...): a Training of TINY in float32, in this process."""
     monkeypatch.chdir(made_once)
 
     def call(**settings):
         given = [f'--{name}={value}' for name, value in settings.items()]
-        values, *_ = read_settings(train.__file__, [*TINY, '--max_steps=30', *given])
+        args = [*TINY, '--max_steps=30', '--dtype=float32', *given]
+        values, *_ = read_settings(train.__file__, args)
         for name, value in values.items():
             monkeypatch.setattr(train, name, value)
         train.check_settings()

@@ -417,7 +417,7 @@ def test_a_re_reading_control_says_what_it_read_and_runs_the_schedule_over_its_o
 
 
 def test_micro_batches_of_a_control_have_one_size_and_padding_changes_no_gradient(training_of):
-    control = training_of(only='en2', stages=[[0.5, 0.5]], dtype='float32', micro_batch_size=3)
+    control = training_of(only='en2', stages=[[0.5, 0.5]], micro_batch_size=3)
     shapes = set()
 
     def model(inputs, targets, **more):
