@@ -97,13 +97,12 @@ ORDERS = {
 
 @dataclass
 class Language:
-    """A corpus, a lookup table from its token ids to embedding rows (corpus.vocab_size,) int32, and
-    an order of text, such as 'shuffled_8'."""
+    """A corpus, a lookup table from its token ids to embedding rows, and an order of text."""
 
     name: str
     corpus: Corpus
-    table: np.ndarray
-    order: str = ''
+    table: np.ndarray  # (corpus.vocab_size,) int32
+    order: str = ''  # a key of ORDERS with a number for K
 
     @property
     def window(self):

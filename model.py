@@ -47,8 +47,7 @@ class GPTConfig:
 
 
 def rotate(x):
-    """Rotary positions (Su et al. 2021): turns pairs of dimensions of x (B, heads, T, head_dim) by
-    angles that grow with the position."""
+    """Turns pairs of dimensions of x (B, heads, T, head_dim) by the position (Su et al. 2021)."""
     half = x.shape[-1] // 2
     speeds = 10_000 ** -(torch.arange(half, device=x.device) / half)
     angles = torch.arange(x.shape[-2], device=x.device)[:, None] * speeds
