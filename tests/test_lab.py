@@ -1,4 +1,6 @@
-"""lab/languini.py: checkpoints of the paper's own code become runs."""
+"""lab/: checkpoints of the paper's own code become runs; the figures of a training step."""
+
+import re
 
 from lib.configurator import ConfigError
 
@@ -9,7 +11,7 @@ from conftest import in_process, languini_name, refused, script
 import train
 from evaluate import load_run
 from lab import languini
-from model import GPT, GPTConfig
+from model import GPT, SIZES, GPTConfig
 
 SHAPE = dict(n_layer=2, n_head=3, head_dim=8, n_embd=20, mlp_dim=44, block_size=16)
 ARGUMENTS = ['--corpora=[en,en]', '--languages=[en1,en2]', '--out_dir=out/a', '--size=']
@@ -55,3 +57,15 @@ def test_what_does_not_fit_is_refused(theirs, workplace, monkeypatch):
     ):
         monkeypatch.setattr(languini, 'checkpoint', path, raising=False)
         refused(in_process('train', *ARGUMENTS, *more), name)
+
+
+def test_the_benchmark_measures_a_training_step(here):
+    small = dict(vocab_size=512, block_size=32, micro_batch_size=1, seconds=0.1, compile=False)
+    done = in_process('lab.bench', '--device=cpu', **small)
+    names = ' tokens/s', ' GiB', ' of', ' GFLOP/s'
+    found = [re.search(rf'([\d,.]+){name}', done.stdout)[1] for name in names]
+    speed, memory, mfu, peak = (float(number.replace(',', '')) for number in found)
+    flops = GPTConfig(**SIZES['mini'], block_size=32, vocab_size=512).flops_per_token()
+    assert mfu == pytest.approx(speed * flops / peak / 1e9, rel=0.05, abs=1e-4)
+    assert 0 < mfu < 1 and memory > 0.05
+    refused(in_process('lab.bench', '--size=huge'), 'size')
