@@ -50,7 +50,10 @@ class Corpus:
                 same = path.stat().st_size == 2 * expected['tokens']
                 same = same and fingerprint(path) == expected['fingerprint']
                 require(same, f'{path} is not the shard that was written for this corpus; {again}')
-                setattr(self, part, open_shard(path, in_order=part == 'test'))
+                shard = np.memmap(path, dtype=np.uint16, mode='r')
+                if part == 'train' and hasattr(mmap, 'MADV_RANDOM'):
+                    shard.base.madvise(mmap.MADV_RANDOM)  # else the system reads far ahead
+                setattr(self, part, shard)
         except FileNotFoundError as error:
             raise ConfigError(f'{error.filename} is missing; {again}') from None
         except (ValueError, KeyError, TypeError):
@@ -58,14 +61,6 @@ class Corpus:
 
     def load_tokenizer(self):
         return open_tokenizer(self.folder / 'tokenizer.model')
-
-
-def open_shard(path, in_order=False):
-    """The token ids of a shard, memory-mapped: (N,) uint16."""
-    shard = np.memmap(path, dtype=np.uint16, mode='r')
-    if not in_order and hasattr(mmap, 'MADV_RANDOM'):
-        shard.base.madvise(mmap.MADV_RANDOM)  # else the system reads far beyond every sequence
-    return shard
 
 
 def fingerprint(path, ends=1 << 16):
@@ -102,13 +97,12 @@ ORDERS = {
 
 @dataclass
 class Language:
-    """A corpus, a lookup table from its token ids to embedding rows (corpus.vocab_size,) int32, and
-    an order of text, such as 'shuffled_8'."""
+    """A corpus, a lookup table from its token ids to embedding rows, and an order of text."""
 
     name: str
     corpus: Corpus
-    table: np.ndarray
-    order: str = ''
+    table: np.ndarray  # (corpus.vocab_size,) int32
+    order: str = ''  # a key of ORDERS with a number for K
 
     @property
     def window(self):
@@ -142,21 +136,18 @@ def build_languages(
     larger one. orders: the order of each language, or none. Padding is row 0 of all languages.
     Raises ConfigError."""
     orders, count = list(orders) or [''] * len(names), len(names)
+    require(names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages')
+    require(len(set(names)) == count, f'two languages have the same name: {names}')
     # only a number of at least 2 stands for K
     keys = [re.sub(r'_([2-9]|[1-9]\d+)$', '_K', str(o).replace('K', '?')) for o in orders]
     ordered = len(keys) == count and ORDERS.keys() >= set(keys)
     known = f'one of {", ".join(map(repr, ORDERS))} (K at least 2)'
-    known_rows = vocabulary in ('disjoint', 'anchored')
+    require(ordered, f'orders must have {known} for each of the {count} languages, not {orders}')
+    known = vocabulary in ('disjoint', 'anchored')
+    require(known, f'vocabulary is disjoint or anchored, not {vocabulary}')
+    require(0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}')
     joined = vocabulary == 'disjoint' or len(set(corpora)) > 1
-    for holds, message in (
-        (names and len(corpora) == count, f'{len(corpora)} corpora for {count} languages'),
-        (len(set(names)) == count, f'two languages have the same name: {names}'),
-        (ordered, f'orders must have {known} for each of the {count} languages, not {orders}'),
-        (known_rows, f'vocabulary is disjoint or anchored, not {vocabulary}'),
-        (0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}'),
-        (joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction'),
-    ):
-        require(holds, message)
+    require(joined, 'an anchored vocabulary joins two corpora; for clones set cloned_fraction')
     opened = {name: Corpus(name, root) for name in dict.fromkeys(corpora)}
     tables, row_of = {}, {}  # corpus -> table of its first language; spelling -> row
     for name, corpus in opened.items():
@@ -217,9 +208,7 @@ class LanguageMix:
         bounds = np.cumsum(probabilities, axis=1)
         bounds = bounds / bounds[:, -1:]  # stages may add up to 1 less rounding
         draws = np.random.default_rng(seed).random((max_steps, batch_size))
-        self.drawn = np.zeros(draws.shape, np.int16)
-        for index in range(len(languages) - 1):
-            self.drawn += draws >= bounds[:, index, None]
+        self.drawn = (draws[:, :, None] >= bounds[:, None, :-1]).sum(2, dtype=np.int16)
         counts = [(self.drawn == index).sum(1) for index in range(len(languages))]
         self.counts = np.full(max_steps, batch_size)
         self.before = np.pad(np.cumsum(counts, axis=1).T, ((1, 0), (0, 0)))

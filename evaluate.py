@@ -96,20 +96,13 @@ def corpora_identity(languages):
 # --- perplexity -----------------------------------------------------------------------------------
 
 
-def token_loss(model, inputs, targets, last_n):
-    """Losses in nats of the last `last_n` of targets (B, T): (B, last_n)."""
-    return model(inputs, targets, last_n=last_n, per_token=True)[1]
+def window_losses(model, stream, last_n, batch_size=0, max_windows=0, context=None, quiet=True):
+    """The loss in nats of each token of a stream, by sliding windows of block_size.
 
-
-def window_scores(
-    model, stream, last_n, measure=token_loss, batch_size=0, max_windows=0, context=None, quiet=True
-):
-    """A measure of each token of a stream, such as its loss, by sliding windows of block_size.
-
-    stream: (N,) token ids of the model; measure: as token_loss. Returns (scores (W, last_n)
-    float32, starts (W,) of the windows); column j of window w is the score of token
-    starts[w] + block_size - last_n + 1 + j. With torch.distributed the processes share the windows,
-    and all get all scores. Raises ConfigError when the stream is shorter than a window."""
+    stream: (N,) token ids of the model. Returns (losses (W, last_n) float32, starts (W,) of the
+    windows); column j of window w is the loss of token starts[w] + block_size - last_n + 1 + j.
+    With torch.distributed the processes share the windows, and all get all losses. Raises
+    ConfigError when the stream is shorter than a window."""
     T = model.config.block_size
     enough = len(stream) > T
     require(enough, f'a test set of {len(stream):,} tokens is shorter than block_size {T}')
@@ -120,7 +113,7 @@ def window_scores(
     device = next(model.parameters()).device
     tokens_at_once = 4096 if device.type == 'cpu' else 65536  # a CPU's caches are small
     batch_size = batch_size or max(1, tokens_at_once // T)
-    scores = torch.zeros(len(starts), last_n)
+    losses = torch.zeros(len(starts), last_n)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     firsts = range(rank * batch_size, len(starts), world * batch_size)
     for first in tqdm(firsts, 'evaluating', unit=' batches', leave=False, disable=quiet):
@@ -128,15 +121,15 @@ def window_scores(
         ids = np.stack([stream[start : start + T + 1] for start in chosen]).astype(np.int64)
         window = torch.from_numpy(ids).to(device)
         with torch.no_grad(), context or autocast(device, torch.float32):
-            part = measure(model, window[:, :-1], window[:, 1:], last_n)
-        scores[first : first + batch_size] = part.float().cpu()
+            _, part = model(window[:, :-1], window[:, 1:], last_n=last_n, per_token=True)
+        losses[first : first + batch_size] = part.float().cpu()
     if world > 1:
-        dist.all_reduce(scores)
-    return scores.numpy(), starts
+        dist.all_reduce(losses)
+    return losses.numpy(), starts
 
 
 def perplexity(model, language, last_n=0, **how):
-    """Perplexity of a language on its test set, as a dict. how: as of `window_scores`.
+    """Perplexity of a language on its test set, as a dict. how: as of `window_losses`.
 
     ppl, loss (nats a token) and their standard errors over documents (None for one document);
     bits_per_byte; scored_tokens, windows, last_n; and for each document with a scored token, in the
@@ -147,7 +140,7 @@ def perplexity(model, language, last_n=0, **how):
     last_n = last_n or max(1, T // 4)
     fits = last_n % language.window == 0
     require(fits, f'last_n={last_n} does not fit the order {language.order} of {language.name}')
-    losses, starts = window_scores(model, language.ids(np.asarray(test)), last_n, **how)
+    losses, starts = window_losses(model, language.ids(np.asarray(test)), last_n, **how)
     scored_positions = starts[:, None] + T - last_n + 1 + np.arange(last_n)
     is_end = np.asarray(test) == DOCUMENT_END
     ends_before = (np.cumsum(is_end) - is_end)[language.positions(len(test))]

@@ -148,7 +148,8 @@ def measured(base):
         for batch, drawn in training.batches():
             start = time.perf_counter()
             training.take_step(batch, drawn)
-            machine.synchronize(processes.device)
+            if processes.device.type == 'cuda':
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - start)  # the first compiles
             if sum(times[1:]) > 10 or len(times) == training.steps:
                 break
@@ -238,8 +239,7 @@ class Queue:
                 self.running[self.submit(number, train_one, one.arguments)] = number, one
 
     def submit(self, number, function, argument):
-        """The future of function(argument) in a process. Ctrl-C is for this process alone: a new
-        one inherits that it is ignored."""
+        """The future of function(argument) in a process; a new one inherits an ignored Ctrl-C."""
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         future = self.pools[number].submit(function, argument)
         signal.signal(signal.SIGINT, handler)

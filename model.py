@@ -47,8 +47,7 @@ class GPTConfig:
 
 
 def rotate(x):
-    """Rotary positions (Su et al. 2021): turns pairs of dimensions of x (B, heads, T, head_dim) by
-    angles that grow with the position."""
+    """Turns pairs of dimensions of x (B, heads, T, head_dim) by the position (Su et al. 2021)."""
     half = x.shape[-1] // 2
     speeds = 10_000 ** -(torch.arange(half, device=x.device) / half)
     angles = torch.arange(x.shape[-2], device=x.device)[:, None] * speeds
@@ -225,17 +224,14 @@ class GPT(nn.Module):
         """Number of parameters without embeddings and head, as Section 3 counts them."""
         return sum(p.numel() for part in (self.blocks, self.ln_f) for p in part.parameters())
 
-    def embed(self, idx):
-        """What the first block reads, (B, T, C): scaled token embeddings and learned positions."""
+    def residual_stream(self, idx):
+        """Yields the residual stream (B, T, C) after each block, one at a time. idx: (B, T)."""
         length, limit = idx.shape[1], self.config.block_size
         if length > limit:
             raise ValueError(f'a sequence of {length} tokens is longer than block_size {limit}')
         x = self.wte(idx) * math.sqrt(self.config.n_embd)
-        return x + self.wpe.weight[:length] if self.config.positions == 'learned' else x
-
-    def residual_stream(self, idx):
-        """Yields the residual stream (B, T, C) after each block, one at a time. idx: (B, T)."""
-        x = self.embed(idx)
+        if self.config.positions == 'learned':
+            x = x + self.wpe.weight[:length]
         for block in self.blocks:
             x = block(x)
             yield x

@@ -25,7 +25,6 @@ def learning_rate(
 
 
 def language_probabilities(step, max_steps, stages):
-    """p(language) at a step (tuple of floats). The run is cut into equally long stages; `stages`
-    has a row of probabilities for each."""
+    """p(language) at a step (tuple of floats). stages: a row for each of equally long stages."""
     stage = min(len(stages) - 1, step * len(stages) // max_steps)
     return tuple(stages[stage])

@@ -280,8 +280,7 @@ class Training:
         sys.exit(128 + (self.signals.number or signal.SIGTERM))
 
     def batches(self):
-        """Generator of the batches of the steps to come, this process's part: [inputs, targets],
-        and the languages of the sequences."""
+        """Generator of this process's part of the batches to come: [inputs, targets], languages."""
         share = slice(self.processes.rank, None, self.processes.world)
 
         def make(step):
@@ -407,9 +406,8 @@ class Training:
 
 
 def branch_point(settings):
-    """(the last checkpoint of a wsd trunk, that at or before the step where either run starts to
-    decay: up to there the two runs are the same; None if it has none so early). Raises
-    ConfigError."""
+    """The last checkpoint of a wsd trunk; and the last one before either run starts to decay, up to
+    which the two runs are the same, or None. Raises ConfigError."""
     require(lr_schedule == 'wsd', "init_from needs lr_schedule='wsd' in both runs")
     require(len(stages) == 1, 'a branch needs one stage, since stages follow the length of the run')
     require(not epochs, 'a control with epochs cannot branch: its order follows its length')

@@ -20,8 +20,7 @@ def checkpoint_paths(out):
 
 
 def save_checkpoint(out, state, keep=(), spare=1):
-    """Writes out/checkpoint_STEP.pt. Of the older ones the newest `spare` and those of steps `keep`
-    remain."""
+    """Writes out/checkpoint_STEP.pt; the newest `spare` before it and those of `keep` remain."""
     path = Path(out) / f'checkpoint_{state["step"]:07d}.pt'
     write_file(path, lambda file: torch.save(state, file))
     paths = checkpoint_paths(out)

@@ -1,8 +1,7 @@
 """Commands of train.py as data: a mixture with its replicates and control runs, and a law."""
 
-import contextlib
-import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from lib.configurator import read_settings, require
 
 import numpy as np
 
+from lib.files import read_json
 from lib.runs import decay_start
 from lib.tables import short
 
@@ -67,8 +67,7 @@ def stages_of(ratio, languages):
 
 
 def low_resource(shares):
-    """Names of the languages with less than half of the tokens of a mixture, {name: share}; without
-    any, the last one that is in it."""
+    """Names of the languages with less than half of a mixture, {name: share}; else its last one."""
     mixed = [name for name in shares if shares[name]]
     return [name for name in mixed if shares[name] < 0.5 - 1e-9] or mixed[-1:]
 
@@ -98,21 +97,15 @@ class Job:
         return (self.folder / self.name / 'results.json').exists()
 
     def perplexities(self):
-        results = json.loads((self.folder / self.name / 'results.json').read_text())
-        scores = results['languages'].items()
+        scores = read_json(self.folder / self.name / 'results.json')['languages'].items()
         return ', '.join(f'{name} has perplexity {score["ppl"]:.1f}' for name, score in scores)
 
     def share_done(self):
-        """How much of it is done, by the last line of its log."""
-        log, end = self.folder / self.name / 'log.jsonl', []
-        with contextlib.suppress(OSError), log.open('rb') as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            end = file.read().decode(errors='ignore').splitlines()[-3:]
-        for line in reversed(end):
-            with contextlib.suppress(ValueError, KeyError):  # a line half written; a note
-                done = json.loads(line)['step'] + 1 - self.first
-                return min(1.0, max(0.0, done / (self.steps - self.first)))
-        return 0.0
+        """How much of it is done, by the last step of its log."""
+        log = self.folder / self.name / 'log.jsonl'
+        text = log.read_text() if log.exists() else ''
+        steps = [self.first - 1, *map(int, re.findall(r'"step": (\d+),', text[-4096:]))]
+        return min(1.0, max(0.0, (steps[-1] + 1 - self.first) / (self.steps - self.first)))
 
 
 def job(name, arguments, folder):

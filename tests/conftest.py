@@ -44,24 +44,20 @@ TINY_CONFIG = ''.join(  # the same as a config file
 )
 
 
-def script(name, *args, cwd, env=None, timeout=300):
-    """Runs `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`, in the folder `cwd`; returns
-    the CompletedProcess."""
+def script(name, *args, cwd='.', env=None):
+    """The CompletedProcess of `python REPO/NAME.py ARGS`, or `python -m lab.NAME ARGS`."""
     called = ['-m', name] if str(name).startswith('lab.') else [str(REPO / f'{name}.py')]
-    return subprocess.run(
-        [sys.executable, *called, *map(str, args)],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        timeout=timeout,
-        env=environment(**(env or {})),
-    )
+    command = [sys.executable, *called, *map(str, args)]
+    how = dict(cwd=cwd, env=environment(**(env or {})), timeout=300)
+    return subprocess.run(command, text=True, capture_output=True, **how)
 
 
-def in_process(name, *args, cwd):
-    """As `script`, in this process, which has imported torch: seconds quicker."""
+def in_process(name, *args, cwd='.', **settings):
+    """As `script`, in this process, which has imported torch: seconds quicker. settings: further
+    arguments, --name=value."""
     module, out, err, code = importlib.import_module(name), io.StringIO(), io.StringIO(), 0
-    settings = {key: vars(module)[key] for key in defaults_of(module.__file__)}
+    args += tuple(f'--{key}={value}' for key, value in settings.items())
+    before = {key: vars(module)[key] for key in defaults_of(module.__file__)}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     argv = mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, args)])
     with argv, contextlib.chdir(cwd):
@@ -71,15 +67,15 @@ def in_process(name, *args, cwd):
             except SystemExit as stop:
                 code = stop.code
             finally:
-                vars(module).update(settings)
+                vars(module).update(before)
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
-def works(name, *args, cwd):
+def works(name, *args, **more):
     """As `in_process`, of a script that has to succeed."""
-    done = in_process(name, *args, cwd=cwd)
+    done = in_process(name, *args, **more)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -103,9 +99,8 @@ def invented_words(seed, count=300):
     """A vocabulary of different words of two to four syllables, the same for the same seed."""
     rng, words = random.Random(seed), {}
     while len(words) < count:
-        syllables = (
-            rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(rng.randint(2, 4))
-        )
+        length = range(rng.randint(2, 4))
+        syllables = (rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in length)
         words[''.join(syllables)] = True
     return list(words)
 
@@ -219,12 +214,13 @@ def tiny_model(rows, block_size=16):
 
 @pytest.fixture
 def training_of(monkeypatch, made_once, tmp_path):
-    """training_of(setting=value, ...): a Training of train.py of TINY, in this process."""
+    """training_of(setting=value, ...): a Training of TINY in float32, in this process."""
     monkeypatch.chdir(made_once)
 
     def call(**settings):
         given = [f'--{name}={value}' for name, value in settings.items()]
-        values, *_ = read_settings(train.__file__, [*TINY, '--max_steps=30', *given])
+        args = [*TINY, '--max_steps=30', '--dtype=float32', *given]
+        values, *_ = read_settings(train.__file__, args)
         for name, value in values.items():
             monkeypatch.setattr(train, name, value)
         train.check_settings()

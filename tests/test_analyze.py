@@ -67,14 +67,12 @@ def place(trained, here, monkeypatch):
 
 def called(**settings):
     """analyze.py in the current folder: its CompletedProcess."""
-    return in_process('analyze', *(f'--{k}={v}' for k, v in (QUICK | settings).items()), cwd='.')
+    return in_process('analyze', **QUICK | settings)
 
 
 def study(**settings):
     """What analyze.py prints."""
-    done = called(**settings)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return works('analyze', **QUICK | settings).stdout
 
 
 def read(path):
@@ -87,9 +85,8 @@ def uneven(trained, tmp_path_factory):
     """A folder in which all studies of out/uneven have been made, and what was printed."""
     folder = tmp_path_factory.mktemp('uneven')
     shutil.copytree(trained, folder, symlinks=True, dirs_exist_ok=True)
-    arguments = [f'--{name}={value}' for name, value in QUICK.items()]
     with mock.patch.object(plots, 'DPI', 50):
-        done = works('analyze', '--out_dir=out/uneven', *arguments, cwd=folder)
+        done = works('analyze', cwd=folder, out_dir='out/uneven', **QUICK)
     return folder / 'out/uneven', done.stdout
 
 

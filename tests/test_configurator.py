@@ -223,7 +223,7 @@ def without_torch(here):
 
 @pytest.mark.parametrize('name', SCRIPTS)
 def test_help_of_a_script_needs_no_torch_and_every_setting_has_a_comment(without_torch, name):
-    done = script(name, '--help', cwd='.', env=without_torch)
+    done = script(name, '--help', env=without_torch)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     named = [number for number, line in enumerate(lines) if line.startswith('  --')]

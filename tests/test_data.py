@@ -160,10 +160,8 @@ T = 8  # tokens of a sequence
 def mix_of(sizes, corpora, stages, steps=60, batch_size=16, seed=0):
     """A LanguageMix over corpora of `sizes` tokens, each of which tells its place in the corpus;
     language i is over corpus corpora[i] and has ids that begin at 10,000 times i."""
-    made = [
-        SimpleNamespace(name=f'corpus {i}', folder='F', train=np.arange(n, dtype=np.uint16))
-        for i, n in enumerate(sizes)
-    ]
+    texts = [np.arange(size, dtype=np.uint16) for size in sizes]
+    made = [SimpleNamespace(name=f'corpus {i}', train=text) for i, text in enumerate(texts)]
     tables = [(np.arange(sizes[c]) + 10_000 * i).astype(np.int32) for i, c in enumerate(corpora)]
     languages = [Language(f'language {i}', made[c], tables[i]) for i, c in enumerate(corpora)]
     stages = stages if isinstance(stages, list) else [stages]

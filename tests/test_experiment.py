@@ -21,6 +21,7 @@ from lib.commands import job, law, mix
 
 SMALL = [*TINY, '--max_steps=60', '--final_windows=8', '--checkpoint_interval=5']
 SMALL += ['--stages=[[0.75,0.25]]', '--min_learning_rate=1e-4']
+THREE = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
 QUICK = ['--seeds=1', '--rates=[1.0]', '--epochs=[2]', '--budgets=6']
 
 
@@ -54,9 +55,7 @@ def test_a_mixture_has_seeds_controls_and_a_law_around_its_tokens(monkeypatch):
 
 
 def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
-    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
-    ratios = dict(ratios=['60_10_30', '20_20_60'], seeds=1)
-    plan = planned(monkeypatch, *SMALL, *names, **ratios)
+    plan = planned(monkeypatch, *SMALL, *THREE, ratios=['60_10_30', '20_20_60'], seeds=1)
     assert plan.asked == ['en1', 'en2', 'fr']
     assert plan.shares['60_10_30'] == pytest.approx(dict(en1=0.6, en2=0.1, fr=0.3))
     laws = {one.name.split('_')[1] for one in plan.jobs if one.name.startswith('law_')}
@@ -67,9 +66,8 @@ def test_a_series_shares_its_law_and_asks_for_every_rare_language(monkeypatch):
 
 
 def test_a_language_has_the_re_reading_controls_that_its_own_share_allows(monkeypatch):
-    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.6,0.3,0.1]]'
     for warmup, more in ((2, {'mix-only_fr-x2'}), (12, set())):  # it has twelve steps
-        warm = [*SMALL, *names, f'--warmup_steps={warmup}']
+        warm = [*SMALL, *THREE, '--stages=[[0.6,0.3,0.1]]', f'--warmup_steps={warmup}']
         plan = planned(monkeypatch, *warm, seeds=1, epochs=[2, 4])
         again = {one.name for one in plan.jobs if '-x' in one.name}
         assert again == {'mix-only_en2-x2', 'mix-only_fr-x4'} | more
@@ -81,8 +79,7 @@ def test_a_law_is_trained_from_scratch_where_the_mixture_is_not(monkeypatch):
 
 
 def test_a_language_that_some_mixtures_lack_is_asked_for_in_the_others(monkeypatch):
-    names = '--languages=[en1,en2,fr]', '--corpora=[en,en,fr]', '--stages=[[0.4,0.3,0.3]]'
-    plan = planned(monkeypatch, *SMALL, *names, ratios=['40_60_0', '50_0_50'], seeds=1)
+    plan = planned(monkeypatch, *SMALL, *THREE, ratios=['40_60_0', '50_0_50'], seeds=1)
     assert plan.asked == ['en1', 'fr']  # fr is the last of a balanced mixture
     controls = {one.name for one in plan.jobs if '-only_' in one.name and '-x' not in one.name}
     expected = {'40_60_0-only_en1', '50_0_50-only_en1', '50_0_50-only_fr'}
@@ -126,34 +123,34 @@ def scores(folder):
     return {path.parent.name: json.loads(path.read_text())['languages'] for path in files}
 
 
+def started(*args):
+    """The process of experiment.py, for SMALL runs."""
+    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *args]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(), **pipes)
+
+
 def test_a_killed_experiment_resumes_to_the_same_answer(workplace):
-    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, *QUICK]
-
-    def start(out):
-        how = dict(cwd=workplace, env=environment(), text=True, stdout=subprocess.PIPE)
-        return subprocess.Popen([*command, f'--out={out}'], stderr=subprocess.PIPE, **how)
-
-    whole, error = start('out/whole').communicate(timeout=600)
+    whole, error = started(*QUICK, '--out=out/whole').communicate(timeout=600)
     expected = scores(workplace / 'out/whole')
     assert len(expected) == 9 and 'gain over re-reading' in whole, error
     assert (workplace / 'out/whole/report/report.html').exists() and 'leaked' not in error
     for _ in range(3):
-        process = start('out/killed')
+        process = started(*QUICK, '--out=out/killed')
         until = time.time() + random.Random().uniform(6, 15)
         while process.poll() is None and time.time() < until:
             time.sleep(0.1)
         process.kill()
         process.wait()
-    again, error = start('out/killed').communicate(timeout=600)
+    again, error = started(*QUICK, '--out=out/killed').communicate(timeout=600)
     assert scores(workplace / 'out/killed') == expected, error
-    table = [line for line in again.splitlines() if line.startswith('mix ')]
-    assert table == [line for line in whole.splitlines() if line.startswith('mix ')] != []
-    edited = script('experiment', *SMALL, *QUICK, '--mlp_dim=40', '--out=out/killed', cwd=workplace)
+    tables = [re.findall('^mix +en.*', text, re.M) for text in (whole, again)]
+    assert tables[0] == tables[1] != []
+    edited = script('experiment', *SMALL, *QUICK, '--mlp_dim=40', '--out=out/killed')
     refused(edited, 'mlp_dim')
 
 
 def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
     known = dict(languages=['en1', 'en2', 'fr'], corpora=['en', 'en', 'fr'])
     languages = new_run(workplace, 'r', **known)
     scores = zip(languages, (100, 0, 50))
@@ -171,7 +168,6 @@ def test_samples_begin_with_test_text_of_each_language_that_the_mixture_saw(work
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeypatch, capsys):
-    monkeypatch.chdir(workplace)
     alone = [*TINY, '--lr_schedule=wsd', '--alone=en1', '--corpora=[nothing,en]']
     runs = law('bad', alone, (10, 20), 'out') | mix('good', [*SMALL, '--max_steps=10'], ())
     jobs, queue = [job(name, a, 'out') for name, a in runs.items()], Queue(1)
@@ -186,17 +182,14 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(workplace, monkeyp
 
 @pytest.mark.parametrize('signals', [[signal.SIGINT], [signal.SIGTERM] * 2])
 def test_ctrl_c_answers_with_what_is_finished(workplace, signals):
-    command = [sys.executable, str(REPO / 'experiment.py'), *SMALL, '--out=out/e', '--seeds=1']
-    command += ['--checkpoint_interval=1000', '--max_steps=400']
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process = subprocess.Popen(command, cwd=workplace, env=environment(), **pipes)
+    process = started('--out=out/e', '--seeds=1', '--checkpoint_interval=1000', '--max_steps=400')
     while not (workplace / 'out/e/mix/results.json').exists():
         assert process.poll() is None
         time.sleep(0.1)
     list(map(process.send_signal, signals))
     text, error = process.communicate(timeout=300)
     assert 'report.html' in text and 'Traceback' not in error, error
-    assert process.returncode == 130 and any(line[:4] == 'mix ' for line in text.splitlines())
+    assert process.returncode == 130 and re.search('^mix +en', text, re.M)  # not the plan
 
 
 def test_every_run_of_the_lab_is_one_that_train_accepts():

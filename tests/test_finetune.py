@@ -14,7 +14,7 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 import torch
-from conftest import in_process, invented_words, new_run, refused, tiny_model
+from conftest import in_process, invented_words, new_run, refused, tiny_model, works
 from scipy import stats
 
 import finetune
@@ -53,14 +53,12 @@ def place(workplace):
 
 def called(**settings):
     """Runs finetune.py in this process and the current folder; returns the CompletedProcess."""
-    given = (f'--{name}={value}' for name, value in (QUICK | settings).items())
-    return in_process('finetune', *given, cwd='.')
+    return in_process('finetune', **QUICK | settings)
 
 
 def tuned(**settings):
     """The finetune.json of a call with these settings."""
-    done = called(**settings)
-    assert done.returncode == 0, done.stderr
+    works('finetune', **QUICK | settings)
     return json.loads(Path((QUICK | settings)['out_dir'], 'finetune.json').read_text())
 
 

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import SMALL, in_process, refused, write_run
+from conftest import SMALL, in_process, refused, works, write_run
 
 import fit_scaling
 from fit_scaling import analyse, measure
@@ -263,8 +263,7 @@ def test_the_runs_of_a_folder_become_a_table_files_and_a_picture(tmp_path):
     for name, text in (('torn', '{"run": "to'), ('other', '{"accuracy": 0.7}')):
         (out / name).mkdir()
         (out / name / 'results.json').write_text(text)
-    wide, done = (in_process('fit_scaling', f'--wide={w}', cwd=tmp_path) for w in (True, False))
-    assert wide.returncode == done.returncode == 0, done.stderr
+    wide, done = (works('fit_scaling', f'--wide={w}', cwd=tmp_path) for w in (True, False))
     assert len(done.stderr.strip().splitlines()) == 2  # the two that are left out are named
     assert all(f'{name}/results.json' in done.stderr for name in ('torn', 'other'))
     lines, more = (one.stdout.split('\n\n')[1].splitlines() for one in (done, wide))

@@ -47,13 +47,9 @@ def simulated(rng, tokens, seeds=1, shift=0.0, common=0.0, own=(0.006, 0.004), s
     log_ppl = log_perplexity(tokens * np.exp(-shift + own[0])) + common + own[1]
     documents = 0.008 * rng.standard_normal(DOCUMENTS)
     mean = log_ppl.mean() + documents.mean()
-    return dict(
-        tokens_seen=float(seen or tokens),
-        ppl=math.exp(mean),
-        log_ppl=list(log_ppl + documents.mean()),
-        document_loss=log_ppl.mean() + documents,
-        document_tokens=np.ones(DOCUMENTS),
-    )
+    result = dict(ppl=math.exp(mean), log_ppl=list(log_ppl + documents.mean()))
+    result |= dict(document_loss=log_ppl.mean() + documents, document_tokens=np.ones(DOCUMENTS))
+    return result | dict(tokens_seen=float(seen or tokens))
 
 
 def data_set(rng, budgets, places, seeds, trunks=1, replicates=True):

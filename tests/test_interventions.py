@@ -1,6 +1,7 @@
 """Interventions on languages: what they do to the loss, the gradient and the weights."""
 
 import json
+from pathlib import Path
 from unittest import mock
 
 from lib.configurator import ConfigError
@@ -8,25 +9,23 @@ from lib.configurator import ConfigError
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, TINY_CONFIG, in_process, refused
+from conftest import REPO, TINY_CONFIG, in_process, refused, works
 
 from data import Language, build_languages
 from lib.checkpoint import checkpoint_paths, read_checkpoint
 from lib.interventions import EMBEDDINGS, copy_known, own_rows, row_pairs, scaled_loss_weights
 
 
-def train(out, *configs, cwd, **settings):
+def train(out, *configs, how=in_process, **settings):
+    Path('tiny.py').write_text(TINY_CONFIG)
     settings = dict(max_steps=20, out_dir=f'out/{out}', keep_checkpoints=[20]) | settings
-    given = (f'--{name}={value}' for name, value in settings.items())
-    (cwd / 'tiny.py').write_text(TINY_CONFIG)
-    return in_process('train', 'tiny.py', *configs, *given, cwd=cwd)
+    return how('train', 'tiny.py', *configs, **settings)
 
 
-def trained(out, *configs, cwd, **settings):
+def trained(out, *configs, **settings):
     """Trains a run: (its last checkpoint, what was printed)."""
-    done = train(out, *configs, cwd=cwd, **settings)
-    assert done.returncode == 0, done.stderr
-    return read_checkpoint(checkpoint_paths(cwd / 'out' / out)[20]), done.stdout
+    done = train(out, *configs, how=works, **settings)
+    return read_checkpoint(checkpoint_paths(f'out/{out}')[20]), done.stdout
 
 
 @pytest.mark.parametrize('given, weights', [([0.9, 0.1], [1.8, 0.2]), ([3, 3], [1, 1])])
@@ -86,10 +85,10 @@ def test_tokens_spelled_the_same_start_as_the_same(made_once):
 
 
 def test_a_language_added_to_a_run_changes_its_own_embeddings_alone(workplace):
-    old, _ = trained('old', cwd=workplace, corpora=['en'], languages=['en'], stages=[[1]])
+    old, _ = trained('old', corpora=['en'], languages=['en'], stages=[[1]])
     (workplace / 'pair.py').write_text("corpora = languages = ['en', 'fr']")
     configs = 'pair.py', REPO / 'config/add_language.py'
-    settings = dict(init_from='out/old', init_embeddings='spelling', cwd=workplace)
+    settings = dict(init_from='out/old', init_embeddings='spelling')
     new, printed = trained('new', *configs, **settings)
     assert 'out/old' in printed and 'spelling' in printed
     (en, fr), rows = build_languages(['en', 'fr'], ['en', 'fr'], root=workplace / 'data')
@@ -123,7 +122,8 @@ def test_frozen_rows_stay_whatever_the_optimiser_does(workplace, training_of, mo
 
     monkeypatch.setattr('train.make_optimizer', with_decay)
     begun = training_of(stages=[[0.5, 0.5]]).model.state_dict()
-    state, _ = trained('r', cwd=workplace, train_only='en2', stages=[[0.5, 0.5]])
+    monkeypatch.chdir(workplace)
+    state, _ = trained('r', train_only='en2', stages=[[0.5, 0.5]])
     (first, second), _ = build_languages(['en', 'en'], ['en1', 'en2'], root=workplace / 'data')
     for name, weight in state['model'].items():
         if name in EMBEDDINGS:
@@ -143,4 +143,4 @@ def test_shared_rows_and_padding_are_nobodys_own(made_once):
 
 @pytest.mark.parametrize('config', 'loss_weights_90_10 aligned_start reversed shuffled_8'.split())
 def test_the_config_of_each_intervention_is_listed_after_another(workplace, config):
-    trained('r', REPO / f'config/{config}.py', cwd=workplace)
+    trained('r', REPO / f'config/{config}.py')

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 
-from evaluate import window_scores
+from evaluate import window_losses
 from model import GPT, PAD, SIZES, GPTConfig, chunk_gradients, rotate
 
 TINY = GPTConfig(2, 3, 8, 20, 44, 16, 53)  # layers, heads, width of a head, width, MLP, T, V
@@ -35,7 +35,7 @@ def test_gradients_are_those_of_the_papers_code(reference, reference_model):
 
 def test_sliding_window_loss_is_that_of_the_papers_code(reference, reference_model):
     last_n = int(reference['stream_last_n'])
-    losses, _ = window_scores(reference_model, reference['stream'], last_n, batch_size=7)
+    losses, _ = window_losses(reference_model, reference['stream'], last_n, batch_size=7)
     assert losses.size == reference['stream_count']
     assert abs(losses.astype(np.float64).sum() / reference['stream_loss_sum'] - 1) < 1e-5
 
@@ -77,9 +77,7 @@ def plain_loss(model, idx, targets, last_n):
 
 
 @pytest.mark.parametrize('last_n', [16, 5])
-def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy_over_all_logits(
-    last_n, monkeypatch
-):
+def test_the_chunked_loss_and_its_gradients_are_those_of_all_logits_at_once(last_n, monkeypatch):
     model, (idx, targets) = seeded(), batch()
     rows_held, logsumexp = [], torch.Tensor.logsumexp
 

@@ -19,7 +19,7 @@ from lib.configurator import ConfigError, defaults_of
 import numpy as np
 import pytest
 import sentencepiece
-from conftest import environment, in_process, refused, write_documents
+from conftest import environment, in_process, refused, works, write_documents
 from test_sources import fake_datasets, some_texts
 
 import prepare
@@ -62,14 +62,12 @@ def small(monkeypatch):
 
 def made(*arguments, corpus='x'):
     """prepare.py in this process and the working directory, without a failure."""
-    done = in_process('prepare', f'--corpus={corpus}', *arguments, cwd='.')
-    assert done.returncode == 0, done.stderr
-    return done
+    return works('prepare', f'--corpus={corpus}', *arguments)
 
 
 def not_made(*arguments, words, corpus='x'):
     """prepare.py ends with one sentence that has `words` in it."""
-    refused(in_process('prepare', f'--corpus={corpus}', *arguments, cwd='.'), *words)
+    refused(in_process('prepare', f'--corpus={corpus}', *arguments), *words)
 
 
 @pytest.fixture(scope='module')

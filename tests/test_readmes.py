@@ -8,10 +8,10 @@ import subprocess
 from lib.configurator import read_settings, run_name
 
 import pytest
-from conftest import REPO, write_run
+from conftest import REPO
+from test_fit_scaling import SIX, write_control, write_mix, write_mono
 
 import fit_scaling
-from lib import laws
 
 
 def commands_of(markdown):
@@ -94,15 +94,10 @@ def keys_of(value):
 
 
 def test_every_column_and_key_is_in_the_data_dictionary(tmp_path):
-    def ppl(tokens, index):
-        return 1 / (0.08 - 0.04 * (tokens / laws.UNIT) ** -0.2)
-
     about = dict(documents=[0.01, -0.01, 0.0], more=dict(loss=3.0))
-    for steps in (1000, 2000, 4000, 8000, 18265):
-        alone = dict(corpora=['books_en'], languages=['en'], max_steps=steps)
-        write_run(tmp_path, f'alone_{steps}', [[1.0]], ppl, **about, **alone)
-    write_run(tmp_path, 'mix', [[0.9, 0.1]], ppl, **about)
-    write_run(tmp_path, 'control', [[0.9, 0.1]], ppl, **about, only='en2')
+    write_mono(tmp_path, SIX, **about)
+    write_mix(tmp_path, **about)
+    write_control(tmp_path, 'control', 1.6, **about)
     fit_scaling.scale(tmp_path)
     scaling = json.loads((tmp_path / 'scaling.json').read_text())
     curve = scaling['laws'][0]['curve']

@@ -60,11 +60,8 @@ def test_a_shared_row_counts_as_the_language_that_is_spoken(workplace):
 def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
     new_run(workplace, 'r')  # not trained: it draws tokens of both languages
     new_run(workplace, 'o', orders=['', 'reversed'])
-    texts, arguments = [], ['--out_dir=out/r', '--num_samples=2', '--max_new_tokens=70']
-    arguments += ['--top_k=0', '--language=en2', '--prompt=Papa']
-    for seed in (0, 0, 1):
-        done = in_process('sample', *arguments, f'--seed={seed}', cwd=workplace)
-        texts.append(done.stdout)
+    given = dict(out_dir='out/r', num_samples=2, max_new_tokens=70, top_k=0, language='en2')
+    texts = [in_process('sample', '--prompt=Papa', **given, seed=n).stdout for n in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
     first, second, shares = texts[0].split('-' * 20 + '\n')
     assert first != second and first.startswith('Papa') and second.startswith('Papa')
@@ -80,4 +77,4 @@ def test_a_text_is_continued_the_same_for_the_same_seed_or_refused(workplace):
         ('num_samples', '--num_samples=0'),
         ('reversed', '--out_dir=out/o', '--language=en2'),
     ):
-        refused(in_process('sample', '--out_dir=out/r', *arguments, cwd=workplace), name)
+        refused(in_process('sample', '--out_dir=out/r', *arguments), name)
