@@ -303,26 +303,22 @@ def write(folder, laws, rows):
     return page.write(findings=findings(rows), groups=named_groups(mixes or runs, laws), **values)
 
 
-def published(runs):
-    """Pairs of a published run and a run of ours that repeats it, or itself where none does."""
-    for theirs in load_paper_runs():
-        ours = [run for run in runs if theirs.name in run.rows[0]['paper_rows'].split(', ')]
-        yield from ((theirs, run) for run in ours or [theirs])
-
-
 def write_paper(folder, laws, rows):
     """Writes folder/report/paper.html: the rows of Tables 1 and 3 and the figures of the paper, our
     runs in its setting beside them, and the commands of those that are missing."""
-    page, pairs, figures = Page(folder, 'paper'), list(published(runs_of(rows))), {}
-    for theirs, run in pairs:
+    page, runs, pairs, figures = Page(folder, 'paper'), runs_of(rows), [], {}
+    for theirs in load_paper_runs():
+        shown = [run for run in runs if theirs.name in run.rows[0]['paper_rows'].split(', ')]
+        shown = shown or [theirs]
+        pairs += [(theirs, run) for run in shown]
         if theirs.share is not None:
             number = 3 if 'fr' in theirs.kinds else 1
             if theirs.tokens == UNIT:
-                figures.setdefault((number, 'share', theirs.vocabulary), []).append(run)
-            figures.setdefault((number + 1, 'tokens', theirs.vocabulary), []).append(run)
-    for (number, view, vocabulary), runs in figures.items():
+                figures.setdefault((number, 'share', theirs.vocabulary), []).extend(shown)
+            figures.setdefault((number + 1, 'tokens', theirs.vocabulary), []).extend(shown)
+    for (number, view, vocabulary), members in figures.items():
         for what in ('ppl', 'teff'):
-            draw_measure(page, f'figure{number}', f'GPT small, {vocabulary}', runs, view, what)
+            draw_measure(page, f'figure{number}', f'GPT small, {vocabulary}', members, view, what)
     names = {run.name for _, run in pairs}
     ours = [law for law in laws if names & set(law['runs'])]
     draw_texts(page, 'figure5', [*published_laws(), *ours])
