@@ -98,15 +98,9 @@ def usual_of(runs):
 
 
 def caption(settings, usual, without=frozenset()):
-    """The settings that are not the usual ones: 'vocabulary=anchored orders=-,reversed'."""
+    """The settings that are not the usual ones: 'vocabulary=anchored n_layer=4'."""
     names = differing(settings, usual, FREE | SEED | {'stages', 'languages', 'size'} | without)
-    return ' '.join(f'{name}={as_text(settings.get(name))}' for name in names)
-
-
-def as_text(value):
-    if isinstance(value, list):
-        return ','.join(map(as_text, value)) or '-'
-    return f'{value:g}' if isinstance(value, float) else str(value) or '-'
+    return ' '.join(f'{name}={settings.get(name)}' for name in names)
 
 
 def named_groups(runs, laws):
