@@ -282,10 +282,8 @@ def table_text(rows, every=False):
     mixed = [row for row in rows if row['tokens_seen'] and not row['monolingual']]
     lacking = sum(not row['control'] for row in mixed)
     if lacking:
-        text.append(
-            f'{lacking} of {len(mixed)} have no control: their TEff may come from more optimiser '
-            'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
-        )
+        why = 'their TEff may come from more optimiser steps alone'
+        text.append(f'{lacking} of {len(mixed)} have no control (train.py --only=LANGUAGE): {why}')
     return '\n'.join([align(lines, 2), *(fill(x, 100, subsequent_indent='   ') for x in text)])
 
 

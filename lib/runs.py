@@ -70,9 +70,7 @@ def refuse_other_settings(stored, settings, out, may_differ=FREE):
     names, advice = differing(stored, settings, may_differ), 'choose another out_dir'
     if names == ['max_steps'] and stored['lr_schedule'] == 'wsd':
         advice += f', and branch off it with init_from={out}'
-    text = (
-        f'{name} is {stored.get(name)!r} there and {settings.get(name)!r} now' for name in names
-    )
+    text = (f'{name} is {stored.get(name)!r} there, {settings.get(name)!r} now' for name in names)
     require(not names, f'{out} is a run of other settings: {"; ".join(text)}; {advice}')
 
 
@@ -210,10 +208,8 @@ def label_of(run, language):
     tokenizer = f' (tokeniser {result["tokenizer"][:6]})' if result.get('tokenizer') else ''
     new = LAW | RATES | SHAPE | {'lr_schedule', 'decay_fraction', 'warmup_steps'}
     rest = ''.join(f', {name}={s[name]}' for name in differing(s, DEFAULTS, new) if name in s)
-    return (
-        f'{text}{tokenizer}, {s["n_layer"]} layers of {s["n_embd"]}, {s["batch_size"]} x '
-        f'{s["block_size"]} tokens a step, {s["lr_schedule"]} from {s["learning_rate"]:g}{rest}'
-    )
+    shape = '{n_layer} layers of {n_embd}, {batch_size} x {block_size} tokens a step'.format(**s)
+    return f'{text}{tokenizer}, {shape}, {s["lr_schedule"]} from {s["learning_rate"]:g}{rest}'
 
 
 def controls_of(run, name, runs):
