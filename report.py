@@ -98,13 +98,11 @@ def verdict(row, name):
 # --- figures --------------------------------------------------------------------------------------
 
 SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
+SIZE = SHAPE | {'stages', 'batch_size', 'max_steps'}
 VIEWS = dict(  # x of a figure: the settings in which its runs may differ, title of the axis
     share=({'stages'}, 'share of {} in the training tokens'),
     tokens=({'stages'} | LENGTH, 'tokens of the training run'),
-    parameters=(
-        {'stages', 'batch_size', 'max_steps'} | SHAPE | RATES,
-        'parameters of the model without embeddings',
-    ),
+    parameters=(SIZE | RATES, 'parameters of the model without embeddings'),
     shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use'),
 )
 CONTROL, REREAD = ('{}: control', 'x--'), ('{}: re-reading', '+-.')
