@@ -380,11 +380,10 @@ def study_matching(run):
     tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, read)]
     found = similarity.match_tokens(cosines, matching_threshold).T.tolist()
     matches = [[i, j, float(cosines[i, j])] for i, j in found]
-    lines = {
-        f'{i:>3} {tokens[0][i]}  {j:>3} {tokens[1][j]}': {'cosine': Estimate.exact(cosine)}
-        for i, j, cosine in matches
-        if i < shown
-    }
+    lines = {}
+    for i, j, cosine in (match for match in matches if match[0] < shown):
+        name = f'{i:>3} {tokens[0][i]}  {j:>3} {tokens[1][j]}'
+        lines[name] = {'cosine': Estimate.exact(cosine)}
     share = 2 * len(matches) / sum(cosines.shape)
     more = dict(names=run.names, tokens=tokens, matches=matches)
     words = f'one pair, {share:.0%} of the tokens matched'
