@@ -34,8 +34,6 @@ def interval(resamples, least=-np.inf):
 
     Resamples may be infinite, so none is interpolated between two of them; an undefined one
     (inf / inf) counts as `least` for the lower end and as infinite for the upper one."""
-    ends = ((1 - LEVEL) / 2, least), ((1 + LEVEL) / 2, np.inf)
-    return tuple(
-        np.quantile(np.where(np.isnan(resamples), rest, resamples), end, axis=-1, method='nearest')
-        for end, rest in ends
-    )
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    known = (np.where(np.isnan(resamples), rest, resamples) for rest in (least, np.inf))
+    return tuple(np.quantile(x, end, axis=-1, method='nearest') for x, end in zip(known, ends))
