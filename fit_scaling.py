@@ -27,7 +27,7 @@ from lib.configurator import run as run_script
 
 import numpy as np
 
-from lib.bootstrap import interval
+from lib.estimate import interval
 from lib.files import write_json
 from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_runs_of

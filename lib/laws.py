@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.bootstrap import document_weights, generator, widening
+from lib.estimate import document_weights, generator, widening
 from lib.tables import short
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 x 512 tokens
