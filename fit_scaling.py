@@ -404,13 +404,11 @@ def draw_laws(laws, file):
                 ax.axis('off')
 
 
-def draw_text(axes, laws, colors=None):
-    """The laws of one text, a colour each. colors: those of the labels in other panels."""
-    colors, labels = {} if colors is None else colors, []
+def draw_text(axes, laws, colors):
+    """The laws of one text. colors: of each label, {} or those in other panels."""
     for law in laws:
-        labels.append(law['label'].partition(', ')[2])
-        own = labels[-1], labels.count(labels[-1])
-        draw_law(axes, law, colors.setdefault(own, COLORS[len(colors) % len(COLORS)]))
+        label = law['label'].partition(', ')[2]
+        draw_law(axes, law, colors.setdefault(label, COLORS[len(colors) % len(COLORS)]))
     log_ticks(axes.xaxis, short)
     log_ticks(axes.yaxis)
 

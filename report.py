@@ -242,7 +242,7 @@ def draw_texts(page, kind, laws):
     """Figure 5 for each text: its monolingual runs, and the laws within their budgets."""
     for text, members in by_text(laws).items():
         with page.panel(kind, text, 'tokens', 'perplexity') as axes:
-            draw_text(axes, members)
+            draw_text(axes, members, {})
 
 
 # --- the pages ------------------------------------------------------------------------------------
