@@ -291,11 +291,10 @@ def write(folder, laws, rows):
     draw_training(page, mixes)
     draw_glue(page, runs)
     draw_texts(page, 'laws', laws)
-    matrices = []
     known = [run for run in mixes if any(row['transfer'] or row['gain'] for row in run.rows)]
-    for group in grouped(known, {'corpora', 'languages', 'orders', 'stages'}):
-        if len({name for run in group for name in run.languages}) > 2:
-            matrices.append((title_of(group[0], usual_of(mixes), 'share', {'orders'}), group))
+    groups = grouped(known, {'corpora', 'languages', 'orders', 'stages'})
+    groups = [g for g in groups if len(set().union(*(run.languages for run in g))) > 2]
+    matrices = [(title_of(g[0], usual_of(mixes), 'share', {'orders'}), g) for g in groups]
     files = sorted(page.folder.glob('*/*.*'), key=lambda path: natural(str(path)))
     values = dict(runs=runs, mixes=mixes, laws=laws, matrices=matrices, files=files)
     return page.write(findings=findings(rows), groups=named_groups(mixes or runs, laws), **values)

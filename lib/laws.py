@@ -14,14 +14,11 @@ from lib.tables import short
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 x 512 tokens
 B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is almost straight in log tokens
-
-
 FORM = '1/PPL'  # what to_y returns, for tables
 
 
 def to_y(ppl):
-    """The quantity that follows y = c - a * (tokens / UNIT)^(-b): 1/PPL, as in the paper's code. It
-    must rise as the perplexity falls."""
+    """1/PPL, as in the paper: y = c - a * (tokens / UNIT)^(-b). It must rise as the PPL falls."""
     return 1 / np.asarray(ppl, float)
 
 
@@ -108,8 +105,7 @@ class Interpolation:
         return np.exp(between(-np.log(ppl), self.y, self.x, self.place)[0])
 
     def hole(self, ppl):
-        """The two budgets, in tokens, between which the curve is too uncertain at `ppl`, or
-        None."""
+        """The budgets, in tokens, between which the curve is too uncertain at `ppl`, or None."""
         _, left, half = between(-np.log(ppl), self.y, self.x, self.place)
         low, high = self.x[0, left[0] : left[0] + 2]
         uncertain = half[0] > OPEN and high - low > HOLE
