@@ -6,9 +6,8 @@
   MLPE      monolingual perplexity equivalent: the law's perplexity at the tokens that the run saw
   MLTE      monolingual token equivalent: the tokens a monolingual run needs for the perplexity
   TEff      token efficiency, MLTE / tokens seen: 1 for a monolingual run
-  transfer  TEff / TEff of the best single-epoch control: what the other languages add. Controls are
-            runs of train.py --only=LANGUAGE at several learning rates and batch sizes. The
-            monolingual run on as many tokens (TEff 1) also counts as one.
+  transfer  TEff / TEff of the best single-epoch control (train.py --only=LANGUAGE) or of the
+            monolingual run on as many tokens (1): what the other languages add
   gain      TEff / TEff of the best control within the mixture's compute, which may re-read its text
             (train.py --only=LANGUAGE --epochs=4): whether the other languages pay off
   nats      log perplexity of the control minus that of the run, for transfer and for gain
@@ -57,12 +56,10 @@ def among(law, tokens):
 def measure(law, result, control=None, reread=None, others=0.0):
     """The MEASURES of a result, {name: value, name_interval: (low, high)}, None where unknown.
 
-    control: the best single-epoch control, or None
-    reread: the best control within the mixture's compute, or None
-    others: tokens of the other languages
-    Further keys: by_law, the controls ('control', 'reread') that the monolingual run on as many
-    tokens beats, within the budgets of the law; holes, pairs of budgets between which the law is
-    too uncertain for an interval; outside, tokens that lie outside of the law's budgets."""
+    control, reread: the best control that reads once, and within the mixture's compute, or None;
+    others: tokens of the other languages. Further keys: by_law, the controls ('control', 'reread')
+    that the monolingual run on as many tokens beats, within the budgets of the law; holes, pairs of
+    budgets between which it is too uncertain for an interval; outside, tokens outside of them."""
     results, own = {'run': result, 'control': control, 'reread': reread}, result['tokens_seen']
     results = {role: one for role, one in results.items() if one}
     reached = {role: law.curve.tokens(one['ppl'])[0] for role, one in results.items() if law.curve}
@@ -117,8 +114,7 @@ MARGIN = 1.02  # languages are sampled, so tokens may deviate by 2% from their s
 
 
 def analyse(runs):
-    """({group: Law}, rows) of runs as load_runs gives them: a row, see `row_of`, for each language
-    of each run that is not a control."""
+    """({group: Law}, rows) of runs: a row for each language of each run that is not a control."""
     mixes = [run for run in runs if not run['settings']['only']]
     groups, controls = {}, {}
     for run in mixes:
@@ -146,9 +142,8 @@ def best_controls(run, name, runs):
 
 
 def law_of_group(members, controls):
-    """The Law of a group, [(run, language)], through its monolingual runs. Run noise comes from the
-    mixtures and their best controls; worse controls are noisier, and so are results below
-    least_tokens, at a phase transition."""
+    """The Law of a group, [(run, language)], through its monolingual runs. Run noise is that of the
+    mixtures and their best controls from least_tokens on; other results are noisier."""
     results, replicates, branches = {}, {}, False
     for run, name in members:
         result = run['languages'][name]
@@ -166,10 +161,8 @@ def law_of_group(members, controls):
 
 
 def row_of(run, name, laws, controls):
-    """A row of scaling.json and scaling.csv: a language of a run; None is unknown.
-
-    It has what was trained (run, settings, steps, shares by stage), scores (tokens_seen, ppl), the
-    `comparison` with law and controls, and the numbers of the paper's run that this run repeats."""
+    """A row of scaling.json and scaling.csv: a language of a run; None is unknown. It has training,
+    scores, the `comparison` with law and controls, and the paper's numbers for its settings."""
     languages, stages = list(run['languages']), run['settings']['stages']
     result, seen = run['languages'][name], trained(run)
     group = group_of(run, name) if name in seen else ''
@@ -241,8 +234,7 @@ def comparison(run, name, law, every, once, reread):
 
 
 def cell(row, key):
-    """A measure of a row as `value [low, high]`; `> limit` where it is beyond the law's budgets, -
-    where it is unknown or undefined."""
+    """A measure of a row as `value [low, high]`; `> limit` beyond the law's budgets; - unknown."""
     value, ends, limit = row[key], row[f'{key}_interval'], row['largest_budget']
 
     def write(value):
@@ -347,8 +339,7 @@ def write_csv(path, rows):
 
 
 def load_scaling(folder):
-    """(laws, rows) of scaling.json, which is rebuilt unless it is of these runs, this code and this
-    least_tokens. Raises ConfigError without a finished run."""
+    """(laws, rows) of scaling.json, rebuilt unless it is of these runs, code and least_tokens."""
     path = Path(folder, 'scaling.json')
     stored = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
     fresh = stored.get('made_of') == made_of(folder)
@@ -364,7 +355,7 @@ def made_of(folder):
 
 def scale(folder):
     """Analyses the runs of a folder, and writes scaling.json, scaling.csv and figure5.png; returns
-    (laws, rows) as scaling.json has them. Raises ConfigError without a finished run."""
+    (laws, rows). Raises ConfigError without a finished run."""
     runs, folder = load_runs(folder), Path(folder)
     missing = f'there is no finished run in {folder}/ (no {folder}/RUN/results.json)'
     require(runs, f'{missing}: train one, python train.py config/NAME.py, or set --out=FOLDER')

@@ -15,8 +15,7 @@ TOKENS = {  # panels of the picture of tokens: the first of these runs that is t
 
 
 def draw(members, rows, laws, past_laws, folder):
-    """All pictures. members: the runs, with the controls; rows, laws: of fit_scaling; past_laws: of
-    the larger budgets."""
+    """All pictures, of runs with their controls, rows and laws, and laws of the larger budgets."""
     by_name = {member['run']: member for member in members}
     draw_tokens(by_name, [laws, past_laws, past_laws], folder / 'lab_tokens.png')
     rows = [row for row in rows if row['transfer']]
@@ -26,8 +25,7 @@ def draw(members, rows, laws, past_laws, folder):
 
 def draw_tokens(members, laws, path):
     """Perplexity of EN2 at 90/10 by its own tokens: in the mixture, in each kind of control, and in
-    monolingual runs. Dotted lines lead to the token equivalent on the law. laws: those of each
-    panel."""
+    monolingual runs (laws, of each panel). Dotted lines lead to the token equivalent on the law."""
     found = [next(filter(members.get, names), None) for names in TOKENS.values()]
     shown = [(*one, members[name]) for *one, name in zip(TOKENS, laws, found) if name]
     if not shown:

@@ -20,10 +20,8 @@ ALL = 'all'  # the place of a mean over all bins
 
 @functools.cache
 def document_weights(documents, resamples):
-    """How often each test document occurs in each resample: (resamples, documents) float.
-
-    It depends on these two numbers alone, so that two runs on the same documents are resampled
-    together and an error that they share cancels in their difference."""
+    """How often each test document occurs in each resample: (resamples, documents) float. Two runs
+    on the same documents are resampled together: an error that they share cancels."""
     shares = np.full(documents, 1 / documents)
     return np.random.default_rng(0).multinomial(documents, shares, resamples).astype(float)
 
@@ -62,10 +60,9 @@ class Estimate:
         """The mean of `values` (n, ...) over its first axis, or a statistic, a function, of it.
 
         documents: (n,) document numbers; values of one document are resampled together. None: each
-        value is resampled by itself. among: of so many documents, numbered from 0, some have no
-        value. Estimates of equally many documents and of one seed resample the same ones, so the
-        difference of two runs on the same text is a paired one. A single document has no interval:
-        its resamples are nan."""
+        by itself. among: of so many documents, numbered from 0, some have no value. Estimates of
+        equally many documents and of one seed resample the same ones, so differences on the same
+        text are paired. A single document has no interval: its resamples are nan."""
         values = np.asarray(values, float)
         value = np.asarray(statistic(values.mean(0)))
         names = np.arange(len(values)) if documents is None else documents
@@ -119,9 +116,7 @@ def combined(function, results):
 
 
 def over_seeds(results, group=0):
-    """Pools a study's results of several seeds: averages Estimates.
-
-    Seeds are resampled as documents are; each `group`, a number, resamples its own."""
+    """Averages the Estimates of several seeds, and resamples the seeds, for each `group` anew."""
 
     def pooled(*estimates):
         if len(estimates) == 1:
@@ -140,7 +135,7 @@ def difference(first, second):
 
 def places_of(lines):
     """The places of some lines, {place: Estimate} each, and whether they are numbered: numbers or
-    bins such as 4-7, which are in order, ALL at the end; not names."""
+    bins such as 4-7, which are sorted, ALL at the end."""
     places = list(dict.fromkeys(itertools.chain(*lines)))
     numbers = {place: re.match(r'\d+', str(place)) for place in places if place != ALL}
     if not all(numbers.values()):
@@ -150,10 +145,10 @@ def places_of(lines):
 
 
 def over_training(results, axis):
-    """Results {step: result} of several checkpoints as one result over training steps.
+    """Results {step: result} as one result over training steps.
 
-    Of numbered places, such as blocks, the first, the middle and the last one become panels, or
-    ALL where there is that; names become lines. axis: what numbered places are called."""
+    Of numbered places, called `axis`, such as blocks, the first, the middle and the last one become
+    panels, or ALL where there is that; names become lines."""
     panels, rows = {}, {}
     for heading, lines in results[max(results)].items():
         places, numbered = places_of(lines.values())

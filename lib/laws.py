@@ -1,7 +1,6 @@
 """Monolingual scaling laws: their form, fit, and resamples; interpolation where no law holds.
 
-A curve has ppl(tokens) and tokens(ppl) of R data sets at once, so that a bootstrap is one call. To
-change the form of the law, change to_y and to_ppl.
+A curve has ppl(tokens) and tokens(ppl) of R data sets at once. to_y and to_ppl are its form.
 """
 
 import math
@@ -82,12 +81,11 @@ BEND = 2.0  # between segments whose slopes differ by a larger factor the curve 
 
 
 class Interpolation:
-    """A curve through the budgets, in log tokens and log perplexity, for runs off any power law:
-    at the phase transition perplexity falls by a third within a factor of two of tokens.
+    """A curve through the budgets, in log tokens (n,) and log perplexity (R, n), for runs off any
+    power law: at the phase transition perplexity falls by a third within twice the tokens.
 
     Between two budgets a curve without inflection lies between the chord and the extensions of the
-    neighbouring chords. `place` (R, n - 1) is where in that range: 0.5 for the estimate, in
-    resamples anywhere in PLACES. log_tokens: (n,); log_ppl: (R, n)."""
+    neighbouring chords. `place` (R, n - 1): where in that range; 0.5, in resamples in PLACES."""
 
     kind = 'interpolation'
 
@@ -176,9 +174,8 @@ class Law:
 def law_of(label, results, replicates=(), branches=False, resamples=RESAMPLES):
     """The Law of monolingual results, {run: result}.
 
-    replicates: log perplexities of the seeds of each compared run; they give the run noise where
-    they have two degrees of freedom, else the residuals of the power law do. branches: the runs
-    share trunks, and with them noise."""
+    replicates: log perplexities of the seeds of each compared run, for the run noise; branches: the
+    runs share trunks, and with them noise."""
     results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
     values = list(results.values())
     columns = (np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl'))
@@ -235,10 +232,9 @@ def power_law_from(log_tokens, log_ppl):
 
 
 def noise_of(values, trunks, replicates, residuals):
-    """Run noise: (standard deviation, source, degrees of freedom), zeros where it is unknown.
-
-    The replicates of all budgets count once, since they share trunks. residuals: (sum of squares,
-    degrees of freedom)."""
+    """Run noise: (standard deviation, source, degrees of freedom), zeros where it is unknown. From
+    the replicates where they have two degrees of freedom, else from the residuals of the power law,
+    (sum of squares, degrees of freedom). All budgets count once, since they share trunks."""
     found = [(len(seeds) - 1, np.var(seeds, ddof=1)) for seeds in replicates if len(seeds) > 1]
     own = [np.var(v['log_ppl'], ddof=1) for v in values if len(v['log_ppl']) > 1]
     found += [(trunks - 1, np.mean(own))] if own else []
@@ -289,7 +285,6 @@ def document_errors(result, resamples):
 
 
 def errors_of(result, noises, role):
-    """Resampled errors (R,) of a log perplexity from documents and run noise. role: results in
-    other roles have other run noise."""
+    """Resampled errors (R,) of a log perplexity from documents and the run noise of a role."""
     own = generator(result['ppl'], *role.encode()).standard_normal(len(noises))
     return document_errors(result, len(noises)) + noises * own / math.sqrt(len(result['log_ppl']))

@@ -12,10 +12,9 @@ from lib.tables import short
 class Run:
     """The rows of a run, and what tables and figures ask of it.
 
-    rows: of the languages that it saw, with their `source`, the others; every: of all. ratio:
-    the shares of the tokens, '90/10 then 10/90'; share: that of the second of two languages, None
-    where it changes. tokens: of all languages; parameters: without embeddings; shared: part of the
-    vocabulary."""
+    rows: of the languages that it saw, with their `source`, the others; every: of all. ratio: as
+    '90/10 then 10/90'; share: of the second of two languages, None where it changes. tokens: of all
+    languages; parameters: without embeddings; shared: part of the vocabulary."""
 
     def __init__(self, rows):
         self.name, self.every, self.settings = rows[0]['run'], rows, comparable(rows[0])
@@ -38,16 +37,15 @@ class Run:
 
     @property
     def asked(self):
-        """Rows of the languages that have a control; without any, of those with less than half of
-        the tokens, else of the last one."""
+        """Rows of languages with a control, else of those of less than half, else the last one."""
         controlled = [row for row in self.rows if row['control'] or row['reread_control']]
         rare = [row for row in self.rows if row['tokens_seen'] < 0.49 * self.tokens]
         return controlled or rare or self.rows[-1:]
 
 
 def runs_of(rows):
-    """The runs of some rows, by name. Rows get the `name` of their language, with its order; null,
-    where it is the infinity of the row's kind, becomes that."""
+    """The runs of some rows, by name. Rows get the `name` of their language, with its order, and
+    infinity where it was written as null."""
     found = {}
     for row in json.loads(json.dumps(rows), parse_constant=lambda name: None):
         for key in [key for key in row if key.endswith('_interval') and row[key]]:
@@ -77,8 +75,7 @@ def ratio_of(stages):
 
 
 def grouped(runs, may_differ):
-    """Lists of runs that differ in their seed and in `may_differ` alone; of about as many tokens,
-    unless they may differ in their length."""
+    """Lists of runs that differ in seed and `may_differ` alone; but for LENGTH, of equal tokens."""
     groups, may_differ = {}, FREE | SEED | may_differ
     for run in runs:
         same = {name: value for name, value in run.settings.items() if name not in may_differ}
@@ -102,8 +99,8 @@ def caption(settings, usual, without=frozenset()):
 
 
 def named_groups(runs, laws):
-    """[dict(title, common, differing, runs: [(short name, run)])] of the runs of one model and
-    optimisation. A short name has what differs: ratio and settings."""
+    """[dict(title, common, differing, runs: [(ratio and differing settings, run)])] of the runs of
+    one model and optimisation."""
     labels, found = {law['group']: law['label'].partition(', ')[2] for law in laws}, {}
     for group in grouped(runs, LAW):
         title, usual = labels[group[0].rows[0]['group']], usual_of(group)
