@@ -18,6 +18,7 @@ Intervals are 90% intervals. A row without one says why, and which runs would gi
 import csv
 import json
 import math
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -133,10 +134,7 @@ def best_controls(run, name, runs):
     once = [control for control in every if control['settings']['epochs'] <= 1]
     budget = MARGIN * sum(result['tokens_seen'] for result in run['languages'].values())
     affordable = [c for c in every if c['languages'][name]['tokens_read'] <= budget]
-
-    def best(controls):
-        return min(controls, key=lambda c: c['languages'][name]['ppl'], default=None)
-
+    best = partial(min, key=lambda control: control['languages'][name]['ppl'], default=None)
     reread = [control for control in affordable if control not in once]
     return every, best(once), best(affordable) if reread else None
 
@@ -218,8 +216,7 @@ def comparison(run, name, law, every, once, reread):
         far = ', '.join(short(n) if math.isfinite(n) else 'more' for n in sorted(set(outside)))
         ends = ' to '.join(map(short, (law.tokens.min(), law.tokens.max())))
         notes.append(f'{far} tokens lie outside of the budgets of the law, {ends}')
-    read = dict(run=result.get('epochs'), law=law.epochs)
-    read['control'] = compared[0] and compared[0].get('epochs')
+    read = dict(run=result.get('epochs'), law=law.epochs, control=(compared[0] or {}).get('epochs'))
     often = [f'the {who} {times:.2f} times' for who, times in read.items() if (times or 0) > MARGIN]
     if often:
         notes.append(f'the text is read more than once: by {", ".join(often)}')
@@ -295,10 +292,8 @@ def describe(law):
     if law.dof:
         text += f'; run noise {law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
     text += f'; no interval: {law.problem}' if law.problem else ''
-    if law.holds_from:
-        tokens = round(law.holds_from)
-        text += f'; a power law holds from {short(tokens)} on: --least_tokens={tokens}'
-    return text
+    holds = f'; a power law holds from --least_tokens={law.holds_from:.0f} on'
+    return text + (holds if law.holds_from else '')
 
 
 def law_entry(group, law):
@@ -366,8 +361,7 @@ def scale(folder):
     if len(code) > 1 or ' and edits' in ''.join(code):
         print(f'warning: runs of different or edited code are compared: {", ".join(code)}')
     entries = [law_entry(group, law) for group, law in laws.items()]
-    made = dict(made_of=made_of(folder), laws=entries, rows=rows)
-    write_json(folder / 'scaling.json', made)
+    write_json(folder / 'scaling.json', dict(made_of=made_of(folder), laws=entries, rows=rows))
     write_csv(folder / 'scaling.csv', rows)
     draw_laws(entries, folder / 'figure5.png')
     return entries, rows
