@@ -81,7 +81,7 @@ class StudiedRun:
         self.label = f'{self.name} ({", ".join(self.names)})'
         self.clones = self.languages[0].corpus is self.languages[-1].corpus
         self.longest = min(max_tokens, self.model.config.block_size)  # of a sequence, tokens
-        require(self.longest >= 4, f'{folder}: block_size {self.longest} is below 4')
+        require(self.longest >= 4, f'{folder}: max_tokens and block_size must be at least 4')
         self.steps = chosen_steps(folder, self.step)
         self.vectors = dict(input=self.model.wte.weight, output=self.model.head.weight)
         self.counted = {0: np.zeros(self.model.config.vocab_size, int)}  # see `times_read`
@@ -413,8 +413,7 @@ def check_settings():
         (re.fullmatch(r'(all|\[?\d[\d, ]*\]?)?', steps), f'steps: all or 100,200, not {steps!r}'),
     ):
         require(valid, text)
-    least = dict(pairs=1, shown=1, word2vec_dim=1, max_tokens=4, least_read=0, word2vec_steps=0)
-    least |= dict(seed=0)
+    least = dict(pairs=1, shown=1, word2vec_dim=1, least_read=0, word2vec_steps=0, seed=0)
     for name, low in least.items():
         require(globals()[name] >= low, f'{name} must be at least {low}, not {globals()[name]}')
     return names
