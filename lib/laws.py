@@ -172,10 +172,8 @@ class Law:
 
 
 def law_of(label, results, replicates=(), branches=False, resamples=RESAMPLES):
-    """The Law of monolingual results, {run: result}.
-
-    replicates: log perplexities of the seeds of each compared run, for the run noise; branches: the
-    runs share trunks, and with them noise."""
+    """The Law of monolingual results, {run: result}. replicates: log perplexities of the seeds of
+    each compared run, for the run noise; branches: the runs share trunks, and with them noise."""
     results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
     values = list(results.values())
     columns = (np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl'))

@@ -104,9 +104,8 @@ CONTROLS |= {'own, unrelated', 'other, unrelated'}
 
 
 def draw_study(path, title, results, axis):
-    """A panel for each heading, and for each difference of two runs, of results {label of a run, or
-    'difference': result}. Panels of one kind, the first word of the heading, have one scale. axis:
-    what numbered places are called."""
+    """A panel for each heading, and for each difference, of {label of a run, 'difference': result};
+    one scale for headings of one first word. axis: what numbered places are called."""
     panels, first_of_kind = {}, {}
     for label, result in results.items():
         for heading, lines in result.items():

@@ -130,8 +130,7 @@ def checked(run, name):
     orders = dict(zip(settings['languages'], settings['orders']))
     for key, result in run['languages'].items():
         ppl, error, seen = result['ppl'], result.get('ppl_se'), result['tokens_seen']
-        if error is not None and not math.isfinite(error):
-            error = None  # of a single document, as older runs have it
+        error = error if math.isfinite(error or 0) else None  # nan of one document in older runs
         if not (isinstance(result['corpus'], str) and ppl > 0 <= seen and (error or 0) >= 0):
             raise ValueError
         about = dict(ppl_se=error, order=orders.get(key, ''), log_ppl=[math.log(ppl)])

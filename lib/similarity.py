@@ -83,8 +83,7 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
 
 
 def retrieval(cosines, rows, columns):
-    """Share of the pairs (rows[i], columns[i]) whose cosine is the largest of its row, or column,
-    averaged over both."""
+    """Share of the pairs (rows[i], columns[i]) largest in their row or column, mean of the two."""
     in_rows, in_columns = cosines.argmax(1)[rows] == columns, cosines.argmax(0)[columns] == rows
     return (in_rows.mean() + in_columns.mean()) / 2
 
