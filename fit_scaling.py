@@ -151,8 +151,7 @@ def law_of_group(members, controls):
             results[run['run']] = result
             branches |= bool(run['settings']['init_from'])
         else:
-            compared = run, *controls[run['run'], name][1:]
-            for one in filter(None, compared):
+            for one in filter(None, (run, *controls[run['run'], name][1:])):
                 replicates.setdefault(one['run'], []).append(one['languages'][name]['log_ppl'])
     noisiest = [max(clones, key=np.var) for clones in replicates.values()]  # of one run
     return law_of(label_of(*members[0]), results, noisiest, branches)
@@ -390,24 +389,21 @@ def draw_laws(laws, file):
 
 
 def draw_text(axes, laws, colors):
-    """The laws of one text. colors: of each label, {} or those in other panels."""
+    """The runs of the laws of one text, and the curves between them with their 90% intervals.
+    colors: of each label, {} or those in other panels."""
     for law in laws:
         label = law['label'].partition(', ')[2]
-        draw_law(axes, law, colors.setdefault(label, COLORS[len(colors) % len(COLORS)]))
+        color = colors.setdefault(label, COLORS[len(colors) % len(COLORS)])
+        label += '' if law['curve'] else ' (no law)'
+        axes.plot(law['tokens'], law['ppl'], 'o', ms=4, color=color, label=label)
+        curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}
+        if curve:
+            axes.plot(curve['tokens'], curve['ppl'], color=color, lw=1.4)
+        if 'low' in curve:
+            ends = curve['low'], curve['high']
+            axes.fill_between(curve['tokens'], *ends, color=color, alpha=0.15, lw=0)
     log_ticks(axes.xaxis, short)
     log_ticks(axes.yaxis)
-
-
-def draw_law(axes, law, color):
-    """The points of a law of scaling.json, and the curve between them with its 90% interval."""
-    label = law['label'].partition(', ')[2] + ('' if law['curve'] else ' (no law)')
-    axes.plot(law['tokens'], law['ppl'], 'o', ms=4, color=color, label=label)
-    curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}
-    if curve:
-        axes.plot(curve['tokens'], curve['ppl'], color=color, lw=1.4)
-    if 'low' in curve:
-        ends = curve['low'], curve['high']
-        axes.fill_between(curve['tokens'], *ends, color=color, alpha=0.15, lw=0)
 
 
 def main():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fit_scaling import draw_law, draw_laws
+from fit_scaling import draw_laws, draw_text
 from lib.plots import COLORS, GREY, MARKERS, log_ticks, picture
 from lib.runs import controls_of, group_of
 from lib.tables import short
@@ -35,7 +35,7 @@ def draw_tokens(members, laws, path):
         for ax, (title, laws_of_panel, member) in zip(axes[0], shown):
             group, own = group_of(member, 'en2'), member['languages']['en2']
             [law] = [law for law in laws_of_panel if law['group'] == group]
-            draw_law(ax, law | dict(label=', monolingual runs'), GREY)
+            draw_text(ax, [law | dict(label=', monolingual runs')], {'monolingual runs': GREY})
             controls = controls_of(member, 'en2', members.values())
             controls.sort(key=lambda one: (kind_of(one), -one['languages']['en2']['ppl']))
             points = {kind_of(control)[1]: control['languages']['en2'] for control in controls}
@@ -48,8 +48,6 @@ def draw_tokens(members, laws, path):
                 ax.plot(x, y, MARKERS[place], **look)
             about = f'{title}\n{short(own["tokens_seen"])} tokens of EN2'
             ax.set(title=about, xlabel='distinct tokens of EN2', ylabel='perplexity of EN2')
-            log_ticks(ax.xaxis, short)
-            log_ticks(ax.yaxis)
 
 
 def kind_of(control):
