@@ -18,7 +18,6 @@ def draw(members, rows, laws, past_laws, folder):
     """All pictures, of runs with their controls, rows and laws, and laws of the larger budgets."""
     by_name = {member['run']: member for member in members}
     draw_tokens(by_name, [laws, past_laws, past_laws], folder / 'lab_tokens.png')
-    rows = [row for row in rows if row['transfer']]
     draw_transfers(rows, folder / 'lab_transfer.png')
     draw_laws(laws, folder / 'lab_laws.png')
 
@@ -61,7 +60,7 @@ def kind_of(control):
 
 def draw_transfers(rows, path):
     """Transfer and nats of every set-up that has a control, the highest first."""
-    rows = sorted(rows, key=lambda row: row['transfer'])
+    rows = sorted((r for r in rows if r['transfer']), key=lambda row: row['transfer'])
     with picture(path, '', (10.5, 0.21 * len(rows) + 1.4), ncols=2, sharey=True) as axes:
         for ax, (key, none) in zip(axes[0], dict(transfer=1, transfer_nats=0).items()):
             for place, row in enumerate(rows):

@@ -2,8 +2,7 @@
 
 Pure functions; analyze.py makes studies of them. The logit lens (nostalgebraist 2020; of
 multilingual models Wendler et al. 2024) reads the residual stream after each block as if it were
-the last one. Shapes in comments: L blocks, T positions, V embedding rows. A sequence is given as
-embedding rows, 1-D.
+the last one. Shapes: L blocks, T positions, V embedding rows; a sequence is embedding rows (T,).
 """
 
 import itertools

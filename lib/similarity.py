@@ -1,8 +1,7 @@
 """Similarity of two languages inside a model: hidden states, gradients and embeddings.
 
 Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes studies of them.
-Shapes in comments: L blocks, T positions, C width, V embedding rows. A sequence is given as
-embedding rows (T,), and may be padded with 0 at its end.
+L blocks, T positions, C width, V embedding rows; a sequence is rows (T,), 0 at its end is padding.
 """
 
 from lib.configurator import require
