@@ -11,8 +11,8 @@ embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Fi
 lens: the logit lens by language, position: loss by position in the sequence, switch: loss after a
 code switch, matching: Figure 14, word2vec: Figure 6 right. Each prints tables and writes STUDY.json
 and STUDY.png into the folder of the (first) run; -steps and names of several runs follow STUDY.
-90% bootstrap intervals are over pieces, or over test documents with all of their sequences (pairs
-of parallel text). Runs that differ in their seed alone are pooled, and resampled, too.
+90% intervals, for these models, are over pieces, or over test documents with all of their sequences
+(pairs of parallel text). Runs that differ in their seed alone are pooled, and resampled, too.
 """
 
 import functools

@@ -37,7 +37,7 @@ class Run:
 
     @property
     def asked(self):
-        """Rows of languages with a control, else of those of less than half, else the last one."""
+        """Rows of languages with a control, else of less than half of the tokens, else the last."""
         controlled = [row for row in self.rows if row['control'] or row['reread_control']]
         rare = [row for row in self.rows if row['tokens_seen'] < 0.49 * self.tokens]
         return controlled or rare or self.rows[-1:]
@@ -74,7 +74,7 @@ def ratio_of(stages):
 
 
 def grouped(runs, may_differ):
-    """Lists of runs that differ in seed and `may_differ` alone; but for LENGTH, of equal tokens."""
+    """Lists of runs that differ in seed and `may_differ`; in tokens only if LENGTH may differ."""
     groups, may_differ = {}, FREE | SEED | may_differ
     for run in runs:
         same = {name: value for name, value in run.settings.items() if name not in may_differ}
