@@ -11,9 +11,8 @@ embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Fi
 lens: the logit lens by language, position: loss by position in the sequence, switch: loss after a
 code switch, matching: Figure 14, word2vec: Figure 6 right. Each prints tables and writes STUDY.json
 and STUDY.png into the folder of the (first) run; -steps and names of several runs follow STUDY.
-Intervals are 90% bootstrap intervals over pieces, or over test documents with all of their
-sequences (pairs of parallel text, which does not mark documents). They hold for these models; runs
-that differ in their seed alone are pooled, and resampled, too.
+90% intervals, for these models, are over pieces, or over test documents with all of their sequences
+(pairs of parallel text). Runs that differ in their seed alone are pooled, and resampled, too.
 """
 
 import functools
@@ -82,7 +81,7 @@ class StudiedRun:
         self.label = f'{self.name} ({", ".join(self.names)})'
         self.clones = self.languages[0].corpus is self.languages[-1].corpus
         self.longest = min(max_tokens, self.model.config.block_size)  # of a sequence, tokens
-        require(self.longest >= 4, f'{folder}: block_size {self.longest} is below 4')
+        require(self.longest >= 4, f'{folder}: max_tokens and block_size must be at least 4')
         self.steps = chosen_steps(folder, self.step)
         self.vectors = dict(input=self.model.wte.weight, output=self.model.head.weight)
         self.counted = {0: np.zeros(self.model.config.vocab_size, int)}  # see `times_read`
@@ -121,10 +120,9 @@ class StudiedRun:
 
     def corresponding(self, least, until):
         """Embedding rows of pieces that are spelled alike, as all pieces of clones are, (2, n); how
-        often each row was read in the first `until` steps, (V,); and what they are, in words.
-
-        Rows that both languages share, or that were read less than `least` times, are left out;
-        what a run with train_only has from another run counts as read."""
+        often each row was read in the first `until` steps, (V,); and what they are, in words. Rows
+        that both languages share, or that were read less than `least` times, are left out; what a
+        run with train_only has from another run counts as read."""
         first, second = (dict(zip(lens.pieces_of(lang), lang.table)) for lang in self.languages)
         rows = [(first[piece], second[piece]) for piece in first if piece in second]
         rows = np.array([(a, b) for a, b in rows if a != b and a != PAD], int).reshape(-1, 2).T
@@ -157,8 +155,7 @@ class StudiedRun:
 
 
 def chosen_languages(languages, folder):
-    """Of the languages of a run, {name: Language}, those that the settings name, else the first
-    two; the only one of a control run."""
+    """Of a run's languages, {name: Language}, those of the settings, else the first two or one."""
     named = [name for name in (language_1, language_2) if name]
     known = [name for name in named if name in languages]
     valid = known == named or len(languages) == 1 and known
@@ -183,8 +180,7 @@ def chosen_steps(folder, last):
 
 def measured(sequences, measure, title, how=None):
     """Result of measure(*sides), {(heading, line): (places, ...)}, of `sequences`, which end with
-    the number of a document. how: {heading: (places, statistic)}, see Estimate.of; without
-    places they are blocks, from 1."""
+    a document's number. how: {heading: (places or None: blocks, statistic of Estimate.of)}."""
     found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
     documents, panels = [number for *_, number in sequences], {}
     for heading, line in found[0]:
@@ -304,8 +300,7 @@ def study_gradients(run):
 
 
 def study_lens(run):
-    """The logit lens by language: what the model would predict after each block in each language's
-    test set, see lens.lens."""
+    """The logit lens by language: predictions after each block in each language's test set."""
     languages, size = run.all_languages, run.model.config.vocab_size
     groups = lens.groups_of(run.languages[0], run.languages[-1], size)
     alike = lens.rows_alike([x.table for x in languages], map(lens.pieces_of, languages), size)
@@ -330,8 +325,7 @@ def study_lens(run):
 
 
 def study_position(run):
-    """Loss by position in the sequence, for both languages: a gain from the use of context grows
-    with the position."""
+    """Loss by position in the sequence: a gain from the use of context grows with the position."""
     length, heading = run.model.config.block_size, 'loss by position, nats'
     bins = lens.bins_of(length)
 
@@ -343,9 +337,8 @@ def study_position(run):
 
 
 def study_switch(run):
-    """Losses on texts in one language after contexts in the other and in their own, by position in
-    the text, see lens.CONTEXTS. The gain from a context is over unrelated text in its language,
-    after which the model has to recognise the language of the text, too."""
+    """Losses on texts after contexts in both languages, see lens.CONTEXTS, by position in the text.
+    The gain from a context is over unrelated text in its language, which is a switch, too."""
     parts = lens.contexts_of(run.sequences, run.longest, bool(parallel) or not run.clones)
     texts = [(*map(run.rows, sides), number) for *sides, number in parts]
     if len(texts) < 4:  # else the unrelated text is the text itself
@@ -380,11 +373,10 @@ def study_matching(run):
     tokens = [[pieces[token] for token in side] for pieces, side in zip(spelled, read)]
     found = similarity.match_tokens(cosines, matching_threshold).T.tolist()
     matches = [[i, j, float(cosines[i, j])] for i, j in found]
-    lines = {
-        f'{i:>3} {tokens[0][i]}  {j:>3} {tokens[1][j]}': {'cosine': Estimate.exact(cosine)}
-        for i, j, cosine in matches
-        if i < shown
-    }
+    lines = {}
+    for i, j, cosine in (match for match in matches if match[0] < shown):
+        name = f'{i:>3} {tokens[0][i]}  {j:>3} {tokens[1][j]}'
+        lines[name] = {'cosine': Estimate.exact(cosine)}
     share = 2 * len(matches) / sum(cosines.shape)
     more = dict(names=run.names, tokens=tokens, matches=matches)
     words = f'one pair, {share:.0%} of the tokens matched'
@@ -421,16 +413,14 @@ def check_settings():
         (re.fullmatch(r'(all|\[?\d[\d, ]*\]?)?', steps), f'steps: all or 100,200, not {steps!r}'),
     ):
         require(valid, text)
-    least = dict(pairs=1, shown=1, word2vec_dim=1, max_tokens=4, least_read=0, word2vec_steps=0)
-    least |= dict(seed=0)
+    least = dict(pairs=1, shown=1, word2vec_dim=1, least_read=0, word2vec_steps=0, seed=0)
     for name, low in least.items():
         require(globals()[name] >= low, f'{name} must be at least {low}, not {globals()[name]}')
     return names
 
 
 def possible(names, runs):
-    """The studies that can be made of the runs; a line says why others are left out. Raises
-    ConfigError where none is left, and for mistakes."""
+    """The studies that can be made of the runs; prints why others cannot, refuses if all."""
     reasons = {}  # why -> studies
     aligned = '--parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
     for name, run in itertools.product(names, runs):
@@ -478,8 +468,7 @@ def replicates(runs):
 
 
 def pooled(study, group, number):
-    """The Result of runs that differ in their seed alone, the `number`-th group of them; with
-    --steps over training."""
+    """The Result of the `number`-th group of replicates; with --steps over training."""
     first, over = group[0], {}
     common = sorted(set.intersection(*(set(run.steps) for run in group))) if steps else ['the last']
     require(common, f'{first.folder} and its replicates have kept no checkpoint of one step')

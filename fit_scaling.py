@@ -6,9 +6,8 @@
   MLPE      monolingual perplexity equivalent: the law's perplexity at the tokens that the run saw
   MLTE      monolingual token equivalent: the tokens a monolingual run needs for the perplexity
   TEff      token efficiency, MLTE / tokens seen: 1 for a monolingual run
-  transfer  TEff / TEff of the best single-epoch control: what the other languages add. Controls are
-            runs of train.py --only=LANGUAGE at several learning rates and batch sizes. The
-            monolingual run on as many tokens (TEff 1) also counts as one.
+  transfer  TEff / TEff of the best single-epoch control (train.py --only=LANGUAGE) or of the
+            monolingual run on as many tokens (1): what the other languages add
   gain      TEff / TEff of the best control within the mixture's compute, which may re-read its text
             (train.py --only=LANGUAGE --epochs=4): whether the other languages pay off
   nats      log perplexity of the control minus that of the run, for transfer and for gain
@@ -19,6 +18,7 @@ Intervals are 90% intervals. A row without one says why, and which runs would gi
 import csv
 import json
 import math
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -27,7 +27,7 @@ from lib.configurator import run as run_script
 
 import numpy as np
 
-from lib.bootstrap import interval
+from lib.estimate import interval
 from lib.files import write_json
 from lib.laws import B_MIN, FORM, UNIT, PowerLaw, errors_of, law_of
 from lib.paper import paper_runs_of
@@ -57,12 +57,10 @@ def among(law, tokens):
 def measure(law, result, control=None, reread=None, others=0.0):
     """The MEASURES of a result, {name: value, name_interval: (low, high)}, None where unknown.
 
-    control: the best single-epoch control, or None
-    reread: the best control within the mixture's compute, or None
-    others: tokens of the other languages
-    Further keys: by_law, the controls ('control', 'reread') that the monolingual run on as many
-    tokens beats, within the budgets of the law; holes, pairs of budgets between which the law is
-    too uncertain for an interval; outside, tokens that lie outside of the law's budgets."""
+    control, reread: the best control that reads once, and within the mixture's compute, or None;
+    others: tokens of the other languages. Further keys: by_law, the controls ('control', 'reread')
+    that the monolingual run on as many tokens beats, within the budgets of the law; holes, pairs of
+    budgets between which it is too uncertain for an interval; outside, tokens outside of them."""
     results, own = {'run': result, 'control': control, 'reread': reread}, result['tokens_seen']
     results = {role: one for role, one in results.items() if one}
     reached = {role: law.curve.tokens(one['ppl'])[0] for role, one in results.items() if law.curve}
@@ -117,8 +115,7 @@ MARGIN = 1.02  # languages are sampled, so tokens may deviate by 2% from their s
 
 
 def analyse(runs):
-    """({group: Law}, rows) of runs as load_runs gives them: a row, see `row_of`, for each language
-    of each run that is not a control."""
+    """({group: Law}, rows) of runs: a row for each language of each run that is not a control."""
     mixes = [run for run in runs if not run['settings']['only']]
     groups, controls = {}, {}
     for run in mixes:
@@ -137,18 +134,14 @@ def best_controls(run, name, runs):
     once = [control for control in every if control['settings']['epochs'] <= 1]
     budget = MARGIN * sum(result['tokens_seen'] for result in run['languages'].values())
     affordable = [c for c in every if c['languages'][name]['tokens_read'] <= budget]
-
-    def best(controls):
-        return min(controls, key=lambda c: c['languages'][name]['ppl'], default=None)
-
+    best = partial(min, key=lambda control: control['languages'][name]['ppl'], default=None)
     reread = [control for control in affordable if control not in once]
     return every, best(once), best(affordable) if reread else None
 
 
 def law_of_group(members, controls):
-    """The Law of a group, [(run, language)], through its monolingual runs. Run noise comes from the
-    mixtures and their best controls; worse controls are noisier, and so are results below
-    least_tokens, at a phase transition."""
+    """The Law of a group, [(run, language)], through its monolingual runs. Run noise is that of the
+    mixtures and their best controls from least_tokens on; other results are noisier."""
     results, replicates, branches = {}, {}, False
     for run, name in members:
         result = run['languages'][name]
@@ -158,18 +151,15 @@ def law_of_group(members, controls):
             results[run['run']] = result
             branches |= bool(run['settings']['init_from'])
         else:
-            compared = run, *controls[run['run'], name][1:]
-            for one in filter(None, compared):
+            for one in filter(None, (run, *controls[run['run'], name][1:])):
                 replicates.setdefault(one['run'], []).append(one['languages'][name]['log_ppl'])
     noisiest = [max(clones, key=np.var) for clones in replicates.values()]  # of one run
     return law_of(label_of(*members[0]), results, noisiest, branches)
 
 
 def row_of(run, name, laws, controls):
-    """A row of scaling.json and scaling.csv: a language of a run; None is unknown.
-
-    It has what was trained (run, settings, steps, shares by stage), scores (tokens_seen, ppl), the
-    `comparison` with law and controls, and the numbers of the paper's run that this run repeats."""
+    """A row of scaling.json and scaling.csv: a language of a run; None is unknown. It has training,
+    scores, the `comparison` with law and controls, and the paper's numbers for its settings."""
     languages, stages = list(run['languages']), run['settings']['stages']
     result, seen = run['languages'][name], trained(run)
     group = group_of(run, name) if name in seen else ''
@@ -225,8 +215,7 @@ def comparison(run, name, law, every, once, reread):
         far = ', '.join(short(n) if math.isfinite(n) else 'more' for n in sorted(set(outside)))
         ends = ' to '.join(map(short, (law.tokens.min(), law.tokens.max())))
         notes.append(f'{far} tokens lie outside of the budgets of the law, {ends}')
-    read = dict(run=result.get('epochs'), law=law.epochs)
-    read['control'] = compared[0] and compared[0].get('epochs')
+    read = dict(run=result.get('epochs'), law=law.epochs, control=(compared[0] or {}).get('epochs'))
     often = [f'the {who} {times:.2f} times' for who, times in read.items() if (times or 0) > MARGIN]
     if often:
         notes.append(f'the text is read more than once: by {", ".join(often)}')
@@ -241,8 +230,7 @@ def comparison(run, name, law, every, once, reread):
 
 
 def cell(row, key):
-    """A measure of a row as `value [low, high]`; `> limit` where it is beyond the law's budgets, -
-    where it is unknown or undefined."""
+    """A measure of a row as `value [low, high]`; `> limit` beyond the law's budgets; - unknown."""
     value, ends, limit = row[key], row[f'{key}_interval'], row['largest_budget']
 
     def write(value):
@@ -282,10 +270,8 @@ def table_text(rows, every=False):
     mixed = [row for row in rows if row['tokens_seen'] and not row['monolingual']]
     lacking = sum(not row['control'] for row in mixed)
     if lacking:
-        text.append(
-            f'{lacking} of {len(mixed)} have no control: their TEff may come from more optimiser '
-            'steps alone; train one: python train.py CONFIG --only=LANGUAGE'
-        )
+        why = 'their TEff may come from more optimiser steps alone'
+        text.append(f'{lacking} of {len(mixed)} have no control (train.py --only=LANGUAGE): {why}')
     return '\n'.join([align(lines, 2), *(fill(x, 100, subsequent_indent='   ') for x in text)])
 
 
@@ -305,10 +291,8 @@ def describe(law):
     if law.dof:
         text += f'; run noise {law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
     text += f'; no interval: {law.problem}' if law.problem else ''
-    if law.holds_from:
-        tokens = round(law.holds_from)
-        text += f'; a power law holds from {short(tokens)} on: --least_tokens={tokens}'
-    return text
+    holds = f'; a power law holds from --least_tokens={law.holds_from:.0f} on'
+    return text + (holds if law.holds_from else '')
 
 
 def law_entry(group, law):
@@ -349,8 +333,7 @@ def write_csv(path, rows):
 
 
 def load_scaling(folder):
-    """(laws, rows) of scaling.json, which is rebuilt unless it is of these runs, this code and this
-    least_tokens. Raises ConfigError without a finished run."""
+    """(laws, rows) of scaling.json, rebuilt unless it is of these runs, code and least_tokens."""
     path = Path(folder, 'scaling.json')
     stored = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
     fresh = stored.get('made_of') == made_of(folder)
@@ -366,7 +349,7 @@ def made_of(folder):
 
 def scale(folder):
     """Analyses the runs of a folder, and writes scaling.json, scaling.csv and figure5.png; returns
-    (laws, rows) as scaling.json has them. Raises ConfigError without a finished run."""
+    (laws, rows). Raises ConfigError without a finished run."""
     runs, folder = load_runs(folder), Path(folder)
     missing = f'there is no finished run in {folder}/ (no {folder}/RUN/results.json)'
     require(runs, f'{missing}: train one, python train.py config/NAME.py, or set --out=FOLDER')
@@ -377,8 +360,7 @@ def scale(folder):
     if len(code) > 1 or ' and edits' in ''.join(code):
         print(f'warning: runs of different or edited code are compared: {", ".join(code)}')
     entries = [law_entry(group, law) for group, law in laws.items()]
-    made = dict(made_of=made_of(folder), laws=entries, rows=rows)
-    write_json(folder / 'scaling.json', made)
+    write_json(folder / 'scaling.json', dict(made_of=made_of(folder), laws=entries, rows=rows))
     write_csv(folder / 'scaling.csv', rows)
     draw_laws(entries, folder / 'figure5.png')
     return entries, rows
@@ -398,37 +380,32 @@ def draw_laws(laws, file):
     if texts := by_text(laws):
         grid = dict(nrows=-(-len(texts) // 2), ncols=min(2, len(texts)))
         with picture(file, '', (5.2 * grid['ncols'], 4 * grid['nrows']), **grid) as axes:
-            colors = {}
+            looks = {}
             for ax, (text, members) in zip(axes.flat, texts.items()):
-                draw_text(ax, members, colors)
+                draw_text(ax, members, looks)
                 ax.set(title=text, xlabel='tokens', ylabel='perplexity')
             for ax in axes.flat[len(texts) :]:
                 ax.axis('off')
 
 
-def draw_text(axes, laws, colors=None):
-    """The laws of one text, a look each. colors: numbers of the labels in other panels."""
-    colors, labels = {} if colors is None else colors, []
+def draw_text(axes, laws, looks):
+    """The runs of the laws of one text, and the curves between them with their 90% intervals.
+    looks: (marker, colour) of each label, {} or those in other panels."""
     for law in laws:
-        labels.append(law['label'].partition(', ')[2])
-        own = labels[-1], labels.count(labels[-1])
-        number = colors.setdefault(own, len(colors))
-        look = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
-        draw_law(axes, law, *look)
+        label = law['label'].partition(', ')[2]
+        number = len(looks)
+        look = MARKERS[number // len(COLORS) % len(MARKERS)], COLORS[number % len(COLORS)]
+        marker, color = looks.setdefault(label, look)
+        label += '' if law['curve'] else ' (no law)'
+        axes.plot(law['tokens'], law['ppl'], marker, ms=4, color=color, label=label)
+        curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}
+        if curve:
+            axes.plot(curve['tokens'], curve['ppl'], color=color, lw=1.4)
+        if 'low' in curve:
+            ends = curve['low'], curve['high']
+            axes.fill_between(curve['tokens'], *ends, color=color, alpha=0.15, lw=0)
     log_ticks(axes.xaxis, short)
     log_ticks(axes.yaxis)
-
-
-def draw_law(axes, law, color, marker='o'):
-    """The points of a law of scaling.json, and the curve between them with its 90% interval."""
-    label = law['label'].partition(', ')[2] + ('' if law['curve'] else ' (no law)')
-    axes.plot(law['tokens'], law['ppl'], marker, ms=4, color=color, label=label)
-    curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}
-    if curve:
-        axes.plot(curve['tokens'], curve['ppl'], color=color, lw=1.4)
-    if 'low' in curve:
-        ends = curve['low'], curve['high']
-        axes.fill_between(curve['tokens'], *ends, color=color, alpha=0.15, lw=0)
 
 
 def main():

@@ -98,13 +98,11 @@ def verdict(row, name):
 # --- figures --------------------------------------------------------------------------------------
 
 SHAPE = {'n_layer', 'n_head', 'head_dim', 'n_embd', 'mlp_dim'}
+SIZE = SHAPE | {'stages', 'batch_size', 'max_steps'}
 VIEWS = dict(  # x of a figure: the settings in which its runs may differ, title of the axis
     share=({'stages'}, 'share of {} in the training tokens'),
     tokens=({'stages'} | LENGTH, 'tokens of the training run'),
-    parameters=(
-        {'stages', 'batch_size', 'max_steps'} | SHAPE | RATES,
-        'parameters of the model without embeddings',
-    ),
+    parameters=(SIZE | RATES, 'parameters of the model without embeddings'),
     shared=({'stages', 'cloned_fraction'}, 'share of the vocabulary that both clones use'),
 )
 CONTROL, REREAD = ('{}: control', 'x--'), ('{}: re-reading', '+-.')
@@ -244,7 +242,7 @@ def draw_texts(page, kind, laws):
     """Figure 5 for each text: its monolingual runs, and the laws within their budgets."""
     for text, members in by_text(laws).items():
         with page.panel(kind, text, 'tokens', 'perplexity') as axes:
-            draw_text(axes, members)
+            draw_text(axes, members, {})
 
 
 # --- the pages ------------------------------------------------------------------------------------
@@ -293,36 +291,31 @@ def write(folder, laws, rows):
     draw_training(page, mixes)
     draw_glue(page, runs)
     draw_texts(page, 'laws', laws)
-    matrices = []
     known = [run for run in mixes if any(row['transfer'] or row['gain'] for row in run.rows)]
-    for group in grouped(known, {'corpora', 'languages', 'orders', 'stages'}):
-        if len({name for run in group for name in run.languages}) > 2:
-            matrices.append((title_of(group[0], usual_of(mixes), 'share', {'orders'}), group))
+    groups = grouped(known, {'corpora', 'languages', 'orders', 'stages'})
+    groups = [g for g in groups if len(set().union(*(run.languages for run in g))) > 2]
+    matrices = [(title_of(g[0], usual_of(mixes), 'share', {'orders'}), g) for g in groups]
     files = sorted(page.folder.glob('*/*.*'), key=lambda path: natural(str(path)))
     values = dict(runs=runs, mixes=mixes, laws=laws, matrices=matrices, files=files)
     return page.write(findings=findings(rows), groups=named_groups(mixes or runs, laws), **values)
 
 
-def published(runs):
-    """Pairs of a published run and a run of ours that repeats it, or itself where none does."""
-    for theirs in load_paper_runs():
-        ours = [run for run in runs if theirs.name in run.rows[0]['paper_rows'].split(', ')]
-        yield from ((theirs, run) for run in ours or [theirs])
-
-
 def write_paper(folder, laws, rows):
     """Writes folder/report/paper.html: the rows of Tables 1 and 3 and the figures of the paper, our
     runs in its setting beside them, and the commands of those that are missing."""
-    page, pairs, figures = Page(folder, 'paper'), list(published(runs_of(rows))), {}
-    for theirs, run in pairs:
+    page, runs, pairs, figures = Page(folder, 'paper'), runs_of(rows), [], {}
+    for theirs in load_paper_runs():
+        shown = [run for run in runs if theirs.name in run.rows[0]['paper_rows'].split(', ')]
+        shown = shown or [theirs]
+        pairs += [(theirs, run) for run in shown]
         if theirs.share is not None:
             number = 3 if 'fr' in theirs.kinds else 1
             if theirs.tokens == UNIT:
-                figures.setdefault((number, 'share', theirs.vocabulary), []).append(run)
-            figures.setdefault((number + 1, 'tokens', theirs.vocabulary), []).append(run)
-    for (number, view, vocabulary), runs in figures.items():
+                figures.setdefault((number, 'share', theirs.vocabulary), []).extend(shown)
+            figures.setdefault((number + 1, 'tokens', theirs.vocabulary), []).extend(shown)
+    for (number, view, vocabulary), members in figures.items():
         for what in ('ppl', 'teff'):
-            draw_measure(page, f'figure{number}', f'GPT small, {vocabulary}', runs, view, what)
+            draw_measure(page, f'figure{number}', f'GPT small, {vocabulary}', members, view, what)
     names = {run.name for _, run in pairs}
     ours = [law for law in laws if names & set(law['runs'])]
     draw_texts(page, 'figure5', [*published_laws(), *ours])

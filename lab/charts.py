@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fit_scaling import draw_law, draw_laws
+from fit_scaling import draw_laws, draw_text
 from lib.plots import COLORS, GREY, MARKERS, log_ticks, picture
 from lib.runs import controls_of, group_of
 from lib.tables import short
@@ -15,19 +15,16 @@ TOKENS = {  # panels of the picture of tokens: the first of these runs that is t
 
 
 def draw(members, rows, laws, past_laws, folder):
-    """All pictures. members: the runs, with the controls; rows, laws: of fit_scaling; past_laws: of
-    the larger budgets."""
+    """All pictures, of runs with their controls, rows and laws, and laws of the larger budgets."""
     by_name = {member['run']: member for member in members}
     draw_tokens(by_name, [laws, past_laws, past_laws], folder / 'lab_tokens.png')
-    rows = [row for row in rows if row['transfer']]
     draw_transfers(rows, folder / 'lab_transfer.png')
     draw_laws([law for law in laws if law['curve']], folder / 'lab_laws.png')
 
 
 def draw_tokens(members, laws, path):
     """Perplexity of EN2 at 90/10 by its own tokens: in the mixture, in each kind of control, and in
-    monolingual runs. Dotted lines lead to the token equivalent on the law. laws: those of each
-    panel."""
+    monolingual runs (laws, of each panel). Dotted lines lead to the token equivalent on the law."""
     found = [next(filter(members.get, names), None) for names in TOKENS.values()]
     shown = [(*one, members[name]) for *one, name in zip(TOKENS, laws, found) if name]
     if not shown:
@@ -37,7 +34,7 @@ def draw_tokens(members, laws, path):
         for ax, (title, laws_of_panel, member) in zip(axes[0], shown):
             group, own = group_of(member, 'en2'), member['languages']['en2']
             [law] = [law for law in laws_of_panel if law['group'] == group]
-            draw_law(ax, law | dict(label=', monolingual runs'), GREY)
+            draw_text(ax, [law | dict(label=', monolingual runs')], {'monolingual runs': ('o', GREY)})
             controls = controls_of(member, 'en2', members.values())
             controls.sort(key=lambda one: (kind_of(one), -one['languages']['en2']['ppl']))
             points = {kind_of(control)[1]: control['languages']['en2'] for control in controls}
@@ -50,8 +47,6 @@ def draw_tokens(members, laws, path):
                 ax.plot(x, y, MARKERS[place], **look)
             about = f'{title}\n{short(own["tokens_seen"])} tokens of EN2'
             ax.set(title=about, xlabel='distinct tokens of EN2', ylabel='perplexity of EN2')
-            log_ticks(ax.xaxis, short)
-            log_ticks(ax.yaxis)
 
 
 def kind_of(control):
@@ -65,7 +60,7 @@ def kind_of(control):
 
 def draw_transfers(rows, path):
     """Transfer and nats of every set-up that has a control, the highest first."""
-    rows = sorted(rows, key=lambda row: row['transfer'])
+    rows = sorted((r for r in rows if r['transfer']), key=lambda row: row['transfer'])
     with picture(path, '', (10.5, 0.21 * len(rows) + 1.4), ncols=2, sharey=True) as axes:
         for ax, (key, none) in zip(axes[0], dict(transfer=1, transfer_nats=0).items()):
             for place, row in enumerate(rows):

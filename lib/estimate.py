@@ -1,19 +1,50 @@
-"""Means with 90% intervals, and results of studies: pooled, subtracted, as text and as JSON.
+"""90% intervals by bootstrap; means, and results of studies: pooled, subtracted, as text and JSON.
 
 A result is {heading: {line: {place: Estimate}}}; places are blocks, bins, training steps or names.
 """
 
+import functools
 import itertools
 import re
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from lib.bootstrap import widening
 from lib.tables import align, width_of
 
-RESAMPLES = 1000  # of the bootstrap
+LEVEL = 0.9  # of every interval
+RESAMPLES = 1000  # of an Estimate
 ALL = 'all'  # the place of a mean over all bins
+
+
+@functools.cache
+def document_weights(documents, resamples):
+    """How often each test document occurs in each resample: (resamples, documents) float. Two runs
+    on the same documents are resampled together: an error that they share cancels."""
+    shares = np.full(documents, 1 / documents)
+    return np.random.default_rng(0).multinomial(documents, shares, resamples).astype(float)
+
+
+def widening(n):
+    """Factor that makes the bootstrap of the mean of n > 1 things as wide as Student's interval."""
+    end = (1 + LEVEL) / 2
+    return stats.t.ppf(end, n - 1) / stats.norm.ppf(end) * (n / (n - 1)) ** 0.5
+
+
+def generator(*numbers):
+    """A random generator that depends on the numbers alone: equal results, equal resamples."""
+    return np.random.default_rng(np.array(numbers, float).view(np.uint64))
+
+
+def interval(resamples, least=-np.inf):
+    """Ends (low, high) of the 90% interval of resamples (..., R), each (...).
+
+    Resamples may be infinite, so none is interpolated between two of them; an undefined one
+    (inf / inf) counts as `least` for the lower end and as infinite for the upper one."""
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    known = (np.where(np.isnan(resamples), rest, resamples) for rest in (least, np.inf))
+    return tuple(np.quantile(x, end, axis=-1, method='nearest') for x, end in zip(known, ends))
 
 
 @dataclass
@@ -29,10 +60,9 @@ class Estimate:
         """The mean of `values` (n, ...) over its first axis, or a statistic, a function, of it.
 
         documents: (n,) document numbers; values of one document are resampled together. None: each
-        value is resampled by itself. among: of so many documents, numbered from 0, some have no
-        value. Estimates of equally many documents and of one seed resample the same ones, so the
-        difference of two runs on the same text is a paired one. A single document has no interval:
-        its resamples are nan."""
+        by itself. among: of so many documents, numbered from 0, some have no value. Estimates of
+        equally many documents and of one seed resample the same ones, so differences on the same
+        text are paired. A single document has no interval: its resamples are nan."""
         values = np.asarray(values, float)
         value = np.asarray(statistic(values.mean(0)))
         names = np.arange(len(values)) if documents is None else documents
@@ -86,9 +116,7 @@ def combined(function, results):
 
 
 def over_seeds(results, group=0):
-    """Pools a study's results of several seeds: averages Estimates.
-
-    Seeds are resampled as documents are; each `group`, a number, resamples its own."""
+    """Averages the Estimates of several seeds, and resamples the seeds, for each `group` anew."""
 
     def pooled(*estimates):
         if len(estimates) == 1:
@@ -107,7 +135,7 @@ def difference(first, second):
 
 def places_of(lines):
     """The places of some lines, {place: Estimate} each, and whether they are numbered: numbers or
-    bins such as 4-7, which are in order, ALL at the end; not names."""
+    bins such as 4-7, which are sorted, ALL at the end."""
     places = list(dict.fromkeys(itertools.chain(*lines)))
     numbers = {place: re.match(r'\d+', str(place)) for place in places if place != ALL}
     if not all(numbers.values()):
@@ -117,10 +145,10 @@ def places_of(lines):
 
 
 def over_training(results, axis):
-    """Results {step: result} of several checkpoints as one result over training steps.
+    """Results {step: result} as one result over training steps.
 
-    Of numbered places, such as blocks, the first, the middle and the last one become panels, or
-    ALL where there is that; names become lines. axis: what numbered places are called."""
+    Of numbered places, called `axis`, such as blocks, the first, the middle and the last one become
+    panels, or ALL where there is that; names become lines."""
     panels, rows = {}, {}
     for heading, lines in results[max(results)].items():
         places, numbered = places_of(lines.values())

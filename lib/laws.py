@@ -1,7 +1,6 @@
 """Monolingual scaling laws: their form, fit, and resamples; interpolation where no law holds.
 
-A curve has ppl(tokens) and tokens(ppl) of R data sets at once, so that a bootstrap is one call. To
-change the form of the law, change to_y and to_ppl.
+A curve has ppl(tokens) and tokens(ppl) of R data sets at once. to_y and to_ppl are its form.
 """
 
 import math
@@ -9,19 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.bootstrap import document_weights, generator, widening
+from lib.estimate import document_weights, generator, widening
 from lib.tables import short
 
 UNIT = 1_197_015_040  # tokens of the paper's standard run: 18,265 steps of 128 x 512 tokens
 B_MIN, B_MAX = 0.01, 10.0  # exponents tried; at B_MIN the law is almost straight in log tokens
-
-
 FORM = '1/PPL'  # what to_y returns, for tables
 
 
 def to_y(ppl):
-    """The quantity that follows y = c - a * (tokens / UNIT)^(-b): 1/PPL, as in the paper's code. It
-    must rise as the perplexity falls."""
+    """1/PPL, as in the paper: y = c - a * (tokens / UNIT)^(-b). It must rise as the PPL falls."""
     return 1 / np.asarray(ppl, float)
 
 
@@ -85,12 +81,11 @@ BEND = 2.0  # between segments whose slopes differ by a larger factor the curve 
 
 
 class Interpolation:
-    """A curve through the budgets, in log tokens and log perplexity, for runs off any power law:
-    at the phase transition perplexity falls by a third within a factor of two of tokens.
+    """A curve through the budgets, in log tokens (n,) and log perplexity (R, n), for runs off any
+    power law: at the phase transition perplexity falls by a third within twice the tokens.
 
     Between two budgets a curve without inflection lies between the chord and the extensions of the
-    neighbouring chords. `place` (R, n - 1) is where in that range: 0.5 for the estimate, in
-    resamples anywhere in PLACES. log_tokens: (n,); log_ppl: (R, n)."""
+    neighbouring chords. `place` (R, n - 1): where in that range; 0.5, in resamples in PLACES."""
 
     kind = 'interpolation'
 
@@ -108,8 +103,7 @@ class Interpolation:
         return np.exp(between(-np.log(ppl), self.y, self.x, self.place)[0])
 
     def hole(self, ppl):
-        """The two budgets, in tokens, between which the curve is too uncertain at `ppl`, or
-        None."""
+        """The budgets, in tokens, between which the curve is too uncertain at `ppl`, or None."""
         _, left, half = between(-np.log(ppl), self.y, self.x, self.place)
         low, high = self.x[0, left[0] : left[0] + 2]
         uncertain = half[0] > OPEN and high - low > HOLE
@@ -178,11 +172,8 @@ class Law:
 
 
 def law_of(label, results, replicates=(), branches=False, resamples=RESAMPLES):
-    """The Law of monolingual results, {run: result}.
-
-    replicates: log perplexities of the seeds of each compared run; they give the run noise where
-    they have two degrees of freedom, else the residuals of the power law do. branches: the runs
-    share trunks, and with them noise."""
+    """The Law of monolingual results, {run: result}. replicates: log perplexities of the seeds of
+    each compared run, for the run noise; branches: the runs share trunks, and with them noise."""
     results = dict(sorted(results.items(), key=lambda item: item[1]['tokens_seen']))
     values = list(results.values())
     columns = (np.array([v[key] for v in values], float) for key in ('tokens_seen', 'ppl'))
@@ -239,10 +230,9 @@ def power_law_from(log_tokens, log_ppl):
 
 
 def noise_of(values, trunks, replicates, residuals):
-    """Run noise: (standard deviation, source, degrees of freedom), zeros where it is unknown.
-
-    The replicates of all budgets count once, since they share trunks. residuals: (sum of squares,
-    degrees of freedom)."""
+    """Run noise: (standard deviation, source, degrees of freedom), zeros where it is unknown. From
+    the replicates where they have two degrees of freedom, else from the residuals of the power law,
+    (sum of squares, degrees of freedom). All budgets count once, since they share trunks."""
     found = [(len(seeds) - 1, np.var(seeds, ddof=1)) for seeds in replicates if len(seeds) > 1]
     own = [np.var(v['log_ppl'], ddof=1) for v in values if len(v['log_ppl']) > 1]
     found += [(trunks - 1, np.mean(own))] if own else []
@@ -293,7 +283,6 @@ def document_errors(result, resamples):
 
 
 def errors_of(result, noises, role):
-    """Resampled errors (R,) of a log perplexity from documents and run noise. role: results in
-    other roles have other run noise."""
+    """Resampled errors (R,) of a log perplexity from documents and the run noise of a role."""
     own = generator(result['ppl'], *role.encode()).standard_normal(len(noises))
     return document_errors(result, len(noises)) + noises * own / math.sqrt(len(result['log_ppl']))

@@ -2,8 +2,7 @@
 
 Pure functions; analyze.py makes studies of them. The logit lens (nostalgebraist 2020; of
 multilingual models Wendler et al. 2024) reads the residual stream after each block as if it were
-the last one. Shapes in comments: L blocks, T positions, V embedding rows. A sequence is given as
-embedding rows, 1-D.
+the last one. Shapes: L blocks, T positions, V embedding rows; a sequence is embedding rows (T,).
 """
 
 import itertools
@@ -47,10 +46,8 @@ def pieces_of(language):
 
 
 def rows_alike(tables, spellings, vocab_size):
-    """The rows that stand for one piece in any language: (V, languages) int64.
-
-    Those of row v are the rows of all languages whose pieces are spelled like its own, itself among
-    them, then -1. tables, spellings: the rows and the spellings of the pieces of each language."""
+    """For each row those of all languages that are spelled like it, itself among them, then -1:
+    (V, languages) int64. tables, spellings: rows and spellings of each language's pieces."""
     rows_of = {}  # spelling -> rows, each once
     for row, spelling in itertools.chain(*map(zip, tables, spellings)):
         if row != PAD:
@@ -70,8 +67,7 @@ def lens(model, tokens, groups, alike, chunk_logits):
 
     mass      probability of each group of rows, mean over the positions: {group: (L,)}
     loss      on the true next piece, nats: (L,)
-    any_loss  the same with the probabilities of all rows that stand for the piece added up: does
-              the model predict the piece, in any language? (L,)
+    any_loss  on the piece in any language, by the sum of the probabilities of its rows: (L,)
 
     Probability spread evenly over two languages makes `loss` log 2 = 0.69 more than `any_loss`; a
     larger difference means that the model predicts the other language."""
@@ -98,9 +94,7 @@ def lens(model, tokens, groups, alike, chunk_logits):
 
 @torch.no_grad()
 def losses_after(model, contexts, text):
-    """Losses of a text (T,) after each of some contexts, nats: (contexts, T - 1).
-
-    The first piece of the text does not count, since without a context nothing predicts it."""
+    """Losses of a text (T,) but for its first piece after each context, nats: (contexts, T - 1)."""
     idx = np.full((len(contexts), max(map(len, contexts)) + len(text)), PAD, np.int64)
     targets = np.full_like(idx, PAD)  # which do not count
     for row, target, context in zip(idx, targets, contexts):
@@ -114,10 +108,8 @@ def losses_after(model, contexts, text):
 
 def contexts_of(sequences, length, follow):
     """List of (before, text, unrelated, document): a text in two languages, what stands before it
-    and what stands before another one.
-
-    sequences: list of (side_1, side_2, document) of at most `length` tokens. If they `follow` each
-    other each is the text of the one before, else the halves of each are one."""
+    and what stands before another one. sequences: list of (side_1, side_2, document) of at most
+    `length` tokens, which `follow` each other; else the halves of each do."""
     half, parts = length // 2, list(zip(sequences, sequences[1:]))
     if not follow:
         parts = [((a[:half], b[:half], n), (a[half:], b[half:], n)) for a, b, n in sequences]

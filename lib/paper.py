@@ -27,26 +27,24 @@ def read_csv(name):
 def load_paper_runs():
     """The published runs; `command` trains them. Their `rows` are of the first two languages, with
     the keys that rows of scaling.json have; of ten clones the second stands for nine."""
-    return [paper_run(row) for row in read_csv('paper_runs.csv')]
-
-
-def paper_run(row):
-    """A published run from its line of the file."""
-    names = row['languages'].split('/')
-    kinds = [name.rstrip('0123456789') for name in names]
-    stages = [list(map(float, stage.split('/'))) for stage in row['stages'].split(' > ')]
-    rows, scores = [], [(row[f'ppl_l{i}'], row[f'teff_l{i}']) for i in (1, 2)]
-    for i, (ppl, teff) in enumerate(score for score in scores if score[0]):
-        seen = int(row['tokens']) * sum(shares[i] for shares in stages) / len(stages)
-        paper = dict(paper_ppl=float(ppl), paper_teff=float(teff))
-        rows.append(dict(language=names[i], tokens_seen=seen, **paper))
-    table, number = row['table'], row['row']
-    place = f'Table {table} row' if table in '13' else f'Figure {table[3:]}'
-    share = stages[0][1] if len(stages) == 1 and len(names) == 2 else None
-    run = dict(name=f'{place} {number}', table=table, number=number, kinds=kinds, stages=stages)
-    run |= dict(vocabulary=row['vocab'], steps=int(row['steps']), tokens=int(row['tokens']))
-    run |= dict(rows=rows, share=share, ratio=ratio_of(stages))
-    return SimpleNamespace(**run, command=f'python train.py {row["config"]}')
+    found = []
+    for line in read_csv('paper_runs.csv'):
+        names, table = line['languages'].split('/'), line['table']
+        stages = [list(map(float, stage.split('/'))) for stage in line['stages'].split(' > ')]
+        run = SimpleNamespace(table=table, number=line['row'], stages=stages, rows=[])
+        place = f'Table {table} row' if table in '13' else f'Figure {table[3:]}'
+        run.name, run.command = f'{place} {run.number}', f'python train.py {line["config"]}'
+        run.kinds = [name.rstrip('0123456789') for name in names]
+        run.vocabulary, run.ratio = line['vocab'], ratio_of(stages)
+        run.share = stages[0][1] if len(stages) == 1 and len(names) == 2 else None
+        run.steps, run.tokens = int(line['steps']), int(line['tokens'])
+        scores = [(line[f'ppl_l{i}'], line[f'teff_l{i}']) for i in (1, 2) if line[f'ppl_l{i}']]
+        for name, shares, (ppl, teff) in zip(names, zip(*stages), scores):
+            paper = dict(paper_ppl=float(ppl), paper_teff=float(teff))
+            seen = run.tokens * sum(shares) / len(stages)
+            run.rows.append(dict(language=name, tokens_seen=seen, **paper))
+        found.append(run)
+    return found
 
 
 def published_laws():
@@ -72,8 +70,7 @@ def kind_of(name, corpus):
 
 
 def paper_runs_of(run):
-    """The published runs that a run repeats: equal settings, languages, vocabulary, steps and
-    stages. Raises LookupError, TypeError or ValueError where the run is damaged."""
+    """The published runs that a run repeats: in settings, languages, vocabulary, steps, stages."""
     settings = comparable(run)
     seen = {name: one for name, one in run['languages'].items() if one['tokens_seen'] > 0}
     columns = [list(run['languages']).index(name) for name in seen]

@@ -40,8 +40,7 @@ def legend_entries(axes):
 
 @functools.cache
 def fonts_for(letters):
-    """Names of installed fonts that have some letters (a frozenset), Noto first. Prints the letters
-    that no font has."""
+    """Names of installed fonts that have some letters, Noto first; prints those that none has."""
     lacking = {c for c in letters if unicodedata.category(c) not in ('Cc', 'Cf', 'Zs')}
     families, paths = [], font_manager.findSystemFonts()  # newer than matplotlib's cache
     paths.sort(key=lambda path: ('Noto' not in path, 'Regular' not in path, path))
@@ -105,11 +104,8 @@ CONTROLS |= {'own, unrelated', 'other, unrelated'}
 
 
 def draw_study(path, title, results, axis):
-    """A panel for each heading, and for each difference of two runs. Panels of one kind, the first
-    word of the heading, have one scale.
-
-    results: {label of a run, or 'difference': {heading: {line: {place: Estimate}}}}; axis: what
-    numbered places are called."""
+    """A panel for each heading, and for each difference, of {label of a run, 'difference': result};
+    one scale for headings of one first word. axis: what numbered places are called."""
     panels, first_of_kind = {}, {}
     for label, result in results.items():
         for heading, lines in result.items():
@@ -173,8 +169,7 @@ def draw_gradients(path, title, results):
 
 
 def draw_matching(path, title, results):
-    """Two columns of tokens for each run, lines between those that are matched. A line that ends at
-    ... leads to a token after those that are shown."""
+    """Two columns of tokens for each run, lines between matched ones; ... stands for the rest."""
     found = {label: result.more for label, result in results.items() if result.more}
     _, end = next(iter(found.values()))['shown']
     cosines = [cosine for more in found.values() for *_, cosine in more['matches']] or [0]

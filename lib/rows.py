@@ -12,10 +12,9 @@ from lib.tables import short
 class Run:
     """The rows of a run, and what tables and figures ask of it.
 
-    rows: of the languages that it saw, with their `source`, the others; every: of all. ratio:
-    the shares of the tokens, '90/10 then 10/90'; share: that of the second of two languages, None
-    where it changes. tokens: of all languages; parameters: without embeddings; shared: part of the
-    vocabulary."""
+    rows: of the languages that it saw, with their `source`, the others; every: of all. ratio: as
+    '90/10 then 10/90'; share: of the second of two languages, None where it changes. tokens: of all
+    languages; parameters: without embeddings; shared: part of the vocabulary."""
 
     def __init__(self, rows):
         self.name, self.every, self.settings = rows[0]['run'], rows, comparable(rows[0])
@@ -26,8 +25,6 @@ class Run:
             others = [name for name in self.languages if name != row['name']]
             row['source'] = 'the rest of the mixture' if others[1:] else ''.join(others)
         self.who = '/'.join(self.languages)
-        if self.languages[3:]:
-            self.who = f'{self.languages[0]}..{self.languages[-1]}'
         self.tokens = sum(row['tokens_seen'] for row in self.rows)
         self.text = [json.loads(row['group'])[1:] for row in self.rows]  # that measures them
         s, stages = self.settings, list(zip(*(row['shares'] for row in self.rows)))
@@ -40,16 +37,14 @@ class Run:
 
     @property
     def asked(self):
-        """Rows of the languages that have a control; without any, of those with less than half of
-        the tokens, else of the last one."""
+        """Rows of languages with a control, else of less than half of the tokens, else the last."""
         controlled = [row for row in self.rows if row['control'] or row['reread_control']]
         rare = [row for row in self.rows if row['tokens_seen'] < 0.49 * self.tokens]
         return controlled or rare or self.rows[-1:]
 
 
 def runs_of(rows):
-    """The runs of some rows, by name. Rows get the `name` of their language, with its order; null,
-    where it is the infinity of the row's kind, becomes that."""
+    """The runs of rows, by name. Rows get the `name` of their language; null is infinite again."""
     found = {}
     for row in json.loads(json.dumps(rows), parse_constant=lambda name: None):
         for key in [key for key in row if key.endswith('_interval') and row[key]]:
@@ -79,8 +74,7 @@ def ratio_of(stages):
 
 
 def grouped(runs, may_differ):
-    """Lists of runs that differ in their seed and in `may_differ` alone; of about as many tokens,
-    unless they may differ in their length."""
+    """Lists of runs that differ in seed and `may_differ`; in tokens only if LENGTH may differ."""
     groups, may_differ = {}, FREE | SEED | may_differ
     for run in runs:
         same = {name: value for name, value in run.settings.items() if name not in may_differ}
@@ -98,20 +92,14 @@ def usual_of(runs):
 
 
 def caption(settings, usual, without=frozenset()):
-    """The settings that are not the usual ones: 'vocabulary=anchored orders=-,reversed'."""
+    """The settings that are not the usual ones: 'vocabulary=anchored n_layer=4'."""
     names = differing(settings, usual, FREE | SEED | {'stages', 'languages', 'size'} | without)
-    return ' '.join(f'{name}={as_text(settings.get(name))}' for name in names)
-
-
-def as_text(value):
-    if isinstance(value, list):
-        return ','.join(map(as_text, value)) or '-'
-    return f'{value:g}' if isinstance(value, float) else str(value) or '-'
+    return ' '.join(f'{name}={settings.get(name)}' for name in names)
 
 
 def named_groups(runs, laws):
-    """[dict(title, common, differing, runs: [(short name, run)])] of the runs of one model and
-    optimisation. A short name has what differs: ratio and settings."""
+    """[dict(title, common, differing, runs: [(ratio and differing settings, run)])] of the runs of
+    one model and optimisation."""
     labels, found = {law['group']: law['label'].partition(', ')[2] for law in laws}, {}
     for group in grouped(runs, LAW):
         title, usual = labels[group[0].rows[0]['group']], usual_of(group)

@@ -1,9 +1,8 @@
 """The table of settings, which decides what is compared with what; and the finished runs.
 
-The table names, for each kind of comparison, the settings that may differ. It is closed by default:
-a setting that it does not name must be equal. So whoever adds a setting to train.py gets runs that
-resume, replicates, laws and controls keep apart, without another edit. A stored run that lacks a
-setting has its default, so the default of a new setting must be what the code did before.
+The table names, for each kind of comparison, the settings that may differ; any other must be equal.
+So resume, replicates, laws and controls keep runs apart that differ in a new setting of train.py. A
+stored run that lacks it has its default, which must be what the code did before.
 """
 
 import json
@@ -58,8 +57,7 @@ def full_settings(stored):
 
 
 def differing(first, second, may_differ):
-    """Names of the settings outside of `may_differ` whose values differ; one that only one of the
-    two has differs, too."""
+    """Names of settings outside of `may_differ` that differ, or that only one of the two has."""
     names = (first.keys() | second.keys()) - may_differ
     return sorted(name for name in names if first.get(name, ...) != second.get(name, ...))
 
@@ -70,9 +68,7 @@ def refuse_other_settings(stored, settings, out, may_differ=FREE):
     names, advice = differing(stored, settings, may_differ), 'choose another out_dir'
     if names == ['max_steps'] and stored['lr_schedule'] == 'wsd':
         advice += f', and branch off it with init_from={out}'
-    text = (
-        f'{name} is {stored.get(name)!r} there and {settings.get(name)!r} now' for name in names
-    )
+    text = (f'{name} is {stored.get(name)!r} there, {settings.get(name)!r} now' for name in names)
     require(not names, f'{out} is a run of other settings: {"; ".join(text)}; {advice}')
 
 
@@ -89,8 +85,7 @@ def comparable(run):
 
 
 def key_of(run, language, may_differ):
-    """Text that is equal for results of a language that were measured on the same text by runs
-    whose settings differ in `may_differ` alone."""
+    """Text that is equal for results on equal text of runs that differ in `may_differ` alone."""
     result = run['languages'][language]
     same = {k: v for k, v in comparable(run).items() if k not in may_differ}
     return canonical([same, result['corpus'], [result.get(name) or '' for name in SCORED]])
@@ -105,10 +100,8 @@ def canonical(value):
 
 
 def load_runs(folder):
-    """The finished runs of `folder`: each results.json as a dict. Exact copies are left out, and
-    replicates (seeds) are pooled into one run with the name of the first.
-
-    A damaged or foreign file is left out with a warning."""
+    """The finished runs of `folder`, as dicts. Replicates (seeds) are pooled into one run with the
+    name of the first. Exact copies and damaged or foreign files are left out, and named."""
     originals, copies, replicates = {}, [], {}
     for path in sorted(Path(folder).glob('*/results.json')):
         try:
@@ -130,17 +123,14 @@ def load_runs(folder):
 
 
 def checked(run, name):
-    """A run from its results.json, with its folder's name as `run`, its seed in `seeds`, the
-    commit of its `code`, and of each language order, log_ppl: [one value a seed] and arrays
-    document_loss, document_tokens (D,).
-
-    Raises ValueError, LookupError or TypeError where the file is damaged."""
+    """A run from its results.json, with its folder's name as `run`, its `seeds`, the commits of its
+    `code`, and for each language its order, log_ppl: [one value a seed], and arrays document_loss,
+    document_tokens (D,). Raises ValueError, LookupError or TypeError where the file is damaged."""
     languages, settings = {}, full_settings(run['settings'])
     orders = dict(zip(settings['languages'], settings['orders']))
     for key, result in run['languages'].items():
         ppl, error, seen = result['ppl'], result.get('ppl_se'), result['tokens_seen']
-        if error is not None and not math.isfinite(error):
-            error = None  # of a single document, as older runs have it
+        error = error if math.isfinite(error or 0) else None  # nan of one document in older runs
         if not (isinstance(result['corpus'], str) and ppl > 0 <= seen and (error or 0) >= 0):
             raise ValueError
         about = dict(ppl_se=error, order=orders.get(key, ''), log_ppl=[math.log(ppl)])
@@ -198,8 +188,7 @@ def is_monolingual(run):
 
 
 def group_of(run, language):
-    """The group of results that one law measures, as text: equal text, test set, model and
-    optimisation. The vocabulary is not part of it, since clones need a larger one."""
+    """Text that is equal for results that one law measures, with any vocabulary, as clones need."""
     return key_of(run, language, LAW)
 
 
@@ -210,21 +199,17 @@ def label_of(run, language):
     tokenizer = f' (tokeniser {result["tokenizer"][:6]})' if result.get('tokenizer') else ''
     new = LAW | RATES | SHAPE | {'lr_schedule', 'decay_fraction', 'warmup_steps'}
     rest = ''.join(f', {name}={s[name]}' for name in differing(s, DEFAULTS, new) if name in s)
-    return (
-        f'{text}{tokenizer}, {s["n_layer"]} layers of {s["n_embd"]}, {s["batch_size"]} x '
-        f'{s["block_size"]} tokens a step, {s["lr_schedule"]} from {s["learning_rate"]:g}{rest}'
-    )
+    shape = '{n_layer} layers of {n_embd}, {batch_size} x {block_size} tokens a step'.format(**s)
+    return f'{text}{tokenizer}, {shape}, {s["lr_schedule"]} from {s["learning_rate"]:g}{rest}'
 
 
 def controls_of(run, name, runs):
-    """The control runs of language `name` of a run: trained on its sequences, without the other
-    languages. Their learning rates are their own."""
+    """The control runs of a run's language: on its sequences alone, at any learning rate."""
     key = key_of(run, name, CONTROL)
     found = (r for r in runs if r['settings']['only'] == name and name in r['languages'])
     return [other for other in found if key_of(other, name, CONTROL) == key]
 
 
 def decay_start(max_steps, decay_fraction=0.2):
-    """First step of a wsd run whose learning rate may be below the peak; branches share those
-    before."""
+    """First step of a wsd run whose learning rate may fall; branches share those before."""
     return max_steps - round(decay_fraction * max_steps)

@@ -1,8 +1,7 @@
 """Similarity of two languages inside a model: hidden states, gradients and embeddings.
 
 Pure functions of Sections 4.2 and 5.2 and Appendices C, F and G; analyze.py makes studies of them.
-Shapes in comments: L blocks, T positions, C width, V embedding rows. A sequence is given as
-embedding rows (T,), and may be padded with 0 at its end.
+L blocks, T positions, C width, V embedding rows; a sequence is rows (T,), 0 at its end is padding.
 """
 
 from lib.configurator import require
@@ -20,8 +19,7 @@ from lib.estimate import Estimate
 
 
 def batch_of(model, tokens):
-    """(1, T) int64 rows of a sequence without its padding, on the device of the model. Raises
-    ConfigError for an empty one."""
+    """(1, T) int64 rows of a sequence without its padding, on the model's device; never empty."""
     tokens = np.trim_zeros(np.asarray(tokens, np.int64), 'b')
     require(len(tokens), 'a sequence is empty or all padding: there is no token to compare')
     return torch.from_numpy(tokens)[None].to(model.head.weight.device)
@@ -84,17 +82,15 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
 
 
 def retrieval(cosines, rows, columns):
-    """Share of the pairs (rows[i], columns[i]) that are each other's largest cosine in the matrix,
-    row and column counted one half each."""
+    """Share of pairs (rows[i], columns[i]) that are the largest of their row, or column; mean."""
     in_rows, in_columns = cosines.argmax(1)[rows] == columns, cosines.argmax(0)[columns] == rows
     return (in_rows.mean() + in_columns.mean()) / 2
 
 
 def hsic_terms(x, y):
     """Unbiased estimates of HSIC(x, y), HSIC(x, x) and HSIC(y, y) for linear kernels; x (T, C),
-    y (T, D), T > 3. Linear CKA is the first over the root of the product of the others, whose usual
-    estimate is far too high for fewer tokens than dimensions; these may be averaged over sequences
-    first (Song et al. 2012, Nguyen et al. 2021)."""
+    y (T, D), T > 3; to be averaged before `cka`, whose usual estimate is far too high for fewer
+    tokens than dimensions (Song et al. 2012, Nguyen et al. 2021)."""
 
     def kernel(states):
         states = states.cpu().double()  # not every device has doubles
@@ -111,7 +107,7 @@ def hsic_terms(x, y):
 
 
 def cka(terms):
-    """Linear CKA of mean HSIC terms (..., 3): 1 for rotations, about 0 for unrelated states."""
+    """Linear CKA of mean `hsic_terms` (..., 3): 1 for rotations, about 0 for unrelated states."""
     return terms[..., 0] / np.sqrt(np.maximum(terms[..., 1] * terms[..., 2], 1e-300))
 
 
@@ -127,10 +123,8 @@ def loss_gradients(model, tokens):
 
 
 def gradient_similarity(model, tokens_1, tokens_2):
-    """Cosine of the gradients of two sequences' losses, {parameter: float} (Appendix F).
-
-    A gradient that is 0 but for rounding has the cosine 0. That of the key bias is: it shifts all
-    scores of a query, which the softmax cancels."""
+    """Cosine of the gradients of two sequences' losses, {parameter: float} (Appendix F). 0 for one
+    that is 0 but for rounding, as of the key bias: the softmax cancels a shift of all scores."""
     first, second = loss_gradients(model, tokens_1), loss_gradients(model, tokens_2)
     rounding = 1e-6 * max(gradient.norm() for gradient in first.values())
     cosines = dict.fromkeys(first, 0.0)
@@ -183,8 +177,7 @@ def tensors_of(*sides):
 
 
 def frequency_matched(times, rng, most=5):
-    """For each piece another one that is at most so many ranks away by `times` (n,), how often
-    each was read: (n,) indices, n > 1."""
+    """For each piece another one at most so many ranks away by times read (n,): (n,) indices."""
     n, order = len(times), np.argsort(times, kind='stable')
     apart = rng.integers(1, max(1, min(most, (n - 1) // 2)) + 1, n) * rng.choice([-1, 1], n)
     ranks = np.arange(n) + apart
@@ -194,9 +187,8 @@ def frequency_matched(times, rng, most=5):
 
 def nearest_vectors(first, second, neighbours=10):
     """For each of `first` (n, C) the nearest of `second` (m, C), unit vectors, by cosine and by
-    CSLS: two of (n,) indices. CSLS subtracts from a cosine the mean cosine of each of the two to
-    its nearest in the other set, so that hubs, which are near to all, do not answer every query
-    (Conneau et al. 2018). The term of the query is the same for all answers."""
+    CSLS: two of (n,) indices. CSLS subtracts an answer's mean cosine to its nearest in the other
+    set, so that hubs do not answer every query (Conneau et al. 2018)."""
     count, parts = min(neighbours, len(first)), second.split(1024)
     density = torch.cat([(part @ first.T).topk(count)[0].mean(1) for part in parts])
     cosines = (part @ second.T for part in first.split(1024))
