@@ -9,7 +9,6 @@ Names that begin with an underscore are the config's own. `--help` prints all se
 import ast
 import difflib
 import hashlib
-import itertools
 import os
 import re
 import sys
@@ -35,18 +34,15 @@ NICKNAMES |= dict(ctx='block_size', layers='n_layer', heads='n_head', width='n_e
 
 def _assignments(script):
     """{name: (value as an ast node, comment)} of the settings of a script: its lower-case globals
-    above its first function or class. A comment may go on in indented comment lines below it."""
+    above its first function or class."""
     source, found = Path(script).read_text(encoding='utf-8'), {}
-    lines, is_more = source.splitlines(), re.compile(r'\s+#').match
+    lines = source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             break
         name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ''
         if name.isidentifier() and name.islower():
-            rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-            rest = [rest, *itertools.takewhile(is_more, lines[node.end_lineno :])]
-            comment = ' '.join(line.strip().lstrip('#').strip() for line in rest)
-            found[name] = node.value, comment
+            found[name] = node.value, lines[node.end_lineno - 1].partition('  # ')[2]
     return found
 
 
