@@ -10,7 +10,7 @@ of SentencePiece. A language in another order than its text's (reversed, shuffle
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from lib.configurator import ConfigError, require, run
@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from evaluate import load_run
 from lib.files import read_json, write_file
 from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
-from model import SIZES
 
 try:
     import safetensors.torch
@@ -41,11 +40,9 @@ def gpt2_config(config):
     wider ones than the run. Raises ConfigError where no number of heads will do, and for settings
     of GPTConfig that a GPT-2 does not know."""
     width, least = config.n_embd, config.head_dim
-    known = {*SIZES['small'], 'block_size', 'vocab_size'}
-    values = vars(config)
-    new = [f.name for f in fields(config) if f.name not in known and values[f.name] != f.default]
-    text = ', '.join(f'{name}={values[name]}' for name in new)
-    require(not new, f'a GPT-2 cannot have {text}; there is no export')
+    extra = [f for f in fields(config) if f.default is not MISSING]  # beyond the model's shape
+    new = [f'{f.name}={value}' for f in extra if (value := getattr(config, f.name)) != f.default]
+    require(not new, f'a GPT-2 cannot have {", ".join(new)}; there is no export')
     heads = [h for h in range(config.n_head, width + 1) if width % h == 0 and width // h >= least]
     ours = f'{config.n_head} heads of head_dim {least}'
     require(heads, f'a GPT-2 of width n_embd={width} cannot have {ours}; there is no export')
