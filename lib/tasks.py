@@ -29,7 +29,7 @@ SAME |= {'is_duplicate': 'label'}
 class Task:
     folder: str  # its name in GLUE or SuperGLUE
     texts: tuple  # the column of each of one or two texts; that of the class is `label`
-    labels: tuple  # the classes; JSON lines and Hugging Face may give the index instead
+    labels: tuple  # the classes, at most ten; JSON lines and Hugging Face may give an index
     dev: tuple = ('dev', 'val', 'validation')  # names of the dev set's file, or split
     header: tuple = ()  # the columns of a .tsv file that does not name them
     unfold: Callable = lambda row: [row]  # a row of the file -> its examples
