@@ -94,12 +94,11 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
             yield tokens
 
     joined = list(itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs))
-    lengths = f'{min_tokens} to {max_tokens} tokens'
     skipped = f'{count["long"]:,} of them too long, {count["empty"]:,} empty on a side'
-    made = f'{len(joined):,} sequences of {lengths} from {count["read"]:,} lines ({skipped})'
-    order = f'are the files in the order of the languages ({", ".join(names)})?'
-    require(joined, f'{" and ".join(parallel)}: {made}; {order} Else lower min_tokens')
-    print(f'{" and ".join(parallel)}: {made}')
+    made = f'{len(joined):,} sequences of {min_tokens} to {max_tokens} tokens'
+    made = f'{" and ".join(parallel)}: {made} from {count["read"]:,} lines ({skipped})'
+    require(joined, f'{made}; lower min_tokens, or is the order not {", ".join(names)}?')
+    print(made)
     for side, (name, pieces) in enumerate(zip(names, tokenizers)):
         tokens = np.concatenate([sides[side] for sides in joined])
         text = f'{parallel[side % len(parallel)]} for {name}'
@@ -112,8 +111,7 @@ def test_sequences(corpus, pairs, max_tokens):
     """At most `pairs` sequences of a corpus's test set, spread evenly over it: list of (sequence,
     the same, number of the document that its middle token belongs to)."""
     starts = np.arange(len(corpus.test) // max_tokens) * max_tokens
-    text = f'the test set of {corpus.name} has fewer than one sequence of max_tokens {max_tokens}'
-    require(len(starts), text)
+    require(len(starts), f'{corpus.name}/test.bin has fewer than one sequence of {max_tokens=}')
     starts = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
     ends = np.flatnonzero(np.asarray(corpus.test) == DOCUMENT_END)
     documents = np.searchsorted(ends, starts + max_tokens // 2)
