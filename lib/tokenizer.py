@@ -38,15 +38,13 @@ class Tokenizer:
         except (OSError, RuntimeError):
             raise ConfigError(f'{path} is not a SentencePiece model') from None
         self.size, self.hash = len(self.model), sha256(path)
-        fits = DOCUMENT_END < self.size < 1 << 16
-        require(fits, f'{path} has {self.size:,} pieces; 3 to 65,535 fit into 16 bits')
+        require(3 <= self.size < 1 << 16, f'{path} has {self.size:,} pieces, not 3 to 65,535')
         special = all(  # or, in the paper's own tokenisers, a user-defined <D>
             self.model.is_control(token) or re.fullmatch('<.*>', self.spelling(token))
             for token in (PAD, DOCUMENT_END)
         )
-        ids = 'padding, unknown and end of document at 0, 1 and 2'
-        advice = 'train it with pad_id=0, unk_id=1, eos_id=2'
-        require(special and self.model.unk_id() == UNKNOWN, f'{path} lacks {ids}; {advice}')
+        ids = 'pad_id=0 (padding), unk_id=1 (unknown) and eos_id=2 (end of document)'
+        require(special and self.model.unk_id() == UNKNOWN, f'{path} was not trained with {ids}')
 
     def encode(self, text):
         """Token ids of a text (list of int), or of each text of a list, which all cores share.
