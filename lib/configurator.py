@@ -130,9 +130,7 @@ def read_settings(script, arguments):
         require(equals, f'{argument} needs an equals sign and a value: --{name}=VALUE')
         values[name] = _parse(name, text, values[name])
     if not HELP.isdisjoint(arguments):
-        path = Path(script)
-        name = f'-m lab.{path.stem}' if path.parent.name == 'lab' else path.name
-        print(f'usage: python {name} [CONFIG.py ...] [--key=value ...]\n')
+        print('arguments: [CONFIG.py ...] [--key=value ...]\n')
         for name, (_, comment) in _assignments(script).items():
             print(f'  --{name.rstrip("_")}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
@@ -173,9 +171,7 @@ def run(namespace, main):
     except OSError as error:
         if error.errno is None:
             raise
-        place = f': {error.filename}' if error.filename else ''
-        text = f'{error.strerror}{place}; what was finished before is kept'
-        print(f'{script}: {text}', file=sys.stderr)
+        print(f'{script}: {error}; what was finished before is kept', file=sys.stderr)
     sys.exit(1)
 
 
