@@ -8,9 +8,9 @@ data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16
 document ended by <D>) and corpus.json, which describes them. Memory does not grow with the corpus.
 
 A hash of a document's text decides whether it is tested on. So the test set stays the same as a
-corpus grows, and a document and its copy are never on both sides. A single text file has no
-documents, and neighbouring pieces of it share names and plot: its last `test_fraction` is the test
-set. If a dataset of the hub breaks off, the corpus is made of what has arrived.
+corpus grows, and a document and its copy are never on both sides. Pieces of a single text file
+share names and plot, so its end is the test set. If a dataset of the hub breaks off, the corpus is
+made of what has arrived.
 """
 
 import contextlib
@@ -49,9 +49,8 @@ BATCH_BYTES = 4 << 20  # text that all cores encode at once
 
 
 def read(notes):
-    """Documents of the source that are not empty, until there are max_bytes of text.
-
-    If the hub fails after some of them, notes['incomplete'] becomes the reason."""
+    """Documents of the source that are not empty, until there are max_bytes of text. If the hub
+    fails after some of them, notes['incomplete'] becomes the reason."""
     held = 0
     with tqdm(desc='reading', total=max_bytes or None, unit='B', unit_scale=True) as progress:
         try:
@@ -106,9 +105,8 @@ def split(first, is_one_text):
 
 
 def write_shards(texts, part_of, folder):
-    """Encodes documents into folder/train.bin and test.bin.
-
-    Returns {part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)} for corpus.json."""
+    """Encodes documents into folder/train.bin and test.bin; returns what corpus.json says of each
+    part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)."""
     about, pieces = {part: Counter() for part in PARTS}, open_tokenizer(folder / 'tokenizer.model')
     paths, places = {part: folder / f'{part}.bin' for part in PARTS}, itertools.count()
     with open(paths['train'], 'wb') as train, open(paths['test'], 'wb') as test:
@@ -147,9 +145,8 @@ def make(folder, settings):
 
 
 def report(folder, about):
-    """Prints what a corpus holds, and warns of what is odd in it.
-
-    Raises ConfigError where only a part of the source arrived."""
+    """Prints what a corpus holds, and warns of what is odd in it. Raises ConfigError where only a
+    part of the source arrived."""
     total = sum(about[part]['tokens'] for part in PARTS)
     print(f'{folder}: {total:,} tokens of {about["tokenizer"]["pieces"]:,} pieces')
     for part in PARTS:

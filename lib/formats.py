@@ -196,9 +196,8 @@ def rows(file, kind, name):
 
 
 def text_of(row, field, place, left_out):
-    """The text of a row (dict), in `field` or one of FIELDS; '' for null, which is counted.
-
-    A dot leads into a field of a field. Raises ConfigError."""
+    """The text of a row (dict), in `field` (a.b: field b of field a) or one of FIELDS; '' for null,
+    which is counted. Raises ConfigError."""
     value, names = row, list(row) if isinstance(row, dict) else []
     field = field or next((name for name in FIELDS if name in names), FIELDS[0])
     for key in [field] if field in names else field.split('.'):

@@ -17,9 +17,8 @@ EMBEDDINGS = ('wte.weight', 'head.weight')  # parameters with a row for each tok
 def scaled_loss_weights(loss_weights, stages, languages):
     """The weight of each language's loss, (languages,) float32; None without loss_weights.
 
-    They are scaled so that the mean weight of a sequence is 1: the sum over languages of expected
-    share (from `stages`) times weight. That does not depend on the batch. Weights change the
-    gradient as shares change the data (Xin et al. 2022, Choi et al. 2023). Raises ConfigError."""
+    They are scaled so that the expected weight of a sequence (by the shares in `stages`) is 1.
+    Weights change the gradient as shares change the data (Xin et al. 2022, Choi et al. 2023)."""
     if not loss_weights:
         return None
     valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)

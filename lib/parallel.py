@@ -22,8 +22,8 @@ from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 def aligned_lines(sources, names):
     """Generator of tuples, a sentence of each of the languages `names`; '' for none.
 
-    sources: one for each language, or one of pairs. Raises ConfigError, for sources of unequal
-    length before the first sentence: those after a gap would be wrong pairs."""
+    sources: one for each language, or one of pairs. Raises ConfigError; for sources of unequal
+    length before the first sentence, since those after a gap would be wrong pairs."""
     has_pairs = len(names) == 2 or re.search(r'\.tsv(\.\w+)?$', sources[0], re.I)
     if len(sources) == 1 and has_pairs:
         yield from _pairs(sources[0], names)
@@ -51,11 +51,10 @@ def _pairs(source, names):
 
 
 def pack(lines, max_tokens, min_tokens):
-    """Joins consecutive lines to sequences of at most `max_tokens`.
+    """Joins consecutive lines to sequences of min_tokens to max_tokens. Generator.
 
-    A line is a tuple of token lists, one for each side. Yields tuples of token lists of at least
-    `min_tokens`. A line that is longer than `max_tokens` or empty on any side is skipped as if it
-    were not there."""
+    A line or sequence is a tuple of token lists, one for each side. Lines that are too long or
+    empty on any side are skipped as if they were not there."""
     joined = None
     for sides in itertools.chain(lines, [None]):  # at last, what is joined is given
         if sides and (max(map(len, sides)) > max_tokens or not all(sides)):
@@ -70,12 +69,11 @@ def pack(lines, max_tokens, min_tokens):
 
 def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     """Sequences that say the same in two languages: list of at most `pairs` (side_1, side_2,
-    document), two arrays of ids of the corpora and a number (int).
+    document), two arrays of ids of the corpora and the number of the document (int).
 
-    Sequences of one number come from one document. Parallel text does not mark its documents, so
-    each of its pairs has a number of its own. first, second: Language; clones of one corpus get
-    the same array twice. parallel: two sources, or one of pairs; for clones also one side (of two
-    they take the first) or none. Raises ConfigError when there is nothing to compare."""
+    Parallel text does not mark its documents, so each pair has a number of its own. Clones of one
+    corpus get the same array twice. first, second: Language; parallel: two sources, or one of
+    pairs; for clones also one side or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
     text = 'give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tsv]'
     require(clones or parallel, f'{first.name} and {second.name} are no clones: {text}')

@@ -77,9 +77,7 @@ ADVICE = "give the folder of GLUE's own files"  # when a dataset cannot be loade
 
 
 def chosen_tasks(names, source):
-    """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has.
-
-    Raises ConfigError."""
+    """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has."""
     if names.strip() != 'all':
         asked = dict.fromkeys(name.strip().lower() for name in names.split(','))
         wrong = ', '.join(name for name in asked if name not in TASKS)
@@ -96,10 +94,8 @@ def chosen_tasks(names, source):
 
 
 def read_task(name, source, part):
-    """One part of a task, 'train' or 'dev': (list of tuples of one or two texts, (N,) int64
-    classes).
-
-    Surrounding spaces are stripped. Raises ConfigError with the file and line of a bad row."""
+    """One part of a task, 'train' or 'dev': (list of tuples of one or two stripped texts, (N,)
+    int64 classes). Raises ConfigError with the file and line of a bad row."""
     task, texts, classes = TASKS[name], [], []
     known = {key: i for i, label in enumerate(task.labels) for key in (label, i)}  # true is 1
     read = hub_rows if source.startswith('hf:') else file_rows
@@ -164,9 +160,8 @@ def file_rows(name, source, parts):
 
 
 def mean_over_tasks(entries, language):
-    """The mean accuracy of a language over the tasks, their errors taken as independent, which
-    those of MNLI's two dev sets are not quite: dict(mean, interval, majority). entries: of
-    finetune.json."""
+    """The mean accuracy of a language over tasks (`entries` of finetune.json): dict(mean, interval,
+    majority). Errors count as independent, which those of MNLI's two dev sets are not quite."""
     found = [entry['languages'][language] for entry in entries]
     values = np.array([(one['mean'], *one['interval']) for one in found])
     mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)

@@ -141,9 +141,8 @@ def sha256(path):
 
 
 def warn_of_foreign(text, foreign, tokens):
-    """Warns where more than a tenth of the tokens of a text are foreign to its tokeniser.
-
-    text: what it is. foreign, tokens: numbers of tokens."""
+    """Warns where more than a tenth of the `tokens` (int) of a text are `foreign` to its tokeniser.
+    text: what it is."""
     if foreign > tokens / 10:
         reason = f'{foreign / tokens:.0%} of the tokens of {text} are byte pieces or unknown'
         advice = 'is its language, script and normal form that of the tokeniser?'
