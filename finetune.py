@@ -58,17 +58,6 @@ dtype = 'auto'  # auto, bfloat16, float16, float32
 FREE = {'out_dir', 'data_dir', 'tasks', 'glue_dir', 'seeds', 'device', 'train_language'}
 
 
-def check_settings():
-    require(out_dir, 'say which run to fine-tune: --out_dir=out/RUN')
-    require(glue_dir, 'say where the tasks are: --glue_dir=FOLDER or --glue_dir=hf:nyu-mll/glue')
-    whole = seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
-    require(whole, f'seeds must be whole numbers from 0 to 4,294,967,295, not {seeds}')
-    require(learning_rate > 0 <= dropout < 1, 'learning_rate must be above 0, dropout 0 to below 1')
-    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_examples=0)
-    for name, minimum in dict(least, max_tokens=4).items():  # a pair of a token each, and ends
-        require(globals()[name] >= minimum, f'{name} must be at least {minimum}')
-
-
 def encode(tokenizer, texts, limit):
     """Token ids of each example, at most `limit`: each text is followed by end of document.
 
@@ -242,7 +231,14 @@ def open_results(path, about):
 
 
 def main():
-    check_settings()
+    require(out_dir, 'say which run to fine-tune: --out_dir=out/RUN')
+    require(glue_dir, 'say where the tasks are: --glue_dir=FOLDER or --glue_dir=hf:nyu-mll/glue')
+    whole = seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    require(whole, f'seeds must be whole numbers from 0 to 4,294,967,295, not {seeds}')
+    require(learning_rate > 0 <= dropout < 1, 'learning_rate must be above 0, dropout 0 to below 1')
+    least = dict(batch_size=1, max_epochs=1, eval_interval=1, patience=1, max_examples=0)
+    for name, minimum in dict(least, max_tokens=4).items():  # a pair of a token each, and ends
+        require(globals()[name] >= minimum, f'{name} must be at least {minimum}')
     names, out = chosen_tasks(tasks, glue_dir), Path(out_dir)
     gpt, languages, state = load_run(out_dir, data_dir)
     by_name = {language.name: language for language in languages}
