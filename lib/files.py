@@ -56,6 +56,5 @@ def lock(folder):
     except BlockingIOError:
         raise ConfigError(f'another process is using {folder}') from None
     except OSError as error:
-        text = f'warning: {folder} cannot be locked ({error.strerror}); start nothing else in it'
-        print(text, file=sys.stderr)
+        print(f'warning: cannot lock {folder} ({error}): start nothing else in it', file=sys.stderr)
     return file
