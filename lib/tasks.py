@@ -10,8 +10,8 @@ two tasks, each with its own training. A new task is a row of TASKS.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lib.configurator import ConfigError, require
 
@@ -25,8 +25,7 @@ SAME |= {'#1 String': 'sentence1', '#2 String': 'sentence2', 'Quality': 'label'}
 SAME |= {'is_duplicate': 'label'}
 
 
-@dataclass
-class Task:
+class Task(NamedTuple):
     folder: str  # its name in GLUE or SuperGLUE
     texts: tuple  # the column of each of one or two texts; that of the class is `label`
     labels: tuple  # the classes, at most ten; JSON lines and Hugging Face may give an index
