@@ -79,9 +79,8 @@ def _parse(name, text, default):
     # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
     bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
     words = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
-    try:
-        ratio = bare and '_' in text  # [90_10], which Python takes for numbers
-        value = words if ratio else ast.literal_eval(text)
+    try:  # [90_10] are words, which Python takes for numbers
+        value = words if bare and '_' in text else ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         value = words
     return _checked(name, value, default)
@@ -94,8 +93,7 @@ def _require_known(name, values, where):
 
 
 def _apply_file(path, values):
-    found = os.path.isfile(path)
-    require(found, f'there is no config file {path}; settings are given as --key=value')
+    require(os.path.isfile(path), f'no config file {path}; settings are given as --key=value')
     namespace = dict(values, __file__=path)
     try:
         exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
@@ -108,10 +106,9 @@ def _apply_file(path, values):
 
 
 def read_settings(script, arguments):
-    """The settings that a command line asks for.
+    """The settings that the `arguments` of a script (path) ask for: (values, stems, overrides).
 
-    script: path; arguments: what follows the script's name. Returns (values, stems, overrides):
-    stems are the config files' names without folder and .py, overrides {name: value} what the
+    stems: names of the config files without folder and .py; overrides: {name: value} that the
     command line changed. Raises ConfigError, or SystemExit for --help."""
     values = defaults_of(script)
     files = [argument for argument in arguments if not argument.startswith('-')]
@@ -124,8 +121,7 @@ def read_settings(script, arguments):
         name, equals, text = argument.removeprefix('--').partition('=')
         name = name.replace('-', '_')
         name = f'{name}_' if f'{name}_' in values else name  # a builtin's name: print_
-        valid = argument.startswith('--') and name
-        require(valid, f'{argument} is neither a config file nor --key=value')
+        require(argument[:2] == '--' and name, f'{argument} is no config file and no --key=value')
         _require_known(name, values, 'command line')
         require(equals, f'{argument} needs an equals sign and a value: --{name}=VALUE')
         values[name] = _parse(name, text, values[name])
@@ -140,10 +136,8 @@ def read_settings(script, arguments):
 
 
 def run_name(stems, overrides):
-    """Name of a run: its config files, then what the command line changed in them.
-
-    clones_90_10 with --max_steps=9132 is `clones_90_10-max_steps_9132`. A hash replaces the end of
-    a name beyond 120 bytes, since file systems take 255."""
+    """Name of a run: its config files, then what the command line changed, as a-max_steps_9132. A
+    hash replaces the end of a name beyond 120 bytes, since file systems take 255."""
     text = {name: re.sub(r'[^\w.]+', '_', str(v)).strip('_') for name, v in overrides.items()}
     name = '-'.join([*(stems or ['default']), *map('_'.join, text.items())]).encode()
     if len(name) > 120:
