@@ -113,9 +113,8 @@ def classify(model, tokens, language):
 
 
 def batches_of(lengths, epochs, rng):
-    """Generator of batches (arrays of rows): some epochs of examples of these lengths, shuffled.
-
-    A batch is padded to its longest example, so it has examples of nearly the same length."""
+    """Generator of batches (arrays of rows): some epochs of examples of these lengths, shuffled. A
+    batch is padded to its longest example, so it has examples of nearly the same length."""
     for _ in range(epochs):
         order = np.argsort(lengths * rng.uniform(0.9, 1.1, len(lengths)))
         batches = np.split(order, range(batch_size, len(order), batch_size))

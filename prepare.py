@@ -169,8 +169,7 @@ def main():
     require(3 <= vocab_size <= 65535, f'vocab_size must be 3 to 65,535, not {vocab_size}')
     require(0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}')
     require(max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}')
-    names = defaults_of(__file__).keys() - {'corpus', 'data_dir'}
-    settings = {name: value for name, value in globals().items() if name in names}
+    settings = {k: globals()[k] for k in defaults_of(__file__) if k not in ('corpus', 'data_dir')}
     folder, making = Path(data_dir, corpus), Path(data_dir, f'.{corpus}.making')
     making.mkdir(parents=True, exist_ok=True)
     with lock(making):

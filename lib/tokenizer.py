@@ -104,8 +104,7 @@ def train_tokenizer(texts, size):
     """Bytes of a new BPE model of `size` pieces, as the paper trains its own.
 
     Nothing is normalised, and a character without a piece falls back to bytes, so decoding
-    restores the text; only U+2581 comes back as a space. Raises ConfigError when the text
-    does not support that many pieces."""
+    restores the text; only U+2581 comes back as a space. Raises ConfigError for too little text."""
     lines = (line for text in texts for line in text.splitlines())
     parts = (line[i : i + PART] for line in lines for i in range(0, len(line), PART))
     options = dict(model_type='bpe', vocab_size=size, byte_fallback=True, minloglevel=2)
@@ -144,6 +143,5 @@ def warn_of_foreign(text, foreign, tokens):
     """Warns where more than a tenth of the `tokens` (int) of a text are `foreign` to its tokeniser.
     text: what it is."""
     if foreign > tokens / 10:
-        reason = f'{foreign / tokens:.0%} of the tokens of {text} are byte pieces or unknown'
-        advice = 'is its language, script and normal form that of the tokeniser?'
-        print(f'warning: {reason}; {advice}', file=sys.stderr)
+        text = f'{foreign / tokens:.0%} of the tokens of {text} are byte pieces or unknown'
+        print(f'warning: {text}: are language, script and normal form right?', file=sys.stderr)
