@@ -1,5 +1,4 @@
-"""Zero-shot transfer: fine-tunes a run in one language and tests it in the others (Section 4.2,
-Figure 1 right).
+"""Zero-shot transfer: fine-tunes a run in one language, tests it in the others (Figure 1 right).
 
     python finetune.py --out_dir=out/RUN --glue_dir=FOLDER      # every task found in FOLDER
     python finetune.py --out_dir=out/RUN --glue_dir=FOLDER --tasks=cola,sst2 --seeds=[0,1,2]

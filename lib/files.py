@@ -47,9 +47,8 @@ def read_json(path):
 
 
 def lock(folder):
-    """Holds a folder for this process until the returned file is closed.
-
-    Raises ConfigError when another process holds it. A file system without locks gets a warning."""
+    """Holds a folder for this process until the returned file is closed. Raises ConfigError when
+    another process holds it. A file system without locks gets a warning."""
     file = open(Path(folder) / '.lock', 'w')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,4 @@
-"""What a file is, by its first bytes, then by its name, and what it holds: lines, rows or members.
-
-Compressed files (gzip, bzip2, xz, zstandard) are read as what is in them.
-"""
+"""What a file is, by its first bytes, else by its name, and its content: lines, rows, members."""
 
 import bz2
 import contextlib

@@ -37,9 +37,8 @@ def own_rows(languages, name):
 
 
 def freeze_body(model, languages, name):
-    """Freezes all but the own embeddings of a language.
-
-    Returns a function to call after each step: it undoes what the optimiser did to frozen rows."""
+    """Freezes all but the own embeddings of a language. Returns a function to call after each step,
+    which undoes what the optimiser did to frozen rows."""
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key in EMBEDDINGS)
     weights = [model.get_parameter(key) for key in EMBEDDINGS]
@@ -58,8 +57,7 @@ def freeze_body(model, languages, name):
 
 
 def row_pairs(languages, train_only=''):
-    """Pairs (row, source row) for initialising embeddings: (n, 2) int; of the own rows of
-    train_only where it is given.
+    """Pairs (row, source row) for initialising embeddings: (n, 2) int; of train_only its own rows.
 
     Every token of a later language is paired with the token of the first language that is spelled
     the same (as FOCUS does, Dobler and de Melo 2023); for a clone these are all of its tokens. Rows

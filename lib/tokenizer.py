@@ -26,9 +26,8 @@ PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e
 
 
 class Tokenizer:
-    """A SentencePiece model with padding at id 0, unknown at 1 and end of document at 2.
-
-    size: number of token ids. hash: SHA-256 of the file."""
+    """A SentencePiece model with padding at id 0, unknown at 1 and end of document at 2; its `size`
+    (number of token ids) and `hash` (SHA-256 of the file)."""
 
     def __init__(self, path):
         """Raises ConfigError for a missing or foreign file and for other special ids."""
