@@ -147,7 +147,7 @@ def run_name(stems, overrides):
 
 def run(namespace, main):
     """Sets the globals of a script from the command line, then runs `main`, with (stems, overrides)
-    if it takes arguments. Of a ConfigError it prints one line and exits with 1; of Ctrl-C, 130."""
+    if it takes arguments. A ConfigError becomes one line on stderr and status 1, Ctrl-C 130."""
     if hasattr(sys.stdout, 'reconfigure'):  # a terminal may lack the letters of a language
         sys.stdout.reconfigure(errors='replace')
     script = os.path.basename(namespace['__file__'])
