@@ -8,9 +8,9 @@ data/NAME/ holds tokenizer.model (SentencePiece), train.bin and test.bin (uint16
 document ended by <D>) and corpus.json, which describes them. Memory does not grow with the corpus.
 
 A hash of a document's text decides whether it is tested on. So the test set stays the same as a
-corpus grows, and a document and its copy are never on both sides. A single text file has no
-documents, and neighbouring pieces of it share names and plot: its last `test_fraction` is the test
-set. If a dataset of the hub breaks off, the corpus is made of what has arrived.
+corpus grows, and a document and its copy are never on both sides. Pieces of a single text file
+share names and plot, so its end is the test set. If a dataset of the hub breaks off, the corpus is
+made of what has arrived.
 """
 
 import contextlib
@@ -49,9 +49,8 @@ BATCH_BYTES = 4 << 20  # text that all cores encode at once
 
 
 def read(notes):
-    """Documents of the source that are not empty, until there are max_bytes of text.
-
-    If the hub fails after some of them, notes['incomplete'] becomes the reason."""
+    """Documents of the source that are not empty, until there are max_bytes of text. If the hub
+    fails after some of them, notes['incomplete'] becomes the reason."""
     held = 0
     with tqdm(desc='reading', total=max_bytes or None, unit='B', unit_scale=True) as progress:
         try:
@@ -89,10 +88,8 @@ def split(first, is_one_text):
 
     first: those that a tokeniser may learn from. If their hashes choose none of them (a small
     corpus), the one with the lowest number is tested on. Raises ConfigError for an empty part."""
-    require(first, f'{source} is empty: there is no text in it')
-    needed = 'two are needed, one for the test set (a plain text file is cut into several)'
-    within = f' within max_bytes={max_bytes:,}' if max_bytes else ''
-    require(len(first) > 1, f'{source} is a single document{within}; {needed}')
+    found = f'{source} has {len(first)} documents with text (max_bytes={max_bytes:,})'
+    require(len(first) > 1, f'{found}; two are needed, and a long text file is cut into several')
     end, limit = math.inf, max(test_fraction, min(map(test_number, first)))
     if is_one_text:
         count = sum(1 for _ in read({}))
@@ -101,31 +98,26 @@ def split(first, is_one_text):
     def part_of(place, text):
         return 'test' if place >= end or test_number(text) <= limit else 'train'
 
-    some = any(part_of(place, text) == 'train' for place, text in enumerate(first))
+    some = 'train' in map(part_of, itertools.count(), first)
     reason = f'all documents of {source} are the same or fall into the test set'
     require(some, f'{reason}; more are needed, or a lower --test_fraction')
     return part_of
 
 
 def write_shards(texts, part_of, folder):
-    """Encodes documents into folder/train.bin and test.bin.
-
-    Returns {part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)} for corpus.json."""
+    """Encodes documents into folder/train.bin and test.bin; returns what corpus.json says of each
+    part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)."""
     about, pieces = {part: Counter() for part in PARTS}, open_tokenizer(folder / 'tokenizer.model')
-    with contextlib.ExitStack() as stack:
-        files = {part: stack.enter_context(open(folder / f'{part}.bin', 'wb')) for part in PARTS}
-        progress = stack.enter_context(tqdm(desc='encoding', unit='B', unit_scale=True))
-        places = itertools.count()
+    paths, places = {part: folder / f'{part}.bin' for part in PARTS}, itertools.count()
+    with open(paths['train'], 'wb') as train, open(paths['test'], 'wb') as test:
         for batch in batches(texts, BATCH_BYTES):
             for text, ids in zip(batch, pieces.encode(batch)):
                 part, tokens = part_of(next(places), text), np.array([*ids, DOCUMENT_END], 'uint16')
-                files[part].write(tokens)
+                (train if part == 'train' else test).write(tokens)
                 size, foreign = len(text.encode()), pieces.count_foreign(tokens)
                 counts = dict(tokens=len(tokens), documents=1, bytes=size, byte_or_unknown=foreign)
                 about[part].update(counts)
-                progress.update(size)
-    marks = {part: fingerprint(folder / f'{part}.bin') for part in PARTS}
-    return {part: dict(about[part], fingerprint=marks[part]) for part in PARTS}
+    return {part: dict(about[part], fingerprint=fingerprint(paths[part])) for part in PARTS}
 
 
 def make(folder, settings):
@@ -153,19 +145,16 @@ def make(folder, settings):
 
 
 def report(folder, about):
-    """Prints what a corpus holds, and warns of what is odd in it.
-
-    Raises ConfigError where only a part of the source arrived."""
+    """Prints what a corpus holds, and warns of what is odd in it. Raises ConfigError where only a
+    part of the source arrived."""
     total = sum(about[part]['tokens'] for part in PARTS)
     print(f'{folder}: {total:,} tokens of {about["tokenizer"]["pieces"]:,} pieces')
     for part in PARTS:
         tokens, texts, size = (about[part][key] for key in ('tokens', 'documents', 'bytes'))
+        foreign = about[part]['byte_or_unknown']
+        warn_of_foreign(f'the {part} text', foreign, tokens)
         line = f'{part}: {tokens / total:.1%} of them, {texts:,} documents, {size:,} bytes'
-        if 'byte_or_unknown' in about[part]:  # not in older corpora
-            foreign = about[part]['byte_or_unknown']
-            line += f', {foreign / tokens:.2%} byte pieces or unknown characters'
-            warn_of_foreign(f'the {part} text', foreign, tokens)
-        print(line)
+        print(f'{line}, {foreign / tokens:.2%} byte pieces or unknown characters')
     print(f'left out of the source: {in_words(about.get("left_out", {}))}')
     if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
         odd = f'{texts} documents, {tokens / total:.0%} of all tokens, not {test_fraction:.0%}'
@@ -177,12 +166,10 @@ def report(folder, about):
 def main():
     is_name = re.fullmatch(r'[\w.-]*\w', corpus) and not corpus.startswith('.')
     require(is_name, f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}')
-    fits = 3 <= vocab_size <= 65535
-    require(fits, f'vocab_size must lie between 3 and 65,535, not {vocab_size}')
+    require(3 <= vocab_size <= 65535, f'vocab_size must be 3 to 65,535, not {vocab_size}')
     require(0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}')
     require(max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}')
-    names = defaults_of(__file__).keys() - {'corpus', 'data_dir'}
-    settings = {name: value for name, value in globals().items() if name in names}
+    settings = {k: globals()[k] for k in defaults_of(__file__) if k not in ('corpus', 'data_dir')}
     folder, making = Path(data_dir, corpus), Path(data_dir, f'.{corpus}.making')
     making.mkdir(parents=True, exist_ok=True)
     with lock(making):
@@ -190,9 +177,7 @@ def main():
             if folder.exists():
                 about = Corpus(corpus, data_dir).info
                 made = defaults_of(__file__) | about['settings']
-                others = [
-                    f'{name}={made[name]!r}' for name in settings if made[name] != settings[name]
-                ]
+                others = [f'{k}={made[k]!r}' for k, v in settings.items() if made[k] != v]
                 advice = f'({", ".join(others)}); choose another --corpus or delete it'
                 require(not others, f'{folder} was made with other settings {advice}')
                 print(f'{folder} already exists; delete it to rebuild it')

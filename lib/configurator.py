@@ -9,7 +9,6 @@ Names that begin with an underscore are the config's own. `--help` prints all se
 import ast
 import difflib
 import hashlib
-import itertools
 import os
 import re
 import sys
@@ -35,18 +34,15 @@ NICKNAMES |= dict(ctx='block_size', layers='n_layer', heads='n_head', width='n_e
 
 def _assignments(script):
     """{name: (value as an ast node, comment)} of the settings of a script: its lower-case globals
-    above its first function or class. A comment may go on in indented comment lines below it."""
+    above its first function or class."""
     source, found = Path(script).read_text(encoding='utf-8'), {}
-    lines, is_more = source.splitlines(), re.compile(r'\s+#').match
+    lines = source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             break
         name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ''
         if name.isidentifier() and name.islower():
-            rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-            rest = [rest, *itertools.takewhile(is_more, lines[node.end_lineno :])]
-            comment = ' '.join(line.strip().lstrip('#').strip() for line in rest)
-            found[name] = node.value, comment
+            found[name] = node.value, lines[node.end_lineno - 1].partition('  # ')[2]
     return found
 
 
@@ -83,9 +79,8 @@ def _parse(name, text, default):
     # a shell takes the quotes out of --languages=['en','fr']; bare words in a list are text
     bare = isinstance(default, list) and re.fullmatch(r'\[([^\[\]\'"]+)\]', text.strip())
     words = [word.strip() for word in bare[1].split(',') if word.strip()] if bare else text
-    try:
-        ratio = bare and '_' in text  # [90_10], which Python takes for numbers
-        value = words if ratio else ast.literal_eval(text)
+    try:  # [90_10] are words, which Python takes for numbers
+        value = words if bare and '_' in text else ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         value = words
     return _checked(name, value, default)
@@ -98,8 +93,7 @@ def _require_known(name, values, where):
 
 
 def _apply_file(path, values):
-    found = os.path.isfile(path)
-    require(found, f'there is no config file {path}; settings are given as --key=value')
+    require(os.path.isfile(path), f'no config file {path}; settings are given as --key=value')
     namespace = dict(values, __file__=path)
     try:
         exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
@@ -112,10 +106,9 @@ def _apply_file(path, values):
 
 
 def read_settings(script, arguments):
-    """The settings that a command line asks for.
+    """The settings that the `arguments` of a script (path) ask for: (values, stems, overrides).
 
-    script: path; arguments: what follows the script's name. Returns (values, stems, overrides):
-    stems are the config files' names without folder and .py, overrides {name: value} what the
+    stems: names of the config files without folder and .py; overrides: {name: value} that the
     command line changed. Raises ConfigError, or SystemExit for --help."""
     values = defaults_of(script)
     files = [argument for argument in arguments if not argument.startswith('-')]
@@ -128,15 +121,12 @@ def read_settings(script, arguments):
         name, equals, text = argument.removeprefix('--').partition('=')
         name = name.replace('-', '_')
         name = f'{name}_' if f'{name}_' in values else name  # a builtin's name: print_
-        valid = argument.startswith('--') and name
-        require(valid, f'{argument} is neither a config file nor --key=value')
+        require(argument[:2] == '--' and name, f'{argument} is no config file and no --key=value')
         _require_known(name, values, 'command line')
         require(equals, f'{argument} needs an equals sign and a value: --{name}=VALUE')
         values[name] = _parse(name, text, values[name])
     if not HELP.isdisjoint(arguments):
-        path = Path(script)
-        name = f'-m lab.{path.stem}' if path.parent.name == 'lab' else path.name
-        print(f'usage: python {name} [CONFIG.py ...] [--key=value ...]\n')
+        print('arguments: [CONFIG.py ...] [--key=value ...]\n')
         for name, (_, comment) in _assignments(script).items():
             print(f'  --{name.rstrip("_")}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
@@ -146,10 +136,8 @@ def read_settings(script, arguments):
 
 
 def run_name(stems, overrides):
-    """Name of a run: its config files, then what the command line changed in them.
-
-    clones_90_10 with --max_steps=9132 is `clones_90_10-max_steps_9132`. A hash replaces the end of
-    a name beyond 120 bytes, since file systems take 255."""
+    """Name of a run: its config files, then what the command line changed, as a-max_steps_9132. A
+    hash replaces the end of a name beyond 120 bytes, since file systems take 255."""
     text = {name: re.sub(r'[^\w.]+', '_', str(v)).strip('_') for name, v in overrides.items()}
     name = '-'.join([*(stems or ['default']), *map('_'.join, text.items())]).encode()
     if len(name) > 120:
@@ -158,10 +146,8 @@ def run_name(stems, overrides):
 
 
 def run(namespace, main):
-    """Sets the globals of a script (`namespace`) from the command line, then runs `main`, with
-    (stems, overrides) if it takes arguments.
-
-    A ConfigError becomes one line on stderr and exit status 1; Ctrl-C becomes 130."""
+    """Sets the globals of a script from the command line, then runs `main`, with (stems, overrides)
+    if it takes arguments. A ConfigError becomes one line on stderr and status 1, Ctrl-C 130."""
     if hasattr(sys.stdout, 'reconfigure'):  # a terminal may lack the letters of a language
         sys.stdout.reconfigure(errors='replace')
     script = os.path.basename(namespace['__file__'])
@@ -177,9 +163,7 @@ def run(namespace, main):
     except OSError as error:
         if error.errno is None:
             raise
-        place = f': {error.filename}' if error.filename else ''
-        text = f'{error.strerror}{place}; what was finished before is kept'
-        print(f'{script}: {text}', file=sys.stderr)
+        print(f'{script}: {error}; what was finished before is kept', file=sys.stderr)
     sys.exit(1)
 
 

@@ -11,9 +11,7 @@ from lib.configurator import ConfigError
 
 
 def write_file(path, write):
-    """Makes `path` by write(binary file): complete and on disk, or not at all.
-
-    Raises OSError for a full disk."""
+    """Makes `path` by write(binary file), whole or not at all. Raises OSError for a full disk."""
     aside = Path(f'{path}.tmp')
     try:
         with open(aside, 'wb') as file:
@@ -29,11 +27,6 @@ def write_file(path, write):
         if cause is not None:
             raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from None
         raise
-    folder = os.open(Path(path).parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_json(path, value):
@@ -54,15 +47,13 @@ def read_json(path):
 
 
 def lock(folder):
-    """Holds a folder for this process until the returned file is closed.
-
-    Raises ConfigError when another process holds it. A file system without locks gets a warning."""
+    """Holds a folder for this process until the returned file is closed. Raises ConfigError when
+    another process holds it. A file system without locks gets a warning."""
     file = open(Path(folder) / '.lock', 'w')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(f'another process is using {folder}') from None
     except OSError as error:
-        text = f'warning: {folder} cannot be locked ({error.strerror}); start nothing else in it'
-        print(text, file=sys.stderr)
+        print(f'warning: cannot lock {folder} ({error}): start nothing else in it', file=sys.stderr)
     return file

@@ -1,7 +1,4 @@
-"""What a file is, by its first bytes, then by its name, and what it holds: lines, rows or members.
-
-Compressed files (gzip, bzip2, xz, zstandard) are read as what is in them.
-"""
+"""What a file is, by its first bytes, else by its name, and its content: lines, rows, members."""
 
 import bz2
 import contextlib
@@ -39,10 +36,8 @@ KINDS = {  # what a file begins with, and what it is then
     rb'7z\xbc\xaf|Rar!': 'a 7-Zip or RAR archive (unpack it)',
     rb'version https://git-lfs': 'a pointer of Git LFS (git lfs pull fetches the file)',
     rb'\xff\xfe<\0|\xfe\xff\0<|%s(?i:<(\?xml|!doctype|html|tei|tmx)\b)' % MARK: XML,
-    rb'\xff\xfe|\xfe\xff': 'UTF-16 text (convert it: iconv -f UTF-16 -t UTF-8)',
     rb'%s\{[ \t]*"' % MARK: 'rows',
     rb'%s(\{\s*"|\[\s*\{)' % MARK: 'JSON, but not one object a line (jq -c .[] converts a list)',
-    rb'(?s:.*?)\0': 'binary, or in UTF-16 (iconv converts it)',
 }
 TABLE = 'a table (convert it to JSON lines)'
 NAMES = dict.fromkeys(('.jsonl', '.ndjson', '.json'), 'rows') | {'.csv': TABLE, '.tsv': TABLE}
@@ -72,7 +67,7 @@ def optional(package, what='this source'):
     try:
         return importlib.import_module(package)
     except ImportError:
-        name = package.removesuffix('.parquet')
+        name = package.removesuffix('.parquet').removesuffix('.torch')
         raise ConfigError(f'{what} needs the package {name}: pip install {name}') from None
 
 
@@ -158,8 +153,7 @@ def lines(file, name, newline='\n'):
     number, most = 1, -1 if newline else CHUNK
     for line in iter(partial(text.readline, most), ''):
         if '\0' in line or not is_text(line):
-            reason = 'a NUL byte' if '\0' in line else 'not UTF-8 (iconv converts other encodings)'
-            raise ConfigError(f'{name}, line {number}, is no text: {reason}')
+            raise ConfigError(f'{name}, line {number}, is binary or not UTF-8 (iconv converts it)')
         yield line
         number += line.endswith('\n')
 
@@ -199,9 +193,8 @@ def rows(file, kind, name):
 
 
 def text_of(row, field, place, left_out):
-    """The text of a row (dict), in `field` or one of FIELDS; '' for null, which is counted.
-
-    A dot leads into a field of a field. Raises ConfigError."""
+    """The text of a row (dict), in `field` (a.b: field b of field a) or one of FIELDS; '' for null,
+    which is counted. Raises ConfigError."""
     value, names = row, list(row) if isinstance(row, dict) else []
     field = field or next((name for name in FIELDS if name in names), FIELDS[0])
     for key in [field] if field in names else field.split('.'):

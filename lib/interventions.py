@@ -17,9 +17,8 @@ EMBEDDINGS = ('wte.weight', 'head.weight')  # parameters with a row for each tok
 def scaled_loss_weights(loss_weights, stages, languages):
     """The weight of each language's loss, (languages,) float32; None without loss_weights.
 
-    They are scaled so that the mean weight of a sequence is 1: the sum over languages of expected
-    share (from `stages`) times weight. That does not depend on the batch. Weights change the
-    gradient as shares change the data (Xin et al. 2022, Choi et al. 2023). Raises ConfigError."""
+    They are scaled so that the expected weight of a sequence (by the shares in `stages`) is 1.
+    Weights change the gradient as shares change the data (Xin et al. 2022, Choi et al. 2023)."""
     if not loss_weights:
         return None
     valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)
@@ -38,9 +37,8 @@ def own_rows(languages, name):
 
 
 def freeze_body(model, languages, name):
-    """Freezes all but the own embeddings of a language.
-
-    Returns a function to call after each step: it undoes what the optimiser did to frozen rows."""
+    """Freezes all but the own embeddings of a language. Returns a function to call after each step,
+    which undoes what the optimiser did to frozen rows."""
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key in EMBEDDINGS)
     weights = [model.get_parameter(key) for key in EMBEDDINGS]
@@ -59,8 +57,7 @@ def freeze_body(model, languages, name):
 
 
 def row_pairs(languages, train_only=''):
-    """Pairs (row, source row) for initialising embeddings: (n, 2) int; of the own rows of
-    train_only where it is given.
+    """Pairs (row, source row) for initialising embeddings: (n, 2) int; of train_only its own rows.
 
     Every token of a later language is paired with the token of the first language that is spelled
     the same (as FOCUS does, Dobler and de Melo 2023); for a clone these are all of its tokens. Rows
@@ -94,12 +91,8 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
 
     Returns the names of these languages. Raises ConfigError unless they are all of `languages`
     except train_only, and the bodies have the same shape."""
-
-    def key(language):
-        return language.name, language.corpus.tokenizer_hash, language.order
-
-    known = {key(language): language.table for language in source_languages}
-    tables = {language.name: known.get(key(language)) for language in languages}
+    known = {(x.name, x.corpus.tokenizer_hash, x.order): x.table for x in source_languages}
+    tables = {x.name: known.get((x.name, x.corpus.tokenizer_hash, x.order)) for x in languages}
     copied = [lang for lang in languages if tables[lang.name] is not None]
     missing = ', '.join(name for name in tables if tables[name] is None and name != train_only)
     text = f'{folder} has no language {missing} with this tokeniser and order'

@@ -22,8 +22,8 @@ from lib.tokenizer import DOCUMENT_END, warn_of_foreign
 def aligned_lines(sources, names):
     """Generator of tuples, a sentence of each of the languages `names`; '' for none.
 
-    sources: one for each language, or one of pairs. Raises ConfigError, for sources of unequal
-    length before the first sentence: those after a gap would be wrong pairs."""
+    sources: one for each language, or one of pairs. Raises ConfigError; for sources of unequal
+    length before the first sentence, since those after a gap would be wrong pairs."""
     has_pairs = len(names) == 2 or re.search(r'\.tsv(\.\w+)?$', sources[0], re.I)
     if len(sources) == 1 and has_pairs:
         yield from _pairs(sources[0], names)
@@ -51,11 +51,10 @@ def _pairs(source, names):
 
 
 def pack(lines, max_tokens, min_tokens):
-    """Joins consecutive lines to sequences of at most `max_tokens`.
+    """Joins consecutive lines to sequences of min_tokens to max_tokens. Generator.
 
-    A line is a tuple of token lists, one for each side. Yields tuples of token lists of at least
-    `min_tokens`. A line that is longer than `max_tokens` or empty on any side is skipped as if it
-    were not there."""
+    A line or sequence is a tuple of token lists, one for each side. Lines that are too long or
+    empty on any side are skipped as if they were not there."""
     joined = None
     for sides in itertools.chain(lines, [None]):  # at last, what is joined is given
         if sides and (max(map(len, sides)) > max_tokens or not all(sides)):
@@ -70,12 +69,11 @@ def pack(lines, max_tokens, min_tokens):
 
 def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
     """Sequences that say the same in two languages: list of at most `pairs` (side_1, side_2,
-    document), two arrays of ids of the corpora and a number (int).
+    document), two arrays of ids of the corpora and the number of the document (int).
 
-    Sequences of one number come from one document. Parallel text does not mark its documents, so
-    each of its pairs has a number of its own. first, second: Language; clones of one corpus get
-    the same array twice. parallel: two sources, or one of pairs; for clones also one side (of two
-    they take the first) or none. Raises ConfigError when there is nothing to compare."""
+    Parallel text does not mark its documents, so each pair has a number of its own. Clones of one
+    corpus get the same array twice. first, second: Language; parallel: two sources, or one of
+    pairs; for clones also one side or none. Raises ConfigError when there is nothing to compare."""
     clones = first.corpus is second.corpus
     text = 'give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tsv]'
     require(clones or parallel, f'{first.name} and {second.name} are no clones: {text}')
@@ -94,12 +92,11 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
             yield tokens
 
     joined = list(itertools.islice(pack(encoded(), max_tokens, min_tokens), pairs))
-    lengths = f'{min_tokens} to {max_tokens} tokens'
     skipped = f'{count["long"]:,} of them too long, {count["empty"]:,} empty on a side'
-    made = f'{len(joined):,} sequences of {lengths} from {count["read"]:,} lines ({skipped})'
-    order = f'are the files in the order of the languages ({", ".join(names)})?'
-    require(joined, f'{" and ".join(parallel)}: {made}; {order} Else lower min_tokens')
-    print(f'{" and ".join(parallel)}: {made}')
+    made = f'{len(joined):,} sequences of {min_tokens} to {max_tokens} tokens'
+    made = f'{" and ".join(parallel)}: {made} from {count["read"]:,} lines ({skipped})'
+    require(joined, f'{made}; lower min_tokens, or is the order not {", ".join(names)}?')
+    print(made)
     for side, (name, pieces) in enumerate(zip(names, tokenizers)):
         tokens = np.concatenate([sides[side] for sides in joined])
         text = f'{parallel[side % len(parallel)]} for {name}'
@@ -112,8 +109,7 @@ def test_sequences(corpus, pairs, max_tokens):
     """At most `pairs` sequences of a corpus's test set, spread evenly over it: list of (sequence,
     the same, number of the document that its middle token belongs to)."""
     starts = np.arange(len(corpus.test) // max_tokens) * max_tokens
-    text = f'the test set of {corpus.name} has fewer than one sequence of max_tokens {max_tokens}'
-    require(len(starts), text)
+    require(len(starts), f'{corpus.name}/test.bin has fewer than one sequence of {max_tokens=}')
     starts = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).astype(int)]
     ends = np.flatnonzero(np.asarray(corpus.test) == DOCUMENT_END)
     documents = np.searchsorted(ends, starts + max_tokens // 2)

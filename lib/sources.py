@@ -81,9 +81,8 @@ def _read_all(found, place, field, notes):
         else:
             kind = 'hidden' if hidden else ending or 'without ending'
             left_out[kind if open_file else 'links or devices'] += 1
-    tei = f'; eltec:{place} reads TEI files' if left_out['.xml'] else ''
-    reason = f'{place} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
-    require(read, reason)
+    others = f'{in_words(left_out)}; eltec:FOLDER reads TEI'
+    require(read, f'{place} holds no text, JSON lines, Parquet, tar or zip ({others})')
 
 
 def _read(open_file, name, field, notes, of_text):
@@ -110,9 +109,8 @@ BLOCKS = 'body', 'div', 'quote', 'lg', 'floatingText'  # elements whose children
 
 
 def eltec(place, left_out):
-    """Novels of ELTeC: the body of level 1, or of level 0 of a language that has no level 1.
-
-    place: a language (downloaded), or a folder or archive. Raises ConfigError."""
+    """Novels of a language of ELTeC (downloaded), a folder or an archive: the bodies of level 1, or
+    of level 0 where there is no level 1. Raises ConfigError."""
     valid = os.path.exists(place) or re.fullmatch('[A-Za-z0-9-]+', place)
     require(valid, f'there is no {place!r}: eltec: takes a folder or a language, as in eltec:eng')
     found = False
@@ -142,11 +140,8 @@ def _novels(place):
 
 def _archive(place):
     """The files of an archive: a file or a URL."""
-    if os.path.exists(place):
-        file = open(place, 'rb')
-    else:
-        file = io.BufferedReader(urllib.request.urlopen(place, timeout=60))
-    with file:
+    url = Path(place).resolve().as_uri() if os.path.exists(place) else place
+    with io.BufferedReader(urllib.request.urlopen(url, timeout=60)) as file:
         kind, content = opened(file, place)
         require(kind in ('zip', 'tar'), f'{place} is {kind}, no folder or archive of TEI files')
         yield from formats.members(content, kind)
@@ -178,9 +173,8 @@ def _body(xml, name):
 
 
 def _without_breaks(text):
-    """A text with a space at each break (\\x01), unless it stands in a word.
-
-    \\x02 does. Of another one, the joined parts are a word of the text, and not both parts are."""
+    """A text with a space at each break (\\x01) that is not within a word: there the joined parts
+    are a word of the text, and not both parts are. \\x02 is always within a word."""
     text = re.sub(r'[\s\x01]*\x02[\s\x01]*', '', text)
     words = set(re.findall(r'\w+', re.sub(r'\w*\x01+\w*', ' ', text).casefold()))
 
@@ -198,10 +192,8 @@ def _without_breaks(text):
 
 
 def docs(requirements=REQUIREMENTS):
-    """The documentation strings (in three quotation marks) of the packages of a requirements file.
-
-    A module is a document. A paragraph is kept where it comes first, in the order of packages and
-    their files."""
+    """The documentation strings (in three quotation marks) of packages in a requirements file, a
+    document for each module. Of equal paragraphs the first is kept, by package and file."""
     seen, packages = set(), re.findall(r'^[\w.-]+', requirements.read_text(), re.M)
     with readable(requirements, 'install all of it: pip install -r requirements.txt'):
         files = [f for p in sorted(packages) for f in sorted(importlib.metadata.files(p) or [])]
@@ -232,10 +224,8 @@ def _prose(text):
 
 
 def hugging_face(name, notes):
-    """Texts of the split `train` of a dataset, streamed; '' for null.
-
-    name: OWNER/DATASET[/CONFIGURATION][@REVISION][:FIELD]. notes['revision'] becomes the commit
-    that is read. Raises ConfigError."""
+    """Texts of the split `train` of a dataset, streamed; '' for null. notes['revision'] becomes the
+    commit that is read. Raises ConfigError."""
     parts = r'(\w[\w.-]*(?:/\w[\w.-]*)?)(?:/([^/@:]+))?(?:@([^:]+))?(?::(.+))?'
     found = re.fullmatch(parts, name)
     require(found, f'hf:{name} is no dataset of the hub; a folder is given as --source=FOLDER')
@@ -248,5 +238,4 @@ def hugging_face(name, notes):
         options = dict(revision=revision, split='train', streaming=True)
         rows = datasets.load_dataset(repository, configuration, **options)
         for number, row in enumerate(rows, 1):
-            place = f'hf:{name}, row {number:,}'
-            yield text_of(row, field, place, notes['left_out'])
+            yield text_of(row, field, f'hf:{name}, row {number:,}', notes['left_out'])

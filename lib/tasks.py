@@ -10,8 +10,8 @@ two tasks, each with its own training. A new task is a row of TASKS.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lib.configurator import ConfigError, require
 
@@ -25,11 +25,10 @@ SAME |= {'#1 String': 'sentence1', '#2 String': 'sentence2', 'Quality': 'label'}
 SAME |= {'is_duplicate': 'label'}
 
 
-@dataclass
-class Task:
+class Task(NamedTuple):
     folder: str  # its name in GLUE or SuperGLUE
     texts: tuple  # the column of each of one or two texts; that of the class is `label`
-    labels: tuple  # the classes; JSON lines and Hugging Face may give the index instead
+    labels: tuple  # the classes, at most ten; JSON lines and Hugging Face may give an index
     dev: tuple = ('dev', 'val', 'validation')  # names of the dev set's file, or split
     header: tuple = ()  # the columns of a .tsv file that does not name them
     unfold: Callable = lambda row: [row]  # a row of the file -> its examples
@@ -77,9 +76,7 @@ ADVICE = "give the folder of GLUE's own files"  # when a dataset cannot be loade
 
 
 def chosen_tasks(names, source):
-    """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has.
-
-    Raises ConfigError."""
+    """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has."""
     if names.strip() != 'all':
         asked = dict.fromkeys(name.strip().lower() for name in names.split(','))
         wrong = ', '.join(name for name in asked if name not in TASKS)
@@ -96,10 +93,8 @@ def chosen_tasks(names, source):
 
 
 def read_task(name, source, part):
-    """One part of a task, 'train' or 'dev': (list of tuples of one or two texts, (N,) int64
-    classes).
-
-    Surrounding spaces are stripped. Raises ConfigError with the file and line of a bad row."""
+    """One part of a task, 'train' or 'dev': (list of tuples of one or two stripped texts, (N,)
+    int64 classes). Raises ConfigError with the file and line of a bad row."""
     task, texts, classes = TASKS[name], [], []
     known = {key: i for i, label in enumerate(task.labels) for key in (label, i)}  # true is 1
     read = hub_rows if source.startswith('hf:') else file_rows
@@ -107,10 +102,9 @@ def read_task(name, source, part):
         try:
             for example in task.unfold(row):
                 example = {SAME.get(column, column): value for column, value in example.items()}
-                parts = [example[SAME.get(column, column)] for column in task.texts]
-                label = example['label']
+                parts = [example[column] for column in task.texts]
+                label, there = example['label'], f'the labels are {", ".join(task.labels)}'
                 require(all(map(is_text, parts)), f'{place}: expected text, found {parts}')
-                there = f'the labels are {", ".join(task.labels)}; a test set has none'
                 require(label in known, f'{place}: the label is {label!r}, {there}')
                 texts.append(tuple(text.strip() for text in parts))
                 classes.append(known[label])
@@ -145,8 +139,7 @@ def file_rows(name, source, parts):
     GLUE's tables: a quotation mark is text."""
     task, torn = TASKS[name], []
     path, header = task_file(source, task, parts), task.header
-    missing = f'no {" or ".join(parts)} (.tsv or .jsonl) in {source}/{task.folder}'
-    require(path, f'{missing}; glue_dir is the folder around {task.folder}')
+    require(path, f'there is no {source}/{task.folder}/{" or ".join(parts)} (.tsv or .jsonl)')
     with open(path, 'rb') as file:
         if path.suffix == '.jsonl':
             yield from rows(file, 'rows', path)
@@ -166,9 +159,8 @@ def file_rows(name, source, parts):
 
 
 def mean_over_tasks(entries, language):
-    """The mean accuracy of a language over the tasks, their errors taken as independent, which
-    those of MNLI's two dev sets are not quite: dict(mean, interval, majority). entries: of
-    finetune.json."""
+    """The mean accuracy of a language over tasks (`entries` of finetune.json): dict(mean, interval,
+    majority). Errors count as independent, which those of MNLI's two dev sets are not quite."""
     found = [entry['languages'][language] for entry in entries]
     values = np.array([(one['mean'], *one['interval']) for one in found])
     mean, errors = values[:, 0].mean(), np.linalg.norm(values - values[:, :1], axis=0) / len(found)

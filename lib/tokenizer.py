@@ -26,9 +26,8 @@ PROBE = '  two  spaces, a tab\t, line ends \n\n of \u00a0two\u2003kinds \ufb01 e
 
 
 class Tokenizer:
-    """A SentencePiece model with padding at id 0, unknown at 1 and end of document at 2.
-
-    size: number of token ids. hash: SHA-256 of the file."""
+    """A SentencePiece model with padding at id 0, unknown at 1 and end of document at 2; its `size`
+    (number of token ids) and `hash` (SHA-256 of the file)."""
 
     def __init__(self, path):
         """Raises ConfigError for a missing or foreign file and for other special ids."""
@@ -38,15 +37,13 @@ class Tokenizer:
         except (OSError, RuntimeError):
             raise ConfigError(f'{path} is not a SentencePiece model') from None
         self.size, self.hash = len(self.model), sha256(path)
-        fits = DOCUMENT_END < self.size < 1 << 16
-        require(fits, f'{path} has {self.size:,} pieces; 3 to 65,535 fit into 16 bits')
+        require(3 <= self.size < 1 << 16, f'{path} has {self.size:,} pieces, not 3 to 65,535')
         special = all(  # or, in the paper's own tokenisers, a user-defined <D>
             self.model.is_control(token) or re.fullmatch('<.*>', self.spelling(token))
             for token in (PAD, DOCUMENT_END)
         )
-        ids = 'padding, unknown and end of document at 0, 1 and 2'
-        advice = 'train it with pad_id=0, unk_id=1, eos_id=2'
-        require(special and self.model.unk_id() == UNKNOWN, f'{path} lacks {ids}; {advice}')
+        ids = 'pad_id=0 (padding), unk_id=1 (unknown) and eos_id=2 (end of document)'
+        require(special and self.model.unk_id() == UNKNOWN, f'{path} was not trained with {ids}')
 
     def encode(self, text):
         """Token ids of a text (list of int), or of each text of a list, which all cores share.
@@ -106,8 +103,7 @@ def train_tokenizer(texts, size):
     """Bytes of a new BPE model of `size` pieces, as the paper trains its own.
 
     Nothing is normalised, and a character without a piece falls back to bytes, so decoding
-    restores the text; only U+2581 comes back as a space. Raises ConfigError when the text
-    does not support that many pieces."""
+    restores the text; only U+2581 comes back as a space. Raises ConfigError for too little text."""
     lines = (line for text in texts for line in text.splitlines())
     parts = (line[i : i + PART] for line in lines for i in range(0, len(line), PART))
     options = dict(model_type='bpe', vocab_size=size, byte_fallback=True, minloglevel=2)
@@ -143,10 +139,8 @@ def sha256(path):
 
 
 def warn_of_foreign(text, foreign, tokens):
-    """Warns where more than a tenth of the tokens of a text are foreign to its tokeniser.
-
-    text: what it is. foreign, tokens: numbers of tokens."""
+    """Warns where more than a tenth of the `tokens` (int) of a text are `foreign` to its tokeniser.
+    text: what it is."""
     if foreign > tokens / 10:
-        reason = f'{foreign / tokens:.0%} of the tokens of {text} are byte pieces or unknown'
-        advice = 'is its language, script and normal form that of the tokeniser?'
-        print(f'warning: {reason}; {advice}', file=sys.stderr)
+        text = f'{foreign / tokens:.0%} of the tokens of {text} are byte pieces or unknown'
+        print(f'warning: {text}: are language, script and normal form right?', file=sys.stderr)

@@ -20,8 +20,7 @@ from lib.configurator import run
 steps = 10  # how many
 rate = 0.5  # how fast
 fast = True  # whether to hurry
-names = ['a', 'b']  # who
-        # takes part
+names = ['a', 'b']  # who takes part
 rows = [[0.9, 0.1]]  # a row each
 kept = []  # what to keep
 place = 'here'  # where
