@@ -25,6 +25,8 @@ class Run:
             others = [name for name in self.languages if name != row['name']]
             row['source'] = 'the rest of the mixture' if others[1:] else ''.join(others)
         self.who = '/'.join(self.languages)
+        if self.languages[3:]:
+            self.who = f'{self.languages[0]}..{self.languages[-1]}'
         self.tokens = sum(row['tokens_seen'] for row in self.rows)
         self.text = [json.loads(row['group'])[1:] for row in self.rows]  # that measures them
         s, stages = self.settings, list(zip(*(row['shares'] for row in self.rows)))
