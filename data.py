@@ -208,7 +208,9 @@ class LanguageMix:
         bounds = np.cumsum(probabilities, axis=1)
         bounds = bounds / bounds[:, -1:]  # stages may add up to 1 less rounding
         draws = np.random.default_rng(seed).random((max_steps, batch_size))
-        self.drawn = (draws[:, :, None] >= bounds[:, None, :-1]).sum(2, dtype=np.int16)
+        self.drawn = np.zeros(draws.shape, np.int16)
+        for index in range(len(languages) - 1):
+            self.drawn += draws >= bounds[:, index, None]
         counts = [(self.drawn == index).sum(1) for index in range(len(languages))]
         self.counts = np.full(max_steps, batch_size)
         self.before = np.pad(np.cumsum(counts, axis=1).T, ((1, 0), (0, 0)))
