@@ -11,7 +11,9 @@ from lib.configurator import ConfigError
 
 
 def write_file(path, write):
-    """Makes `path` by write(binary file), whole or not at all. Raises OSError for a full disk."""
+    """Makes `path` by write(binary file): complete and on disk, or not at all.
+
+    Raises OSError for a full disk."""
     aside = Path(f'{path}.tmp')
     try:
         with open(aside, 'wb') as file:
@@ -27,6 +29,11 @@ def write_file(path, write):
         if cause is not None:
             raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from None
         raise
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_json(path, value):
