@@ -12,12 +12,16 @@ TOKENS = {  # panels of the picture of tokens: the first of these runs that is t
     'past the phase transition': ('past_90_10',),
     'past it, a model 8 times as large': ('large_90_10',),
 }
+SIZES = ('past_90_10', 'past_wide_90_10', 'past_deep_90_10', 'large_90_10')
+OVER = dict(teff='the monolingual law (TEff)', transfer='the best control that reads once')
+OVER |= dict(gain='the best control that may re-read')
 
 
 def draw(members, rows, laws, past_laws, folder):
     """All pictures, of runs with their controls, rows and laws, and laws of the larger budgets."""
     by_name = {member['run']: member for member in members}
     draw_tokens(by_name, [laws, past_laws, past_laws], folder / 'lab_tokens.png')
+    draw_sizes({row['run']: row for row in rows if row['language'] == 'en2'}, folder)
     draw_transfers(rows, folder / 'lab_transfer.png')
     draw_laws([law for law in laws if law['curve']], folder / 'lab_laws.png')
 
@@ -48,6 +52,24 @@ def draw_tokens(members, laws, path):
                 ax.plot(x, y, MARKERS[place], **look)
             about = f'{title}\n{short(own["tokens_seen"])} tokens of EN2'
             ax.set(title=about, xlabel='distinct tokens of EN2', ylabel='perplexity of EN2')
+
+
+def draw_sizes(rows, folder):
+    """Token efficiency of EN2 at 90/10 over the law and the best controls, by size of the model."""
+    found = [rows[name] for name in SIZES if name in rows]
+    if not found:
+        return
+    with picture(folder / 'lab_sizes.png', '', (7, 4.2)) as axes:
+        ax = axes[0, 0]
+        for color, marker, (key, label) in zip(COLORS, MARKERS, OVER.items()):
+            for place, row in enumerate(found):
+                ax.plot([place] * 2, row[f'{key}_interval'] or [row[key]] * 2, color=color)
+            ax.plot([row[key] for row in found], marker, ms=5, color=color, label=f'over {label}')
+        ax.axhline(1, color=GREY, lw=1)
+        sizes = [[row['settings'][name] for name in ('n_layer', 'n_embd')] for row in found]
+        ax.set_xticks(range(len(found)), ['{} layers\nwidth {}'.format(*size) for size in sizes])
+        ax.set(ylabel='token efficiency of EN2', xlim=(-0.5, len(found) - 0.5))
+        log_ticks(ax.yaxis)
 
 
 def kind_of(control):
