@@ -8,13 +8,14 @@ from lib.runs import controls_of, group_of
 from lib.tables import short
 
 TOKENS = {  # panels of the picture of tokens: the first of these runs that is there
-    'before the phase transition': ('f32_clones_90_10', 'clones_90_10'),
+    'at the phase transition': ('f32_clones_90_10', 'clones_90_10'),
     'past the phase transition': ('past_90_10',),
     'past it, a model 8 times as large': ('large_90_10',),
 }
-SIZES = ('past_90_10', 'past_wide_90_10', 'past_deep_90_10', 'large_90_10')
-OVER = dict(teff='the monolingual law (TEff)', transfer='the best control that reads once')
-OVER |= dict(gain='the best control that may re-read')
+SIZES = ('past_90_10', 'past_deep_90_10', 'past_wide_90_10', 'large_90_10')
+OVER = dict(teff='TEff: over the monolingual law')
+OVER |= dict(transfer='transfer: over the best control that reads once')
+OVER |= dict(gain='gain: over the best control that may re-read')
 
 
 def draw(members, rows, laws, past_laws, folder):
@@ -55,21 +56,24 @@ def draw_tokens(members, laws, path):
 
 
 def draw_sizes(rows, folder):
-    """Token efficiency of EN2 at 90/10 over the law and the best controls, by size of the model."""
+    """TEff, transfer and gain of EN2 at 90/10 past the transition, by size of the model."""
     found = [rows[name] for name in SIZES if name in rows]
     if not found:
         return
-    with picture(folder / 'lab_sizes.png', '', (7, 4.2)) as axes:
-        ax = axes[0, 0]
-        for color, marker, (key, label) in zip(COLORS, MARKERS, OVER.items()):
-            for place, row in enumerate(found):
-                ax.plot([place] * 2, row[f'{key}_interval'] or [row[key]] * 2, color=color)
-            ax.plot([row[key] for row in found], marker, ms=5, color=color, label=f'over {label}')
-        ax.axhline(1, color=GREY, lw=1)
-        sizes = [[row['settings'][name] for name in ('n_layer', 'n_embd')] for row in found]
-        ax.set_xticks(range(len(found)), ['{} layers\nwidth {}'.format(*size) for size in sizes])
-        ax.set(ylabel='token efficiency of EN2', xlim=(-0.5, len(found) - 0.5))
-        log_ticks(ax.yaxis)
+    shapes = [row['settings'] for row in found]
+    names = [f'{shape["n_layer"]} layers\nwidth {shape["n_embd"]}' for shape in shapes]
+    with picture(folder / 'lab_sizes.png', '', (9, 3.6), ncols=2) as axes:
+        for number, (key, label) in enumerate(OVER.items()):
+            ax, look = axes[0, int(key == 'gain')], dict(color=COLORS[number])
+            places = np.arange(len(found)) + 0.12 * (key == 'transfer')
+            for place, row in zip(places, found):
+                ax.plot([place, place], row[f'{key}_interval'] or [row[key]] * 2, **look)
+            values = [row[key] for row in found]
+            ax.plot(places, values, MARKERS[number], ms=4, label=label, **look)
+            ax.set_xticks(range(len(found)), names)
+            ax.set(xlim=(-0.5, len(found) - 0.5))
+        axes[0, 0].axhline(1, color=GREY, lw=1)
+        axes[0, 0].set(ylabel='EN2 at 90/10, past the transition')
 
 
 def kind_of(control):
