@@ -21,8 +21,13 @@ import torch.nn.functional as F
 
 from evaluate import load_run
 from lib.files import read_json, write_file
-from lib.formats import optional
 from lib.tokenizer import DOCUMENT_END, PAD, UNKNOWN
+
+try:
+    import safetensors.torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+except ImportError:
+    Tokenizer = None
 
 out_dir = ''  # folder of a run of train.py
 data_dir = 'data'  # folder of the corpora; where it lacks them, that of the run
@@ -88,7 +93,7 @@ def exported_tokenizer(language):
     with U+2581 in front and for each space. Merges are the pairs of pieces that make a piece.
     Raises ConfigError for an order and for a tokeniser that has no equal of this kind."""
     require(not language.order, f'its text is in the order {language.order}')
-    hf, own, merges = optional('tokenizers', 'export.py'), language.corpus.load_tokenizer(), []
+    own, merges = language.corpus.load_tokenizer(), []
     pieces = own.spellings()
     id_of = {text: token for token, text in enumerate(pieces) if not own.is_fallback(token)}
     for text, token in id_of.items():
@@ -97,13 +102,13 @@ def exported_tokenizer(language):
                 merges.append((-own.score(token), id_of[left], id_of[right]))
     merges = [(pieces[left], pieces[right]) for _, left, right in sorted(merges)]
     rows = dict(zip(pieces, language.table.tolist()))
-    bpe = hf.models.BPE(rows, merges, unk_token=pieces[UNKNOWN], byte_fallback=True)
-    exported, special = hf.Tokenizer(bpe), [pieces[token] for token in (PAD, UNKNOWN, DOCUMENT_END)]
-    exported.add_special_tokens([hf.AddedToken(t, special=True, normalized=False) for t in special])
-    spaces = [hf.normalizers.Prepend(SPACE), hf.normalizers.Replace(' ', SPACE)]
-    exported.normalizer = hf.normalizers.Sequence(spaces)
-    steps = hf.decoders.Replace(SPACE, ' '), hf.decoders.ByteFallback(), hf.decoders.Fuse()
-    exported.decoder = hf.decoders.Sequence([*steps, hf.decoders.Strip(' ', 1, 0)])
+    bpe = models.BPE(rows, merges, unk_token=pieces[UNKNOWN], byte_fallback=True)
+    exported, spaces = Tokenizer(bpe), [normalizers.Prepend(SPACE), normalizers.Replace(' ', SPACE)]
+    special = [pieces[token] for token in (PAD, UNKNOWN, DOCUMENT_END)]
+    exported.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    exported.normalizer = normalizers.Sequence(spaces)
+    steps = decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse()
+    exported.decoder = decoders.Sequence([*steps, decoders.Strip(' ', 1, 0)])
     exported.encode_special_tokens = True  # <D> in a text is text
     probe = own.decode(language.corpus.test[:20000].tolist())
     probe += f' a  {SPACE}b\t\nc\u00a0\ufb01 \uff21e\u0301<D>\U0001f600'
@@ -114,13 +119,12 @@ def exported_tokenizer(language):
 
 def main():
     require(out_dir, 'say which run to export: --out_dir=out/RUN')
-    optional('tokenizers', 'export.py')  # now rather than later
-    safetensors = optional('safetensors.torch', 'export.py')
+    require(Tokenizer, 'export.py needs two more packages: pip install safetensors tokenizers')
     model, languages, state = load_run(out_dir, data_dir)
     out, config = Path(out_dir), gpt2_config(model.config)
     ends = [int(language.table[DOCUMENT_END]) for language in languages]
     special = dict(pad_token_id=PAD, bos_token_id=ends[0], eos_token_id=sorted(set(ends)))
-    tensors = safetensors.save(gpt2_tensors(model, config['n_head']), dict(format='pt'))
+    tensors = safetensors.torch.save(gpt2_tensors(model, config['n_head']), dict(format='pt'))
     path, card = out / 'results.json', Path(__file__).parent / 'lib/model_card.md'
     results = read_json(path)['languages'] if path.exists() else {}
     card = jinja2.Template(card.read_text(encoding='utf-8'), trim_blocks=True)

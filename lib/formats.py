@@ -67,7 +67,7 @@ def optional(package, what='this source'):
     try:
         return importlib.import_module(package)
     except ImportError:
-        name = package.removesuffix('.parquet').removesuffix('.torch')
+        name = package.removesuffix('.parquet')
         raise ConfigError(f'{what} needs the package {name}: pip install {name}') from None
 
 
