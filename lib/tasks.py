@@ -102,9 +102,10 @@ def read_task(name, source, part):
         try:
             for example in task.unfold(row):
                 example = {SAME.get(column, column): value for column, value in example.items()}
-                parts = [example[column] for column in task.texts]
-                label, there = example['label'], f'the labels are {", ".join(task.labels)}'
+                parts = [example[SAME.get(column, column)] for column in task.texts]
+                label = example['label']
                 require(all(map(is_text, parts)), f'{place}: expected text, found {parts}')
+                there = f'the labels are {", ".join(task.labels)}; a test set has none'
                 require(label in known, f'{place}: the label is {label!r}, {there}')
                 texts.append(tuple(text.strip() for text in parts))
                 classes.append(known[label])
@@ -139,7 +140,8 @@ def file_rows(name, source, parts):
     GLUE's tables: a quotation mark is text."""
     task, torn = TASKS[name], []
     path, header = task_file(source, task, parts), task.header
-    require(path, f'there is no {source}/{task.folder}/{" or ".join(parts)} (.tsv or .jsonl)')
+    missing = f'no {" or ".join(parts)} (.tsv or .jsonl) in {source}/{task.folder}'
+    require(path, f'{missing}; glue_dir is the folder around {task.folder}')
     with open(path, 'rb') as file:
         if path.suffix == '.jsonl':
             yield from rows(file, 'rows', path)
