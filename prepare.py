@@ -88,8 +88,10 @@ def split(first, is_one_text):
 
     first: those that a tokeniser may learn from. If their hashes choose none of them (a small
     corpus), the one with the lowest number is tested on. Raises ConfigError for an empty part."""
-    found = f'{source} has {len(first)} documents with text (max_bytes={max_bytes:,})'
-    require(len(first) > 1, f'{found}; two are needed, and a long text file is cut into several')
+    require(first, f'{source} is empty: there is no text in it')
+    needed = 'two are needed, one for the test set (a plain text file is cut into several)'
+    within = f' within max_bytes={max_bytes:,}' if max_bytes else ''
+    require(len(first) > 1, f'{source} is a single document{within}; {needed}')
     end, limit = math.inf, max(test_fraction, min(map(test_number, first)))
     if is_one_text:
         count = sum(1 for _ in read({}))
@@ -98,7 +100,7 @@ def split(first, is_one_text):
     def part_of(place, text):
         return 'test' if place >= end or test_number(text) <= limit else 'train'
 
-    some = 'train' in map(part_of, itertools.count(), first)
+    some = any(part_of(place, text) == 'train' for place, text in enumerate(first))
     reason = f'all documents of {source} are the same or fall into the test set'
     require(some, f'{reason}; more are needed, or a lower --test_fraction')
     return part_of
@@ -166,7 +168,8 @@ def report(folder, about):
 def main():
     is_name = re.fullmatch(r'[\w.-]*\w', corpus) and not corpus.startswith('.')
     require(is_name, f'corpus must be a plain name of letters, digits, - and _, not {corpus!r}')
-    require(3 <= vocab_size <= 65535, f'vocab_size must be 3 to 65,535, not {vocab_size}')
+    fits = 3 <= vocab_size <= 65535
+    require(fits, f'vocab_size must lie between 3 and 65,535, not {vocab_size}')
     require(0 < test_fraction < 1, f'test_fraction must lie between 0 and 1, not {test_fraction}')
     require(max_bytes >= 0, f'max_bytes must not be negative: {max_bytes}')
     settings = {k: globals()[k] for k in defaults_of(__file__) if k not in ('corpus', 'data_dir')}
@@ -177,7 +180,9 @@ def main():
             if folder.exists():
                 about = Corpus(corpus, data_dir).info
                 made = defaults_of(__file__) | about['settings']
-                others = [f'{k}={made[k]!r}' for k, v in settings.items() if made[k] != v]
+                others = [
+                    f'{name}={made[name]!r}' for name in settings if made[name] != settings[name]
+                ]
                 advice = f'({", ".join(others)}); choose another --corpus or delete it'
                 require(not others, f'{folder} was made with other settings {advice}')
                 print(f'{folder} already exists; delete it to rebuild it')
