@@ -91,8 +91,12 @@ def copy_known(model, languages, train_only, source, source_languages, folder):
 
     Returns the names of these languages. Raises ConfigError unless they are all of `languages`
     except train_only, and the bodies have the same shape."""
-    known = {(x.name, x.corpus.tokenizer_hash, x.order): x.table for x in source_languages}
-    tables = {x.name: known.get((x.name, x.corpus.tokenizer_hash, x.order)) for x in languages}
+
+    def key(language):
+        return language.name, language.corpus.tokenizer_hash, language.order
+
+    known = {key(language): language.table for language in source_languages}
+    tables = {language.name: known.get(key(language)) for language in languages}
     copied = [lang for lang in languages if tables[lang.name] is not None]
     missing = ', '.join(name for name in tables if tables[name] is None and name != train_only)
     text = f'{folder} has no language {missing} with this tokeniser and order'
