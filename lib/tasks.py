@@ -28,7 +28,7 @@ SAME |= {'is_duplicate': 'label'}
 class Task(NamedTuple):
     folder: str  # its name in GLUE or SuperGLUE
     texts: tuple  # the column of each of one or two texts; that of the class is `label`
-    labels: tuple  # the classes, at most ten; JSON lines and Hugging Face may give an index
+    labels: tuple  # the classes; JSON lines and Hugging Face may give the index instead
     dev: tuple = ('dev', 'val', 'validation')  # names of the dev set's file, or split
     header: tuple = ()  # the columns of a .tsv file that does not name them
     unfold: Callable = lambda row: [row]  # a row of the file -> its examples
