@@ -153,10 +153,12 @@ def report(folder, about):
     print(f'{folder}: {total:,} tokens of {about["tokenizer"]["pieces"]:,} pieces')
     for part in PARTS:
         tokens, texts, size = (about[part][key] for key in ('tokens', 'documents', 'bytes'))
-        foreign = about[part]['byte_or_unknown']
-        warn_of_foreign(f'the {part} text', foreign, tokens)
         line = f'{part}: {tokens / total:.1%} of them, {texts:,} documents, {size:,} bytes'
-        print(f'{line}, {foreign / tokens:.2%} byte pieces or unknown characters')
+        if 'byte_or_unknown' in about[part]:  # not in older corpora
+            foreign = about[part]['byte_or_unknown']
+            line += f', {foreign / tokens:.2%} byte pieces or unknown characters'
+            warn_of_foreign(f'the {part} text', foreign, tokens)
+        print(line)
     print(f'left out of the source: {in_words(about.get("left_out", {}))}')
     if texts < 5 or tokens > 2 * test_fraction * total:  # of the test set
         odd = f'{texts} documents, {tokens / total:.0%} of all tokens, not {test_fraction:.0%}'
