@@ -110,16 +110,20 @@ def write_shards(texts, part_of, folder):
     """Encodes documents into folder/train.bin and test.bin; returns what corpus.json says of each
     part: dict(tokens, documents, bytes, byte_or_unknown, fingerprint)."""
     about, pieces = {part: Counter() for part in PARTS}, open_tokenizer(folder / 'tokenizer.model')
-    paths, places = {part: folder / f'{part}.bin' for part in PARTS}, itertools.count()
-    with open(paths['train'], 'wb') as train, open(paths['test'], 'wb') as test:
+    with contextlib.ExitStack() as stack:
+        files = {part: stack.enter_context(open(folder / f'{part}.bin', 'wb')) for part in PARTS}
+        progress = stack.enter_context(tqdm(desc='encoding', unit='B', unit_scale=True))
+        places = itertools.count()
         for batch in batches(texts, BATCH_BYTES):
             for text, ids in zip(batch, pieces.encode(batch)):
                 part, tokens = part_of(next(places), text), np.array([*ids, DOCUMENT_END], 'uint16')
-                (train if part == 'train' else test).write(tokens)
+                files[part].write(tokens)
                 size, foreign = len(text.encode()), pieces.count_foreign(tokens)
                 counts = dict(tokens=len(tokens), documents=1, bytes=size, byte_or_unknown=foreign)
                 about[part].update(counts)
-    return {part: dict(about[part], fingerprint=fingerprint(paths[part])) for part in PARTS}
+                progress.update(size)
+    marks = {part: fingerprint(folder / f'{part}.bin') for part in PARTS}
+    return {part: dict(about[part], fingerprint=marks[part]) for part in PARTS}
 
 
 def make(folder, settings):
