@@ -81,8 +81,9 @@ def _read_all(found, place, field, notes):
         else:
             kind = 'hidden' if hidden else ending or 'without ending'
             left_out[kind if open_file else 'links or devices'] += 1
-    others = f'{in_words(left_out)}; eltec:FOLDER reads TEI'
-    require(read, f'{place} holds no text, JSON lines, Parquet, tar or zip ({others})')
+    tei = f'; eltec:{place} reads TEI files' if left_out['.xml'] else ''
+    reason = f'{place} holds no text, JSON lines, Parquet, tar or zip ({in_words(left_out)}){tei}'
+    require(read, reason)
 
 
 def _read(open_file, name, field, notes, of_text):
@@ -238,4 +239,5 @@ def hugging_face(name, notes):
         options = dict(revision=revision, split='train', streaming=True)
         rows = datasets.load_dataset(repository, configuration, **options)
         for number, row in enumerate(rows, 1):
-            yield text_of(row, field, f'hf:{name}, row {number:,}', notes['left_out'])
+            place = f'hf:{name}, row {number:,}'
+            yield text_of(row, field, place, notes['left_out'])
