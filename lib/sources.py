@@ -141,8 +141,11 @@ def _novels(place):
 
 def _archive(place):
     """The files of an archive: a file or a URL."""
-    url = Path(place).resolve().as_uri() if os.path.exists(place) else place
-    with io.BufferedReader(urllib.request.urlopen(url, timeout=60)) as file:
+    if os.path.exists(place):
+        file = open(place, 'rb')
+    else:
+        file = io.BufferedReader(urllib.request.urlopen(place, timeout=60))
+    with file:
         kind, content = opened(file, place)
         require(kind in ('zip', 'tar'), f'{place} is {kind}, no folder or archive of TEI files')
         yield from formats.members(content, kind)
