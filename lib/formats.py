@@ -36,8 +36,10 @@ KINDS = {  # what a file begins with, and what it is then
     rb'7z\xbc\xaf|Rar!': 'a 7-Zip or RAR archive (unpack it)',
     rb'version https://git-lfs': 'a pointer of Git LFS (git lfs pull fetches the file)',
     rb'\xff\xfe<\0|\xfe\xff\0<|%s(?i:<(\?xml|!doctype|html|tei|tmx)\b)' % MARK: XML,
+    rb'\xff\xfe|\xfe\xff': 'UTF-16 text (convert it: iconv -f UTF-16 -t UTF-8)',
     rb'%s\{[ \t]*"' % MARK: 'rows',
     rb'%s(\{\s*"|\[\s*\{)' % MARK: 'JSON, but not one object a line (jq -c .[] converts a list)',
+    rb'(?s:.*?)\0': 'binary, or in UTF-16 (iconv converts it)',
 }
 TABLE = 'a table (convert it to JSON lines)'
 NAMES = dict.fromkeys(('.jsonl', '.ndjson', '.json'), 'rows') | {'.csv': TABLE, '.tsv': TABLE}
@@ -153,7 +155,8 @@ def lines(file, name, newline='\n'):
     number, most = 1, -1 if newline else CHUNK
     for line in iter(partial(text.readline, most), ''):
         if '\0' in line or not is_text(line):
-            raise ConfigError(f'{name}, line {number}, is binary or not UTF-8 (iconv converts it)')
+            reason = 'a NUL byte' if '\0' in line else 'not UTF-8 (iconv converts other encodings)'
+            raise ConfigError(f'{name}, line {number}, is no text: {reason}')
         yield line
         number += line.endswith('\n')
 
