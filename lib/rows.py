@@ -94,9 +94,15 @@ def usual_of(runs):
 
 
 def caption(settings, usual, without=frozenset()):
-    """The settings that are not the usual ones: 'vocabulary=anchored n_layer=4'."""
+    """The settings that are not the usual ones: 'vocabulary=anchored orders=-,reversed'."""
     names = differing(settings, usual, FREE | SEED | {'stages', 'languages', 'size'} | without)
-    return ' '.join(f'{name}={settings.get(name)}' for name in names)
+    return ' '.join(f'{name}={as_text(settings.get(name))}' for name in names)
+
+
+def as_text(value):
+    if isinstance(value, list):
+        return ','.join(map(as_text, value)) or '-'
+    return f'{value:g}' if isinstance(value, float) else str(value) or '-'
 
 
 def named_groups(runs, laws):
