@@ -148,8 +148,7 @@ def measured(base):
         for batch, drawn in training.batches():
             start = time.perf_counter()
             training.take_step(batch, drawn)
-            if processes.device.type == 'cuda':
-                torch.cuda.synchronize()
+            machine.synchronize(processes.device)
             times.append(time.perf_counter() - start)  # the first compiles
             if sum(times[1:]) > 10 or len(times) == training.steps:
                 break

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from lib.configurator import ConfigError, require
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.benchmark import Timer
 
 
 def pick_device(name='auto'):
@@ -159,14 +159,23 @@ def prefetch(make, items, ahead=8):
             yield waiting.popleft().result()
 
 
+def synchronize(device):
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
 @functools.cache
 def measure_peak(device, dtype, seconds=0.3):
     """Floating-point operations per second: the best of repeated n x n matrix products."""
     slow = device.type == 'cpu' and dtype == torch.float16
     n = 8192 if device.type == 'cuda' else 256 if slow else 1024
-    given = dict(matrix=torch.randn(n, n, device=device).to(dtype))
-    timer = Timer('matrix @ matrix', globals=given, num_threads=torch.get_num_threads())
-    return 2 * n**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
+    matrix, times = torch.randn(n, n, device=device).to(dtype), []
+    while sum(times) < seconds:
+        start = time.perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times)
 
 
 @contextlib.contextmanager
