@@ -11,8 +11,8 @@ embeddings: Figure 6, frequency: Figure 7, hidden: Tables 2 and 4, gradients: Fi
 lens: the logit lens by language, position: loss by position in the sequence, switch: loss after a
 code switch, matching: Figure 14, word2vec: Figure 6 right. Each prints tables and writes STUDY.json
 and STUDY.png into the folder of the (first) run; -steps and names of several runs follow STUDY.
-90% intervals, for these models, are over pieces, or over test documents with all of their sequences
-(pairs of parallel text). Runs that differ in their seed alone are pooled, and resampled, too.
+Intervals are 90% bootstrap intervals for these models, over pieces, over test documents with all of
+their sequences, or over pairs of parallel text. Runs that differ in seed alone are pooled.
 """
 
 import functools
@@ -338,7 +338,7 @@ def study_position(run):
 
 def study_switch(run):
     """Losses on texts after contexts in both languages, see lens.CONTEXTS, by position in the text.
-    The gain from a context is over unrelated text in its language, which is a switch, too."""
+    The gain from a context is over unrelated text in the language of the context."""
     parts = lens.contexts_of(run.sequences, run.longest, bool(parallel) or not run.clones)
     texts = [(*map(run.rows, sides), number) for *sides, number in parts]
     if len(texts) < 4:  # else the unrelated text is the text itself
@@ -420,7 +420,7 @@ def check_settings():
 
 
 def possible(names, runs):
-    """The studies that can be made of the runs; prints why others cannot, refuses if all."""
+    """The studies that can be made of the runs; prints why others cannot. Raises ConfigError."""
     reasons = {}  # why -> studies
     aligned = '--parallel=[FILE.en,FILE.fr], for the matching --sentence_1 and --sentence_2'
     for name, run in itertools.product(names, runs):

@@ -141,8 +141,8 @@ def build_languages(
     # only a number of at least 2 stands for K
     keys = [re.sub(r'_([2-9]|[1-9]\d+)$', '_K', str(o).replace('K', '?')) for o in orders]
     ordered = len(keys) == count and ORDERS.keys() >= set(keys)
-    known = f'one of {", ".join(map(repr, ORDERS))} (K at least 2)'
-    require(ordered, f'orders must have {known} for each of the {count} languages, not {orders}')
+    any_of = f'one of {", ".join(map(repr, ORDERS))} (K at least 2)'
+    require(ordered, f'orders must have {any_of} for each of the {count} languages, not {orders}')
     known = vocabulary in ('disjoint', 'anchored')
     require(known, f'vocabulary is disjoint or anchored, not {vocabulary}')
     require(0 <= cloned_fraction <= 1, f'cloned_fraction must be 0 to 1, not {cloned_fraction}')

@@ -291,8 +291,9 @@ def describe(law):
     if law.dof:
         text += f'; run noise {law.noise:.1%}, from {law.noise_from} ({law.dof} degrees of freedom)'
     text += f'; no interval: {law.problem}' if law.problem else ''
-    holds = f'; a power law holds from --least_tokens={law.holds_from:.0f} on'
-    return text + (holds if law.holds_from else '')
+    if law.holds_from:
+        text += f'; a power law holds from --least_tokens={law.holds_from:.0f} on'
+    return text
 
 
 def law_entry(group, law):
@@ -390,12 +391,13 @@ def draw_laws(laws, file):
 
 def draw_text(axes, laws, looks):
     """The runs of the laws of one text, and the curves between them with their 90% intervals.
-    looks: (marker, colour) of each label, {} or those in other panels."""
+    looks: (marker, colour) of each (label, how often it was drawn here), {} or of other panels."""
+    drawn = []
     for law in laws:
-        label = law['label'].partition(', ')[2]
-        number = len(looks)
+        label, number = law['label'].partition(', ')[2], len(looks)
+        drawn.append(label)
         look = MARKERS[number // len(COLORS) % len(MARKERS)], COLORS[number % len(COLORS)]
-        marker, color = looks.setdefault(label, look)
+        marker, color = looks.setdefault((label, drawn.count(label)), look)
         label += '' if law['curve'] else ' (no law)'
         axes.plot(law['tokens'], law['ppl'], marker, ms=4, color=color, label=label)
         curve = {key: np.array(values, float) for key, values in (law['curve'] or {}).items()}

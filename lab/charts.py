@@ -40,7 +40,7 @@ def draw_tokens(members, laws, path):
             group, own = group_of(member, 'en2'), member['languages']['en2']
             [law] = [law for law in laws_of_panel if law['group'] == group]
             label = 'monolingual runs'
-            draw_text(ax, [law | dict(label=f', {label}')], {label: ('o', GREY)})
+            draw_text(ax, [law | dict(label=f', {label}')], {(label, 1): ('o', GREY)})
             controls = controls_of(member, 'en2', members.values())
             controls.sort(key=lambda one: (kind_of(one), -one['languages']['en2']['ppl']))
             points = {kind_of(control)[1]: control['languages']['en2'] for control in controls}

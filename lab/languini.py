@@ -21,7 +21,7 @@ NAMES = dict(input_embedding='wte', position_embedding='wpe', layers='blocks', l
 
 
 def load_languini(model, state_dict):
-    """`model` with the weights of the paper's code. Raises ConfigError where a tensor misfits."""
+    """Loads weights of the paper's code into `model`. Raises ConfigError where a tensor misfits."""
     wrapper, tensors = r'^.*?\b(?=(\w+_embedding|layers|ln_f|linear)\.)', {}  # module._orig_mod.
     for name, tensor in state_dict.items():
         if not name.endswith('mask'):  # linear_Q is q, c_fc is fc

@@ -1,5 +1,6 @@
 """Commands of train.py as data: a mixture with its replicates and control runs, and a law."""
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -102,10 +103,12 @@ class Job:
 
     def share_done(self):
         """How much of it is done, by the last step of its log."""
-        log = self.folder / self.name / 'log.jsonl'
-        text = log.read_text() if log.exists() else ''
-        steps = [self.first - 1, *map(int, re.findall(r'"step": (\d+),', text[-4096:]))]
-        return min(1.0, max(0.0, (steps[-1] + 1 - self.first) / (self.steps - self.first)))
+        log, text = self.folder / self.name / 'log.jsonl', ''
+        with contextlib.suppress(OSError), log.open('rb') as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            text = file.read().decode(errors='ignore')
+        steps = [self.first - 1, *map(int, re.findall(r'"step": (\d+),', text))]
+        return min(1.0, max(0.0, (steps[-1] + 1 - self.first) / max(1, self.steps - self.first)))
 
 
 def job(name, arguments, folder):

@@ -126,7 +126,9 @@ def read_settings(script, arguments):
         require(equals, f'{argument} needs an equals sign and a value: --{name}=VALUE')
         values[name] = _parse(name, text, values[name])
     if not HELP.isdisjoint(arguments):
-        print('arguments: [CONFIG.py ...] [--key=value ...]\n')
+        path = Path(script)
+        name = f'-m lab.{path.stem}' if path.parent.name == 'lab' else path.name
+        print(f'usage: python {name} [CONFIG.py ...] [--key=value ...]\n')
         for name, (_, comment) in _assignments(script).items():
             print(f'  --{name.rstrip("_")}={values[name]!r}\n        {comment}')
         raise SystemExit(0)
@@ -136,7 +138,7 @@ def read_settings(script, arguments):
 
 
 def run_name(stems, overrides):
-    """Name of a run: its config files, then what the command line changed, as a-max_steps_9132. A
+    """Name of a run: its config files and what the command line changed, clones-max_steps_9132. A
     hash replaces the end of a name beyond 120 bytes, since file systems take 255."""
     text = {name: re.sub(r'[^\w.]+', '_', str(v)).strip('_') for name, v in overrides.items()}
     name = '-'.join([*(stems or ['default']), *map('_'.join, text.items())]).encode()

@@ -85,7 +85,7 @@ class Interpolation:
     power law: at the phase transition perplexity falls by a third within twice the tokens.
 
     Between two budgets a curve without inflection lies between the chord and the extensions of the
-    neighbouring chords. `place` (R, n - 1): where in that range; 0.5, in resamples in PLACES."""
+    neighbouring chords. `place` (R, n - 1): where in that range: 0.5, in resamples in PLACES."""
 
     kind = 'interpolation'
 
@@ -232,7 +232,7 @@ def power_law_from(log_tokens, log_ppl):
 def noise_of(values, trunks, replicates, residuals):
     """Run noise: (standard deviation, source, degrees of freedom), zeros where it is unknown. From
     the replicates where they have two degrees of freedom, else from the residuals of the power law,
-    (sum of squares, degrees of freedom). All budgets count once, since they share trunks."""
+    (sum of squares, degrees of freedom). Replicates of all budgets share trunks and count once."""
     found = [(len(seeds) - 1, np.var(seeds, ddof=1)) for seeds in replicates if len(seeds) > 1]
     own = [np.var(v['log_ppl'], ddof=1) for v in values if len(v['log_ppl']) > 1]
     found += [(trunks - 1, np.mean(own))] if own else []

@@ -104,7 +104,7 @@ CONTROLS |= {'own, unrelated', 'other, unrelated'}
 
 
 def draw_study(path, title, results, axis):
-    """A panel for each heading, and for each difference, of {label of a run, 'difference': result};
+    """A panel for each heading of each run, and of the difference, in `results`, {label: result};
     one scale for headings of one first word. axis: what numbered places are called."""
     panels, first_of_kind = {}, {}
     for label, result in results.items():

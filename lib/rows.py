@@ -46,7 +46,7 @@ class Run:
 
 
 def runs_of(rows):
-    """The runs of rows, by name. Rows get the `name` of their language; null is infinite again."""
+    """The runs of rows, by name. Rows get the `name` of their language; null ends are infinite."""
     found = {}
     for row in json.loads(json.dumps(rows), parse_constant=lambda name: None):
         for key in [key for key in row if key.endswith('_interval') and row[key]]:

@@ -188,7 +188,7 @@ def is_monolingual(run):
 
 
 def group_of(run, language):
-    """Text that is equal for results that one law measures, with any vocabulary, as clones need."""
+    """Text that is equal for results of one law: one text, test set, model and optimisation."""
     return key_of(run, language, LAW)
 
 

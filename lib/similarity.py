@@ -177,7 +177,7 @@ def tensors_of(*sides):
 
 
 def frequency_matched(times, rng, most=5):
-    """For each piece another one at most so many ranks away by times read (n,): (n,) indices."""
+    """For each of n > 1 pieces another one at most so many ranks away by times read (n,): (n,)."""
     n, order = len(times), np.argsort(times, kind='stable')
     apart = rng.integers(1, max(1, min(most, (n - 1) // 2)) + 1, n) * rng.choice([-1, 1], n)
     ranks = np.arange(n) + apart
