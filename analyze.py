@@ -180,7 +180,7 @@ def chosen_steps(folder, last):
 
 def measured(sequences, measure, title, how=None):
     """Result of measure(*sides), {(heading, line): (places, ...)}, of `sequences`, which end with
-    a document's number. how: {heading: (places or None: blocks, statistic of Estimate.of)}."""
+    a document's number. how: {heading: (places, statistic)}, see Estimate.of; else by block."""
     found = [measure(*sides) for *sides, _ in tqdm(sequences, title, leave=False)]
     documents, panels = [number for *_, number in sequences], {}
     for heading, line in found[0]:

@@ -141,7 +141,7 @@ def best_controls(run, name, runs):
 
 def law_of_group(members, controls):
     """The Law of a group, [(run, language)], through its monolingual runs. Run noise is that of the
-    mixtures and their best controls from least_tokens on; other results are noisier."""
+    mixtures and their best controls from least_tokens on; worse controls are noisier."""
     results, replicates, branches = {}, {}, False
     for run, name in members:
         result = run['languages'][name]
@@ -334,7 +334,8 @@ def write_csv(path, rows):
 
 
 def load_scaling(folder):
-    """(laws, rows) of scaling.json, rebuilt unless it is of these runs, code and least_tokens."""
+    """(laws, rows) of scaling.json, rebuilt unless it is of these runs, code and least_tokens.
+    Raises ConfigError without a finished run."""
     path = Path(folder, 'scaling.json')
     stored = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
     fresh = stored.get('made_of') == made_of(folder)

@@ -13,9 +13,11 @@ TOKENS = {  # panels of the picture of tokens: the first of these runs that is t
     'past it, a model 8 times as large': ('large_90_10',),
 }
 SIZES = ('past_90_10', 'past_deep_90_10', 'past_wide_90_10', 'large_90_10')
-OVER = dict(teff='TEff: over the monolingual law')
-OVER |= dict(transfer='transfer: over the best control that reads once')
-OVER |= dict(gain='gain: over the best control that may re-read')
+OVER = {
+    'teff': 'TEff: over the monolingual law',
+    'transfer': 'transfer: over the best control that reads once',
+    'gain': 'gain: over the best control that may re-read',
+}
 
 
 def draw(members, rows, laws, past_laws, folder):

@@ -58,6 +58,12 @@ def rated(rate):
     return commands.rate_arguments(rate, rate / 100)
 
 
+def sized(layers, width, rate):
+    """Arguments of a model of a size, in bfloat16."""
+    shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
+    return *(f'--{k}={v}' for k, v in shape.items()), '--dtype=bfloat16', *rated(rate)
+
+
 def order(of_en2, of_en1=''):
     return f"--orders=['{of_en1}','{of_en2}']"
 
@@ -107,11 +113,9 @@ def table():
     sizes = dict(past_deep=(4, 256, 1e-3), past_wide=(2, 512, 7e-4), large=(4, 512, 7e-4))
     lengths = (700, 900, 1150, 1450, 1850, 2400, 3100, 4000, 6500)
     for name, (layers, width, rate) in sizes.items():
-        shape = dict(n_layer=layers, n_embd=width, n_head=width // 32, mlp_dim=4 * width)
-        model = [f'--{key}={value}' for key, value in shape.items()]
-        model += ['--dtype=bfloat16', *rated(rate)]
+        model = sized(layers, width, rate)
         add_law('past_large', f'{name}_en', *LAB, *EN, *model, lengths=lengths)
-        model.append('--max_steps=13000')
+        model = *model, '--max_steps=13000'
         tuned = dict(seeds=(0, 1, 2), again=(4,), batches=(8,))
         add('past_large', f'{name}_90_10', [HIGH], *model, **tuned)
         add_once('past_large', f'{name}_90_10', [HIGH], (0.7 * rate, rate / 2, rate / 4), *model)
@@ -120,10 +124,11 @@ def table():
             add('past_large', *tried, controls=())
         add('past_large', f'{name}_50_50', [EVEN], *model, seeds=(0, 1, 2))
         add_once('past_large', f'{name}_50_50', [EVEN], (rate / 2,), *model, seeds=(0,))
-    eight = *model, *rated(3.5e-4), *EIGHT[-2:]
+    large = sized(*sizes['large'])
+    eight = *large, *rated(3.5e-4), '--batch_size=8', '--max_steps=52000'
     add('past_large', 'batch_8_large_90_10-rate_0.00035', [HIGH], *eight, controls=())
     for rate, steps in ((1.4e-3, 1300), (3.5e-4, 900)):  # of monolingual runs
-        tried = *model, *rated(rate), f'--max_steps={steps}'
+        tried = *large, *rated(rate), f'--max_steps={steps}'
         add('past_large', f'large_en-rate_{rate:g}_{steps}', [[1.0]], *EN, *tried, controls=())
     # other ratios, languages and neighbours past the transition
     tuned = dict(seeds=(0, 1, 2), rates=both, again=(4,), batches=(8,))

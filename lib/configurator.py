@@ -165,7 +165,8 @@ def run(namespace, main):
     except OSError as error:
         if error.errno is None:
             raise
-        print(f'{script}: {error}; what was finished before is kept', file=sys.stderr)
+        text = f'{error.strerror}: {error.filename}' if error.filename else error.strerror
+        print(f'{script}: {text}; what was finished before is kept', file=sys.stderr)
     sys.exit(1)
 
 

@@ -62,5 +62,6 @@ def lock(folder):
     except BlockingIOError:
         raise ConfigError(f'another process is using {folder}') from None
     except OSError as error:
-        print(f'warning: cannot lock {folder} ({error}): start nothing else in it', file=sys.stderr)
+        text = f'warning: cannot lock {folder} ({error.strerror}); start nothing else in it'
+        print(text, file=sys.stderr)
     return file

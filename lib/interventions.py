@@ -18,7 +18,8 @@ def scaled_loss_weights(loss_weights, stages, languages):
     """The weight of each language's loss, (languages,) float32; None without loss_weights.
 
     They are scaled so that the expected weight of a sequence (by the shares in `stages`) is 1.
-    Weights change the gradient as shares change the data (Xin et al. 2022, Choi et al. 2023)."""
+    Weights change the gradient as shares change the data (Xin et al. 2022, Choi et al. 2023).
+    Raises ConfigError."""
     if not loss_weights:
         return None
     valid = all(isinstance(weight, (int, float)) and weight >= 0 for weight in loss_weights)

@@ -109,7 +109,7 @@ def losses_after(model, contexts, text):
 def contexts_of(sequences, length, follow):
     """List of (before, text, unrelated, document): a text in two languages, what stands before it
     and what stands before another one. sequences: list of (side_1, side_2, document) of at most
-    `length` tokens, which `follow` each other; else the halves of each do."""
+    `length` tokens. If they `follow` each other each is a text, else the second half of each is."""
     half, parts = length // 2, list(zip(sequences, sequences[1:]))
     if not follow:
         parts = [((a[:half], b[:half], n), (a[half:], b[half:], n)) for a, b, n in sequences]

@@ -70,7 +70,8 @@ def kind_of(name, corpus):
 
 
 def paper_runs_of(run):
-    """The published runs that a run repeats: in settings, languages, vocabulary, steps, stages."""
+    """The published runs that a run repeats: in settings, languages, vocabulary, steps, stages.
+    Raises LookupError, TypeError or ValueError where the run is damaged."""
     settings = comparable(run)
     seen = {name: one for name, one in run['languages'].items() if one['tokens_seen'] > 0}
     columns = [list(run['languages']).index(name) for name in seen]

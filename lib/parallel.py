@@ -73,7 +73,8 @@ def sequence_pairs(first, second, parallel, pairs, max_tokens, min_tokens):
 
     Parallel text does not mark its documents, so each pair has a number of its own. Clones of one
     corpus get the same array twice. first, second: Language; parallel: two sources, or one of
-    pairs; for clones also one side or none. Raises ConfigError when there is nothing to compare."""
+    pairs; for clones also one side (of two the first) or none. Raises ConfigError when there is
+    nothing to compare."""
     clones = first.corpus is second.corpus
     text = 'give aligned text, --parallel=[FILE.en,FILE.fr] or [FILE.tsv]'
     require(clones or parallel, f'{first.name} and {second.name} are no clones: {text}')

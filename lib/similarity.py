@@ -19,7 +19,8 @@ from lib.estimate import Estimate
 
 
 def batch_of(model, tokens):
-    """(1, T) int64 rows of a sequence without its padding, on the model's device; never empty."""
+    """(1, T) int64 rows of a sequence without its padding, on the model's device. Raises
+    ConfigError for an empty one."""
     tokens = np.trim_zeros(np.asarray(tokens, np.int64), 'b')
     require(len(tokens), 'a sequence is empty or all padding: there is no token to compare')
     return torch.from_numpy(tokens)[None].to(model.head.weight.device)
@@ -82,7 +83,8 @@ def compare_states(model, tokens_1, tokens_2, positions=None, threshold=0):
 
 
 def retrieval(cosines, rows, columns):
-    """Share of pairs (rows[i], columns[i]) that are the largest of their row, or column; mean."""
+    """Share of pairs (rows[i], columns[i]) with the largest cosine of their row, and of their
+    column, averaged."""
     in_rows, in_columns = cosines.argmax(1)[rows] == columns, cosines.argmax(0)[columns] == rows
     return (in_rows.mean() + in_columns.mean()) / 2
 

@@ -76,7 +76,8 @@ ADVICE = "give the folder of GLUE's own files"  # when a dataset cannot be loade
 
 
 def chosen_tasks(names, source):
-    """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has."""
+    """Names of TASKS that a setting asks for: separated by commas, or 'all' that `source` has.
+    Raises ConfigError."""
     if names.strip() != 'all':
         asked = dict.fromkeys(name.strip().lower() for name in names.split(','))
         wrong = ', '.join(name for name in asked if name not in TASKS)

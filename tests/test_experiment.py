@@ -186,7 +186,8 @@ def test_ctrl_c_answers_with_what_is_finished(workplace, signals):
     while not (workplace / 'out/e/mix/results.json').exists():
         assert process.poll() is None
         time.sleep(0.1)
-    list(map(process.send_signal, signals))
+    for number in signals:
+        process.send_signal(number)
     text, error = process.communicate(timeout=300)
     assert 'report.html' in text and 'Traceback' not in error, error
     assert process.returncode == 130 and re.search('^mix +en', text, re.M)  # not the plan
